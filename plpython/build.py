@@ -1,0 +1,281 @@
+"""Bundles the engine and the SQL files into one installable script.
+
+The engine (``plpython/insights_engine``) travels inside the body of one
+function, ``insights.load_engine()``, as string constants.  The first call in a
+session compiles what it imports and nothing else.  The engine is known by the
+hash of its sources, so after an upgrade old sessions load the new one.
+
+Placeholders in ``sql/**/*.sql``:
+
+``@mlflow@``
+    The schema of MLflow's tables as a quoted identifier.  It stays in bundles
+    and is filled in at installation, by `render`.
+``@engine@``
+    The engine's hash, the key in ``GD`` of its ``api`` module.
+``@python:insights_engine/module.py@``
+    On a line of its own inside a PL/Python body: that module's source, with
+    the indentation of the placeholder.
+
+``python plpython/build.py --dsn DSN`` puts the working tree's functions into a
+database, replacing what is there; for development only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import re
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ENGINE = ROOT / "plpython" / "insights_engine"
+SQL = ROOT / "sql"
+
+_PYTHON_LINE = re.compile(r"^([ \t]*)@python:([A-Za-z0-9_/]+\.py)@[ \t]*$", re.MULTILINE)
+_PLACEHOLDER = re.compile(r"@(?!mlflow@)[a-z]+(?::[^@\n]*)?@")
+_CREATED = re.compile(
+    r"^create\s+(?:or\s+replace\s+)?(?:function|procedure|view|type|table|domain|aggregate|sequence)"
+    r"\s+(?:if\s+not\s+exists\s+)?(insights|@mlflow@)\.([a-z_0-9]+)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_USED = re.compile(r"(insights|@mlflow@)\.([a-z_0-9]+)")
+
+_LOADER = '''\
+create or replace function insights.load_engine() returns void
+language plpython3u
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $insights_engine$
+# PL/Python indents every line of a function's body by one tab, also inside
+# strings; text() takes it out again.
+def text(source):
+    return source.replace("\\n\\t", "\\n")
+
+sources = {
+@modules@
+}
+
+import importlib.abc, importlib.machinery, linecache, sys
+
+class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Compiles a module of the engine when it is first imported."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in sources:
+            return None
+        return importlib.machinery.ModuleSpec(name, self, is_package=self.is_package(name))
+
+    def is_package(self, name):
+        return name == "insights_engine"
+
+    def get_source(self, name):
+        return text(sources[name])
+
+    def exec_module(self, module):
+        name = module.__name__
+        source = self.get_source(name)
+        place = "<insights @engine@ " + name + ">"
+        linecache.cache[place] = (len(source), None, source.splitlines(True), place)
+        exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
+
+# An engine from before an upgrade makes room: its modules, its finder, its api.
+for name in [name for name in sys.modules if name.partition(".")[0] == "insights_engine"]:
+    del sys.modules[name]
+sys.meta_path[:] = [f for f in sys.meta_path if getattr(f, "engine", None) != "insights"]
+for key in GD.pop("insights_engines", ()):
+    GD.pop(key, None)
+
+loader = Loader()
+loader.engine = "insights"
+sys.meta_path.insert(0, loader)
+import insights_engine.api
+GD["@engine@"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["@engine@"]
+$insights_engine$;
+
+comment on function insights.load_engine() is
+    'Loads the filter engine into this session; internal, called by the other functions';
+'''
+
+
+class BuildError(Exception):
+    """A source file breaks a rule of the bundle; the message says which."""
+
+
+def engine_sources() -> dict[str, str]:
+    """Module names of the engine and their sources, in the order of names."""
+    sources = {}
+    for path in sorted(ENGINE.glob("*.py")):
+        name = "insights_engine" if path.stem == "__init__" else f"insights_engine.{path.stem}"
+        sources[name] = path.read_text(encoding="utf-8")
+    return sources
+
+
+def engine_hash(sources: dict[str, str]) -> str:
+    """The name of this version of the engine: 16 hexadecimal digits."""
+    digest = hashlib.sha256(_LOADER.encode())
+    for name, source in sources.items():
+        digest.update(f"\0{name}\0{source}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _literal(name: str, source: str) -> str:
+    """``source`` as a Python literal that survives PL/Python's indentation."""
+    if "'''" in source or source.endswith("\\") or "\r" in source or "$insights_engine$" in source:
+        raise BuildError(f"{name}: three single quotes, a carriage return or the bundle's quote")
+    return f"r'''{source}'''"
+
+
+def loader(sources: dict[str, str]) -> str:
+    """The SQL that creates ``insights.load_engine()``."""
+    modules = "\n".join(f'"{name}": {_literal(name, text)},' for name, text in sources.items())
+    return _LOADER.replace("@engine@", engine_hash(sources)).replace("@modules@", modules)
+
+
+def _annotations(tree: ast.AST) -> list[ast.expr]:
+    found: list[ast.expr | None] = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            found.append(node.returns)
+        elif isinstance(node, ast.arg):
+            found.append(node.annotation)
+    return [annotation for annotation in found if annotation is not None]
+
+
+def _inline(match: re.Match[str]) -> str:
+    """A module's source for use within a function body."""
+    indent, name = match.group(1), match.group(2)
+    path = ROOT / "plpython" / name
+    if not path.is_file():
+        raise BuildError(f"@python:{name}@: no such file under plpython/")
+    source = path.read_text(encoding="utf-8")
+    for annotation in _annotations(ast.parse(source)):
+        # Without the __future__ import annotations are evaluated, and Python
+        # 3.9 has no | for types.
+        if any(isinstance(n, ast.BinOp) and isinstance(n.op, ast.BitOr) for n in ast.walk(annotation)):
+            raise BuildError(f"{name}: X | Y in an annotation of an inlined module; use typing")
+    lines = [line for line in source.splitlines() if not line.startswith("from __future__ import")]
+    return "\n".join(indent + line if line else line for line in lines)
+
+
+def _resolve(path: Path, engine: str) -> str:
+    """The text of an SQL file with all placeholders but ``@mlflow@`` filled in."""
+    text = path.read_text(encoding="utf-8")
+    text = _PYTHON_LINE.sub(_inline, text).replace("@engine@", engine)
+    unknown = _PLACEHOLDER.search(text)
+    if unknown:
+        raise BuildError(f"{path.relative_to(ROOT)}: unknown placeholder {unknown.group()}")
+    return text.strip() + "\n"
+
+
+def _ordered(texts: dict[Path, str]) -> list[Path]:
+    """Files so that each follows what it uses; ties in the order of names."""
+    owner = {name: path for path, text in texts.items() for name in _CREATED.findall(text)}
+    graph = TopologicalSorter[Path]()
+    for path in sorted(texts):
+        code = re.sub(r"--.*", "", texts[path])
+        used = {owner[name] for name in _USED.findall(code) if name in owner}
+        graph.add(path, *sorted(used - {path}))
+    try:
+        return list(graph.static_order())
+    except CycleError as error:
+        cycle = " -> ".join(str(path.relative_to(ROOT)) for path in error.args[1])
+        raise BuildError(f"these files use each other: {cycle}") from None
+
+
+def _files(folder: str, engine: str) -> list[str]:
+    texts = {path: _resolve(path, engine) for path in sorted((SQL / folder).glob("*.sql"))}
+    return [f"-- {path.relative_to(ROOT)}\n{texts[path]}" for path in _ordered(texts)]
+
+
+def schema_bundle() -> str:
+    """What is created once: types and tables of schema ``insights``."""
+    return "\n".join(_files("schema", ""))
+
+
+def function_bundle() -> str:
+    """What is re-created at will: the engine, internal and public functions, views."""
+    sources = engine_sources()
+    engine = engine_hash(sources)
+    parts = [loader(sources)]
+    for folder in ("internal", "functions", "views"):
+        parts += _files(folder, engine)
+    return "\n".join(parts)
+
+
+def render(bundle: str, mlflow_schema: str = "public") -> str:
+    """``bundle`` for MLflow's tables in ``mlflow_schema``."""
+    if not re.fullmatch(r"[^\"'\\@$\x00-\x1f]+", mlflow_schema):
+        raise BuildError(f"unsupported schema name: {mlflow_schema!r}")
+    name = mlflow_schema if mlflow_schema == "public" else f'"{mlflow_schema}"'
+    return bundle.replace("@mlflow@", name)
+
+
+# Removes whatever an earlier state of the working tree left.
+_CLEAR = """\
+do $clear$
+declare
+    object record;
+begin
+    for object in
+        select p.oid::regprocedure as name
+        from pg_catalog.pg_proc p
+        where p.pronamespace = (select n.oid from pg_catalog.pg_namespace n
+                                where pg_catalog.quote_ident(n.nspname) = '@mlflow@'
+                                   or '"' || n.nspname || '"' = '@mlflow@')
+          and p.proname like 'insights\\_%'
+    loop
+        execute pg_catalog.format('drop routine if exists %s cascade', object.name);
+    end loop;
+end
+$clear$;
+"""
+
+
+def build(mlflow_schema: str = "public") -> str:
+    """The whole script: schema, types, functions.  Running it again is safe."""
+    parts = [
+        "set local client_min_messages = warning;\n",
+        "create extension if not exists plpython3u;\n",
+        "create extension if not exists pg_trgm;\n",
+        _CLEAR,
+        "drop schema if exists insights cascade;\n",
+        "create schema insights;\ngrant usage on schema insights to public;\n",
+        schema_bundle(),
+        function_bundle(),
+    ]
+    return render("\n".join(parts), mlflow_schema)
+
+
+def install(dsn: str, mlflow_schema: str = "public") -> None:
+    """Runs `build` in the database ``dsn``, in one transaction."""
+    import psycopg
+
+    with psycopg.connect(dsn.replace("postgresql+psycopg://", "postgresql://", 1)) as connection:
+        # Without parameters psycopg sends the text as it is, % and : included.
+        connection.execute(build(mlflow_schema).encode())
+
+
+def main() -> int:
+    """Prints the script, or runs it in a database."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--dsn", help="install into this database; without it, print the script")
+    parser.add_argument("--mlflow-schema", default="public", help="schema of MLflow's tables")
+    arguments = parser.parse_args()
+    try:
+        if arguments.dsn:
+            install(arguments.dsn, arguments.mlflow_schema)
+        else:
+            sys.stdout.write(build(arguments.mlflow_schema))
+    except BuildError as error:
+        print(f"build: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
