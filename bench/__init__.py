@@ -1,0 +1,1 @@
+"""Benchmarks: MLflow's own store and the stored functions over the same traces."""
