@@ -1,0 +1,232 @@
+"""The statistics of a pair of filters, against MLflow, scipy and exact arithmetic."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import struct
+from fractions import Fraction
+
+import pytest
+from insights_engine import statistics
+from insights_engine.statistics import Counts
+from mlflow.store.analytics.trace_correlation import calculate_npmi_from_counts
+from scipy import stats
+
+Table = tuple[int, int, int, int]
+
+
+def bits(value: float | None) -> bytes:
+    assert value is not None
+    return b"nan" if math.isnan(value) else struct.pack(">d", value)
+
+
+def random_tables(count: int, largest: int, seed: int) -> list[Table]:
+    """Tables whose cells are spread over all magnitudes up to ``largest``."""
+    rng = random.Random(seed)
+    exponent = math.log10(largest)
+    tables: list[Table] = []
+    while len(tables) < count:
+        cells = [int(10 ** (rng.random() * exponent)) * (rng.random() > 0.15) for _ in range(4)]
+        if sum(cells):
+            tables.append((cells[0], cells[1], cells[2], cells[3]))
+    return tables
+
+
+def defined(table: Table) -> bool:
+    a, b, c, d = table
+    return 0 not in (a + b, c + d, a + c, b + d)
+
+
+SMALL_TABLES = list(itertools.product(range(7), repeat=4))
+
+
+def test_npmi_is_mlflows_to_the_last_bit() -> None:
+    grid = (-1, 0, 1, 2, 3, 5, 10, 33, 100, 1000, 12345, 10**6, 10**8)
+    for joint, first, second, total in itertools.product(grid, repeat=4):
+        theirs = calculate_npmi_from_counts(joint, first, second, total)
+        ours = statistics.npmi_from_counts(joint, first, second, total)
+        assert (bits(ours[0]), bits(ours[1])) == (
+            bits(theirs.npmi),
+            bits(theirs.npmi_smoothed),
+        ), (joint, first, second, total)
+
+
+def test_npmi_of_consistent_counts_is_mlflows_to_the_last_bit() -> None:
+    for a, b, c, d in SMALL_TABLES + random_tables(3000, 10**8, seed=1):
+        theirs = calculate_npmi_from_counts(a, a + b, a + c, a + b + c + d)
+        ours = statistics.npmi_from_counts(a, a + b, a + c, a + b + c + d)
+        assert (bits(ours[0]), bits(ours[1])) == (bits(theirs.npmi), bits(theirs.npmi_smoothed))
+
+
+def exact_fisher(table: Table) -> Fraction:
+    a, b, c, d = table
+    row, column, total = a + b, a + c, a + b + c + d
+    low, high = max(0, row + column - total), min(row, column)
+    weights = {
+        k: math.comb(row, k) * math.comb(total - row, column - k) for k in range(low, high + 1)
+    }
+    limit = weights[a] * (1 + Fraction(1, 10**14))
+    return Fraction(
+        sum(weight for weight in weights.values() if weight <= limit), sum(weights.values())
+    )
+
+
+def test_fisher_equals_exact_arithmetic_on_small_tables() -> None:
+    for table in filter(defined, SMALL_TABLES):
+        assert statistics.fisher_exact(*table) == pytest.approx(
+            float(exact_fisher(table)), rel=1e-13
+        ), table
+
+
+def test_fisher_equals_exact_arithmetic_on_middling_tables() -> None:
+    for table in filter(defined, random_tables(400, 300, seed=2)):
+        assert statistics.fisher_exact(*table) == pytest.approx(
+            float(exact_fisher(table)), rel=1e-12, abs=5e-324
+        ), table
+
+
+def test_fisher_equals_scipy() -> None:
+    for table in filter(defined, random_tables(400, 5000, seed=3)):
+        a, b, c, d = table
+        expected = stats.fisher_exact([[a, b], [c, d]]).pvalue
+        assert statistics.fisher_exact(*table) == pytest.approx(expected, rel=1e-8, abs=1e-300), (
+            table
+        )
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        # Tea tasting (Fisher 1935), and the job satisfaction example of SciPy.
+        ((3, 1, 1, 3), 0.4857142857142857),
+        ((8, 2, 1, 5), 0.034965034965034965),
+    ],
+)
+def test_fisher_of_the_textbooks(table: Table, expected: float) -> None:
+    assert statistics.fisher_exact(*table) == pytest.approx(expected, rel=1e-14)
+
+
+def test_fisher_with_huge_margins() -> None:
+    for table in ((3, 20_000, 20_000, 10**8), (40, 20_000, 20_000, 10**8), (0, 9, 10**8, 10**8)):
+        a, b, c, d = table
+        reference = stats.hypergeom(a + b + c + d, a + b, a + c)
+        pmf = reference.pmf(range(200))
+        expected = pmf[pmf <= pmf[a] * (1 + 1e-9)].sum()
+        assert statistics.fisher_exact(*table) == pytest.approx(expected, rel=1e-5), table
+
+
+def test_fisher_far_out_underflows_to_zero_instead_of_failing() -> None:
+    assert statistics.fisher_exact(20_000, 0, 0, 10**8) == 0.0
+
+
+def test_fisher_is_the_same_for_every_mirrored_table() -> None:
+    for a, b, c, d in filter(defined, random_tables(200, 2000, seed=4)):
+        values = {
+            float(f"{statistics.fisher_exact(*table):.10e}")
+            for table in ((a, b, c, d), (b, a, d, c), (c, d, a, b), (d, c, b, a), (a, c, b, d))
+        }
+        assert len(values) == 1, (a, b, c, d)
+
+
+def test_g_squared_and_its_p_value_equal_scipy() -> None:
+    tables = [t for t in SMALL_TABLES[::3] if 0 not in t] + random_tables(800, 10**8, seed=5)
+    for a, b, c, d in filter(defined, tables):
+        theirs = stats.chi2_contingency(
+            [[a, b], [c, d]], correction=False, lambda_="log-likelihood"
+        )
+        ours = statistics.g_squared(a, b, c, d)
+        # scipy sums terms that cancel; its error is absolute, ours relative.
+        slack = (a + b + c + d) * 1e-14
+        assert ours == pytest.approx(theirs.statistic, rel=1e-10, abs=slack)
+        assert statistics.chi_square_sf(theirs.statistic) == pytest.approx(
+            theirs.pvalue, rel=1e-10, abs=1e-310
+        )
+
+
+def test_g_squared_of_a_huge_table_close_to_independence_loses_nothing() -> None:
+    n, shift = 10**8, 7
+    table = (n + shift, n - shift, n - shift, n + shift)
+    u = Fraction(shift, n)
+    # 2 E (phi(u) + phi(-u)) twice over, from the series in exact arithmetic.
+    phi = sum(2 * u**k / (k * (k - 1)) for k in range(2, 12, 2))
+    assert statistics.g_squared(*table) == pytest.approx(float(4 * n * phi), rel=1e-14)
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-12, 0.5, 3.841458820694124, 100.0, 700.0, 1300.0])
+def test_chi_square_tail_keeps_its_relative_precision(x: float) -> None:
+    assert statistics.chi_square_sf(x) == pytest.approx(stats.chi2.sf(x, 1), rel=1e-12)
+
+
+def test_p_value_chooses_the_test_by_the_smallest_expected_count() -> None:
+    # 10 * 10 / 20 = 5: just enough for G²; 9 * 10 / 20 is not.
+    assert statistics.p_value(7, 3, 3, 7) == statistics.chi_square_sf(
+        statistics.g_squared(7, 3, 3, 7)
+    )
+    assert statistics.p_value(6, 3, 4, 7) == statistics.fisher_exact(6, 3, 4, 7)
+
+
+def test_odds_ratio_and_woolf_interval_equal_scipy_without_zero_cells() -> None:
+    tables = [t for t in SMALL_TABLES if 0 not in t]
+    tables += [t for t in random_tables(500, 10**8, seed=6) if 0 not in t]
+    for a, b, c, d in tables:
+        reference = stats.contingency.odds_ratio([[a, b], [c, d]], kind="sample")
+        interval = reference.confidence_interval(0.95)
+        ours = statistics.odds_ratio(a, b, c, d)
+        assert ours == pytest.approx((reference.statistic, interval.low, interval.high), rel=1e-11)
+
+
+def test_odds_ratio_is_corrected_exactly_where_a_cell_is_zero() -> None:
+    ratio, low, high = statistics.odds_ratio(0, 5, 7, 20)
+    assert ratio is not None
+    assert low is not None
+    assert high is not None
+    assert ratio == (0.5 * 20.5) / (5.5 * 7.5)
+    assert 0 < low < ratio < high < math.inf
+    assert statistics.odds_ratio(1, 5, 7, 20)[0] == 20 / 35
+
+
+def test_phi_is_the_signed_root_of_scipys_chi_square_per_trace() -> None:
+    for a, b, c, d in filter(defined, SMALL_TABLES[::5] + random_tables(300, 10**8, seed=7)):
+        ours = statistics.phi(a, b, c, d)
+        chi2 = stats.chi2_contingency([[a, b], [c, d]], correction=False).statistic
+        assert ours is not None
+        assert abs(ours) == pytest.approx(math.sqrt(chi2 / (a + b + c + d)), rel=1e-9, abs=1e-12)
+        assert (ours > 0) == (a * d > b * c)
+
+
+def test_lift() -> None:
+    assert statistics.lift(10, 10, 5, 75) == pytest.approx(10 * 100 / (20 * 15))
+    assert statistics.lift(0, 3, 4, 5) == 0.0
+    assert statistics.lift(0, 0, 4, 5) is None
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [Counts(0, 0, 0, 0), Counts(0, 5, 0, 10), Counts(5, 0, 0, 10), Counts(0, 0, 0, 10)],
+)
+def test_a_filter_that_matches_nothing_leaves_all_undefined(counts: Counts) -> None:
+    result = statistics.associate(counts)
+    assert math.isnan(result.npmi)
+    assert math.isnan(result.npmi_smoothed)
+    assert (
+        result.lift,
+        result.phi,
+        result.odds_ratio,
+        result.odds_ratio_low,
+        result.odds_ratio_high,
+        result.p_value,
+    ) == (None,) * 6
+
+
+@pytest.mark.parametrize("counts", [Counts(10, 4, 4, 10), Counts(4, 10, 4, 10), Counts(9, 9, 9, 9)])
+def test_a_filter_that_matches_everything_has_lift_one_and_no_test(counts: Counts) -> None:
+    result = statistics.associate(counts)
+    assert result.lift == 1.0
+    assert (result.phi, result.odds_ratio, result.p_value) == (None, None, None)
+
+
+def test_contradicting_counts_are_refused() -> None:
+    with pytest.raises(ValueError, match="contradict"):
+        statistics.associate(Counts(filter1=5, filter2=5, joint=6, total=10))
