@@ -1,0 +1,53 @@
+"""Trace search and correlation for MLflow, inside PostgreSQL: the Python client.
+
+>>> from insights_py import Insights
+>>> with Insights("postgresql://mlflow@db/mlflow") as insights:
+...     insights.count("span.status = 'ERROR'")
+
+`Insights` and its asyncio twin `AsyncInsights` call the stored functions and
+know nothing about filters; see docs/language.md for those.
+"""
+
+from insights_py.aio import AsyncInsights
+from insights_py.client import Insights
+from insights_py.errors import (
+    ArgumentError,
+    Cancelled,
+    ConnectionFailed,
+    DatabaseError,
+    FilterError,
+    InsightsError,
+    NotInstalled,
+    PermissionDenied,
+)
+from insights_py.rows import (
+    Correlation,
+    Experiment,
+    ExplainStep,
+    Explanation,
+    Page,
+    Status,
+    Trace,
+)
+from insights_py.version import __version__
+
+__all__ = [
+    "ArgumentError",
+    "AsyncInsights",
+    "Cancelled",
+    "ConnectionFailed",
+    "Correlation",
+    "DatabaseError",
+    "Experiment",
+    "ExplainStep",
+    "Explanation",
+    "FilterError",
+    "Insights",
+    "InsightsError",
+    "NotInstalled",
+    "Page",
+    "PermissionDenied",
+    "Status",
+    "Trace",
+    "__version__",
+]

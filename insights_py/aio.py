@@ -1,0 +1,245 @@
+"""The client for asyncio: `AsyncInsights`, the twin of `Insights`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from insights_py import operations, sql
+from insights_py.dsn import libpq
+from insights_py.errors import translated
+from insights_py.operations import Answer, ExperimentIds, Operation, OrderBy
+from insights_py.rows import Correlation, Experiment, Explanation, Page, Status, Trace
+from insights_py.version import __version__
+
+if TYPE_CHECKING:
+    import psycopg
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+    Connection = psycopg.AsyncConnection[Any] | AsyncConnection | AsyncSession
+    Database = str | AsyncEngine | Connection
+
+__all__ = ["AsyncInsights"]
+
+Run = Callable[[sql.Query], Awaitable[Sequence[Sequence[Any]]]]
+
+
+class AsyncInsights:
+    """`Insights` for asyncio: the same methods, awaited.
+
+    ``database`` is a DSN, an SQLAlchemy ``AsyncEngine``, or a connection:
+    psycopg's ``AsyncConnection``, SQLAlchemy's, or an ``AsyncSession``.  With a
+    DSN, tasks take turns on one connection.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        experiment_ids: ExperimentIds = None,
+        schema: str | None = None,
+    ) -> None:
+        self._database = libpq(database) if isinstance(database, str) else database
+        self._experiment_ids = operations.ids(experiment_ids)
+        self._schema = schema
+        self._own: psycopg.AsyncConnection[Any] | None = None
+        self._lock = asyncio.Lock()
+        if not isinstance(database, str):
+            self._source(database)
+
+    async def __aenter__(self) -> AsyncInsights:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection that the client opened itself, if any."""
+        async with self._lock:
+            if self._own is not None:
+                await self._own.close()
+                self._own = None
+
+    async def search(
+        self,
+        filter: str | None = None,
+        *,
+        experiment_ids: ExperimentIds = None,
+        max_results: int = 100,
+        order_by: OrderBy = None,
+        page_token: str | None = None,
+        connection: Connection | None = None,
+    ) -> Page:
+        """The first ``max_results`` traces that match, newest first.
+
+        ``order_by`` takes clauses such as ``'execution_time_ms DESC'``.  The
+        page's ``next_page_token`` is the ``page_token`` of the next call.
+        """
+        return await self._run(
+            operations.search(filter, self._ids(experiment_ids), max_results, order_by, page_token),
+            connection,
+        )
+
+    async def search_iter(
+        self,
+        filter: str | None = None,
+        *,
+        experiment_ids: ExperimentIds = None,
+        page_size: int = 500,
+        order_by: OrderBy = None,
+        connection: Connection | None = None,
+    ) -> AsyncIterator[Trace]:
+        """Every trace that matches, fetched ``page_size`` at a time.
+
+        Traces that arrive meanwhile neither repeat nor hide others.
+        """
+        token: str | None = None
+        while True:
+            page = await self.search(
+                filter,
+                experiment_ids=experiment_ids,
+                max_results=page_size,
+                order_by=order_by,
+                page_token=token,
+                connection=connection,
+            )
+            for trace in page:
+                yield trace
+            token = page.next_page_token
+            if token is None:
+                return
+
+    async def count(
+        self,
+        filter: str | None = None,
+        *,
+        experiment_ids: ExperimentIds = None,
+        connection: Connection | None = None,
+    ) -> int:
+        """How many traces match."""
+        return await self._run(operations.count(filter, self._ids(experiment_ids)), connection)
+
+    async def correlate(
+        self,
+        filter1: str | None,
+        filter2: str | None,
+        base_filter: str | None = None,
+        *,
+        experiment_ids: ExperimentIds = None,
+        connection: Connection | None = None,
+    ) -> Correlation:
+        """How two filters go together, over the traces that ``base_filter`` leaves."""
+        return await self._run(
+            operations.correlate(filter1, filter2, base_filter, self._ids(experiment_ids)),
+            connection,
+        )
+
+    async def validate(self, filter: str | None, *, connection: Connection | None = None) -> str:
+        """The filter in its canonical form; raises `FilterError` for a bad one."""
+        return await self._run(operations.validate(filter), connection)
+
+    async def explain(
+        self,
+        filter: str | None,
+        *,
+        experiment_ids: ExperimentIds = None,
+        connection: Connection | None = None,
+    ) -> Explanation:
+        """How the filter is answered."""
+        return await self._run(operations.explain(filter, self._ids(experiment_ids)), connection)
+
+    async def status(self, *, connection: Connection | None = None) -> Status:
+        """What is installed in the database, and how many traces it holds."""
+        return await self._run(operations.status(__version__, self._schema), connection)
+
+    async def experiments(self, *, connection: Connection | None = None) -> list[Experiment]:
+        """MLflow's experiments, deleted ones included, in the order of their ids."""
+        return await self._run(operations.experiments(), connection)
+
+    def _ids(self, experiment_ids: ExperimentIds) -> ExperimentIds:
+        return self._experiment_ids if experiment_ids is None else experiment_ids
+
+    async def _run(self, operation: Operation[Answer], connection: Connection | None) -> Answer:
+        with translated():
+            query = next(operation)
+            source = self._database if connection is None else connection
+            async with self._source(source) as run:
+                while True:
+                    rows = await run(query)
+                    try:
+                        query = operation.send(rows)
+                    except StopIteration as stop:
+                        answer: Answer = stop.value
+                        return answer
+
+    def _source(self, source: Database) -> AbstractAsyncContextManager[Run]:
+        """How to run statements on ``source``; raises TypeError if that is not known."""
+        if isinstance(source, str):
+            return self._on_own()
+        psycopg = sys.modules.get("psycopg")
+        if psycopg is not None and isinstance(source, psycopg.AsyncConnection):
+            return self._on_psycopg(source)
+        alchemy = sys.modules.get("sqlalchemy.ext.asyncio")
+        if alchemy is not None and isinstance(source, alchemy.AsyncEngine):
+            return self._on_engine(source)
+        if alchemy is not None and isinstance(
+            source, (alchemy.AsyncConnection, alchemy.AsyncSession)
+        ):
+            return self._on_sqlalchemy(source)
+        kind = f"{type(source).__module__}.{type(source).__qualname__}"
+        hint = "" if "async" in kind.lower() else "; without asyncio take Insights"
+        raise TypeError(
+            "a database is a DSN, an SQLAlchemy AsyncEngine, AsyncConnection or AsyncSession, "
+            f"or a psycopg 3 AsyncConnection, not {kind}{hint}"
+        )
+
+    @asynccontextmanager
+    async def _on_own(self) -> AsyncIterator[Run]:
+        import psycopg
+
+        async with self._lock:
+            if self._own is None or self._own.closed:
+                self._own = await psycopg.AsyncConnection.connect(
+                    str(self._database), autocommit=True, fallback_application_name="insights"
+                )
+            own = self._own
+        async with self._on_psycopg(own) as run:
+            yield run
+
+    @asynccontextmanager
+    async def _on_psycopg(self, connection: psycopg.AsyncConnection[Any]) -> AsyncIterator[Run]:
+        from psycopg.rows import tuple_row
+
+        async def run(query: sql.Query) -> Sequence[Sequence[Any]]:
+            async with connection.cursor(row_factory=tuple_row) as cursor:
+                # The text holds no value and no name of the caller's but the quoted schema.
+                await cursor.execute(query.for_psycopg(self._schema).encode(), query.params)
+                return await cursor.fetchall()
+
+        yield run
+
+    @asynccontextmanager
+    async def _on_engine(self, engine: AsyncEngine) -> AsyncIterator[Run]:
+        async with engine.connect() as connection, self._on_sqlalchemy(connection) as run:
+            yield run
+
+    @asynccontextmanager
+    async def _on_sqlalchemy(
+        self, connection: AsyncConnection | AsyncSession
+    ) -> AsyncIterator[Run]:
+        from sqlalchemy import text
+
+        async def run(query: sql.Query) -> Sequence[Sequence[Any]]:
+            statement = text(query.for_sqlalchemy(self._schema))
+            return (await connection.execute(statement, dict(query.params))).all()
+
+        yield run

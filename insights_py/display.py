@@ -1,0 +1,263 @@
+"""Tables for people: one description, drawn as plain text, in colour, or as HTML.
+
+Traces hold what strangers typed into somebody's chatbot, so nothing of theirs
+reaches a terminal or a notebook as it is: control characters, which could
+move the cursor or recolour the screen, are replaced, and HTML is escaped.
+
+A table never wraps.  Where a line has too little room, the least important
+columns are left out and the others are cut, with an ellipsis.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len, set_cell_size
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.text import Text
+
+GAP = "  "
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a `Grid`.
+
+    ``least`` is the fewest cells the column can be cut to; None means it is
+    never cut.  Of the columns that do not fit, those with the highest ``rank``
+    go first; rank 0 always stays.
+    """
+
+    title: str
+    right: bool = False
+    least: int | None = None
+    rank: int = 0
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell whose style differs from its column's."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table to be drawn; ``note`` is a line below it."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell | str, ...], ...]
+    note: str = ""
+    headed: bool = True
+
+    def plain(self, width: int | None = None) -> str:
+        """As text without colour; a ``width`` of None means as wide as it takes."""
+        lines = ["".join(text for text, _ in line).rstrip() for line in self._lines(width)]
+        return "\n".join([*lines, *([self.note] if self.note else [])])
+
+    def html(self) -> str:
+        """As an HTML table, everything escaped, nothing left out."""
+        head = "".join(
+            f'<th style="text-align:{_side(column)}">{html.escape(column.title)}</th>'
+            for column in self.columns
+        )
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="text-align:{_side(column)};white-space:pre-wrap">'
+                f"{html.escape(_text(cell))}</td>"
+                for column, cell in zip(self.columns, row, strict=True)
+            )
+            + "</tr>"
+            for row in self.rows
+        )
+        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        thead = f"<thead><tr>{head}</tr></thead>" if self.headed else ""
+        return f"<table>{thead}<tbody>{body}</tbody></table>{note}"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        for line in self._lines(options.max_width):
+            yield _rich_line(line)
+        if self.note:
+            yield Text(self.note, style="dim")
+
+    def _lines(self, width: int | None) -> Iterator[list[tuple[str, str]]]:
+        """Each line as pieces of text with their styles."""
+        cells = [[visible(_text(cell)) for cell in row] for row in self.rows]
+        widths = self._widths(cells, width)
+        if self.headed:
+            yield self._line([column.title for column in self.columns], ["bold"] * 99, widths)
+        for row, texts in zip(self.rows, cells, strict=True):
+            styles = [
+                cell.style if isinstance(cell, Cell) else column.style
+                for column, cell in zip(self.columns, row, strict=True)
+            ]
+            yield self._line(texts, styles, widths)
+
+    def _line(
+        self, texts: Sequence[str], styles: Sequence[str], widths: Sequence[int | None]
+    ) -> list[tuple[str, str]]:
+        pieces: list[tuple[str, str]] = []
+        shown = [index for index, size in enumerate(widths) if size is not None]
+        for index in shown:
+            size = widths[index] or 0
+            column = self.columns[index]
+            last = index == shown[-1]
+            if pieces:
+                pieces.append((GAP, ""))
+            text = fit(texts[index], size)
+            padding = " " * (size - cell_len(text))
+            if column.right:
+                pieces += [(padding, ""), (text, styles[index])]
+            else:
+                pieces += [(text, styles[index]), ("" if last else padding, "")]
+        return pieces
+
+    def _widths(self, cells: Sequence[Sequence[str]], width: int | None) -> list[int | None]:
+        """A width for each column, None for one that is left out."""
+        wanted = [
+            max(
+                [cell_len(column.title) if self.headed else 0, *(cell_len(row[i]) for row in cells)]
+            )
+            for i, column in enumerate(self.columns)
+        ]
+        if width is None:
+            return list(wanted)
+        least = [
+            size if column.least is None else min(size, column.least)
+            for column, size in zip(self.columns, wanted, strict=True)
+        ]
+        shown = list(range(len(self.columns)))
+
+        def total(sizes: Sequence[int]) -> int:
+            return sum(sizes[i] for i in shown) + len(GAP) * (len(shown) - 1)
+
+        while total(least) > width:
+            victims = [i for i in shown if self.columns[i].rank > 0]
+            if not victims:
+                break
+            shown.remove(max(victims, key=lambda i: (self.columns[i].rank, i)))
+        sizes = list(least)
+        # The room that is left goes to the narrowest columns first, a cell at a time.
+        room = width - total(sizes)
+        while room > 0:
+            growing = [i for i in shown if sizes[i] < wanted[i]]
+            if not growing:
+                break
+            sizes[min(growing, key=lambda i: sizes[i])] += 1
+            room -= 1
+        if room < 0:
+            # Nothing more can be left out: the widest column is cut.
+            widest = max(shown, key=lambda i: sizes[i])
+            sizes[widest] = max(1, sizes[widest] + room)
+        return [sizes[i] if i in shown else None for i in range(len(sizes))]
+
+
+def _rich_line(pieces: Iterable[tuple[str, str]]) -> Text:
+    from rich.text import Text
+
+    line = Text(no_wrap=True, overflow="ellipsis", end="\n")
+    for text, style in pieces:
+        line.append(text, style=style or None)
+    line.rstrip()
+    return line
+
+
+def _side(column: Column) -> str:
+    return "right" if column.right else "left"
+
+
+def _text(cell: Cell | str) -> str:
+    return cell.text if isinstance(cell, Cell) else cell
+
+
+def fit(text: str, size: int) -> str:
+    """``text`` in at most ``size`` terminal cells, an ellipsis where it was cut."""
+    if cell_len(text) <= size:
+        return text
+    return set_cell_size(text, max(0, size - 1)).rstrip() + "…"
+
+
+def visible(text: str) -> str:
+    """``text`` on one line, without anything that a terminal would obey."""
+    if text.isascii() and text.isprintable():
+        return text
+    folded = "".join(
+        " "
+        if character in "\t\n\v\f\r\x85\u2028\u2029"
+        else "\ufffd"
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs")
+        and character not in "\u200c\u200d"  # the joiners of Persian and of emoji
+        else character
+        for character in text
+    )
+    return " ".join(folded.split())
+
+
+def moment(timestamp_ms: int) -> datetime | None:
+    """Milliseconds since 1970 in UTC; None beyond the years that Python knows."""
+    try:
+        seconds, milliseconds = divmod(timestamp_ms, 1000)
+        return datetime.fromtimestamp(seconds, timezone.utc).replace(
+            microsecond=milliseconds * 1000
+        )
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def clock(timestamp_ms: int) -> str:
+    """A timestamp for people, in UTC, to the second."""
+    when = moment(timestamp_ms)
+    return f"{timestamp_ms} ms" if when is None else when.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(milliseconds: int | None) -> str:
+    """A duration for people: ``85 ms``, ``1.2 s``, ``3 m 20 s``; empty for None."""
+    if milliseconds is None:
+        return ""
+    if abs(milliseconds) < 1000:
+        return f"{milliseconds} ms"
+    seconds = milliseconds / 1000
+    if abs(seconds) < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} m {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} m"
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A number for people; counts with thousands separators, floats to ``digits`` places."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if math.isnan(value):
+        return "undefined"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value != 0 and abs(value) < 10**-digits:
+        return f"{value:.1e}"
+    if abs(value) >= 10**6:
+        return f"{value:.{digits}g}"
+    return f"{value:,.{digits}f}".rstrip("0").rstrip(".")
+
+
+def terminal_width() -> int:
+    """The width that reprs are made for: the terminal's, or 100 where there is none."""
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns

@@ -1,0 +1,378 @@
+"""What the functions answer: frozen rows that draw themselves.
+
+Each row type prints as a table in a terminal (`__repr__`, and in colour for
+rich), in a notebook (`_repr_html_`), and turns into plain dictionaries
+(``as_dict``) and pandas data frames (``to_pandas``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from insights_py.display import (
+    Cell,
+    Column,
+    Grid,
+    clock,
+    duration,
+    moment,
+    number,
+    terminal_width,
+)
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["Correlation", "Experiment", "ExplainStep", "Explanation", "Page", "Status", "Trace"]
+
+Item = TypeVar("Item", bound="Row")
+
+
+class Drawn:
+    """Draws ``self.grid()`` wherever it is shown."""
+
+    def grid(self) -> Grid:
+        """The table that shows this."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self.grid().plain(terminal_width())
+
+    def __rich__(self) -> Grid:
+        return self.grid()
+
+    def _repr_html_(self) -> str:
+        return self.grid().html()
+
+
+class Row(Drawn):
+    """A frozen dataclass with one field a column."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A data frame with this one row."""
+        return _frame([self], type(self))
+
+
+def _frame(rows: Sequence[Row], kind: type[Row]) -> pandas.DataFrame:
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError(
+            "to_pandas() needs pandas, which is not installed: pip install pandas"
+        ) from error
+    columns = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return pandas.DataFrame([row.as_dict() for row in rows], columns=columns)
+
+
+class Rows(Drawn, Sequence[Item]):
+    """Rows of one type, in the order in which the database gave them."""
+
+    _kind: type[Item]
+
+    def __init__(self, rows: Iterable[Item]) -> None:
+        self._rows = tuple(rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Item, ...]: ...
+    def __getitem__(self, index: int | slice) -> Item | tuple[Item, ...]:
+        return self._rows[index]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A data frame with a column for each field, also when there is no row."""
+        return _frame(self._rows, self._kind)
+
+
+STATUS_STYLES = {"OK": "green", "ERROR": "red", "IN_PROGRESS": "yellow"}
+
+
+@dataclass(frozen=True, repr=False)
+class Trace(Row):
+    """A trace that was found.
+
+    ``timestamp_ms`` is when it began, in milliseconds since 1970 (UTC);
+    ``execution_time_ms`` is None while it runs.  ``tags`` and ``metadata`` map
+    text to text; ``assessments`` are dictionaries as MLflow's REST API has them.
+    """
+
+    trace_id: str
+    experiment_id: str
+    timestamp_ms: int
+    execution_time_ms: int | None
+    status: str
+    trace_name: str | None
+    session_id: str | None
+    request_preview: str | None
+    response_preview: str | None
+    tags: Mapping[str, str]
+    metadata: Mapping[str, str]
+    assessments: Sequence[Mapping[str, Any]]
+
+    def __hash__(self) -> int:
+        return hash(self.trace_id)
+
+    @property
+    def request_time(self) -> datetime | None:
+        """`timestamp_ms` as a time in UTC; None beyond the year 9999."""
+        return moment(self.timestamp_ms)
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> Trace:
+        """From the columns of `sql.SEARCH`, without the page token."""
+        *plain, tags, metadata, assessments = row
+        return cls(*plain, _decoded(tags), _decoded(metadata), _decoded(assessments))
+
+    def grid(self) -> Grid:
+        """Field by field."""
+        rows: list[tuple[Cell | str, ...]] = [
+            ("trace", Cell(self.trace_id, "bold")),
+            ("experiment", self.experiment_id),
+            ("time (UTC)", clock(self.timestamp_ms)),
+            ("duration", duration(self.execution_time_ms) or "still running"),
+            ("status", Cell(self.status, STATUS_STYLES.get(self.status, ""))),
+        ]
+        for title, value in (
+            ("name", self.trace_name),
+            ("session", self.session_id),
+            ("request", self.request_preview),
+            ("response", self.response_preview),
+        ):
+            if value is not None:
+                rows.append((title, value))
+        rows += [(f"tag {key}", str(value)) for key, value in self.tags.items()]
+        rows += [(f"metadata {key}", str(value)) for key, value in self.metadata.items()]
+        for assessment in self.assessments:
+            name = assessment.get("name") or assessment.get("assessment_name") or ""
+            rows.append((f"assessment {name}", _assessed(assessment)))
+        return Grid(
+            (Column("field", least=20, style="dim"), Column("value", least=20)),
+            tuple(rows),
+            headed=False,
+        )
+
+
+def _assessed(assessment: Mapping[str, Any]) -> str:
+    """The value of an assessment, or all of it where it has another form."""
+    for value in (assessment, assessment.get("feedback"), assessment.get("expectation")):
+        if isinstance(value, Mapping) and "value" in value:
+            inner = value["value"]
+            return inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
+    return json.dumps(assessment, ensure_ascii=False)
+
+
+def _decoded(value: Any) -> Any:
+    """A jsonb value: most drivers decode it, some hand over its text.
+
+    The three columns hold objects and arrays, so text is never the value.
+    """
+    return json.loads(value) if isinstance(value, (str, bytes)) else value
+
+
+class Page(Rows[Trace]):
+    """A page of traces.
+
+    ``next_page_token`` fetches the next page; None on the last one.
+    """
+
+    _kind = Trace
+
+    def __init__(self, rows: Iterable[Trace], next_page_token: str | None = None) -> None:
+        super().__init__(rows)
+        self.next_page_token = next_page_token
+
+    def grid(self) -> Grid:
+        """A line for each trace."""
+        if not self._rows:
+            return Grid((), (), note="No trace matches.", headed=False)
+        traces = f"{len(self):,} trace{'' if len(self) == 1 else 's'}"
+        more = "; more match" if self.next_page_token else ""
+        return Grid(
+            (
+                Column("trace_id", least=35, style="cyan"),
+                Column("time (UTC)"),
+                Column("status", rank=1),
+                Column("duration", right=True, rank=4),
+                Column("name", least=11, rank=2),
+                Column("request", least=16, rank=5),
+                Column("response", least=16, rank=6),
+            ),
+            tuple(
+                (
+                    trace.trace_id,
+                    clock(trace.timestamp_ms),
+                    Cell(trace.status, STATUS_STYLES.get(trace.status, "")),
+                    duration(trace.execution_time_ms),
+                    trace.trace_name or "",
+                    trace.request_preview or "",
+                    trace.response_preview or "",
+                )
+                for trace in self._rows
+            ),
+            note=traces + more,
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Correlation(Row):
+    """How two filters go together over the traces that the base filter leaves.
+
+    Counts are of traces.  ``npmi`` and ``npmi_smoothed`` are MLflow's, from -1
+    (never together) over 0 (independent) to 1 (only together), NaN where
+    undefined; ``lift`` is the joint count over the count expected by chance;
+    ``phi`` is the correlation coefficient of the two; ``odds_ratio`` comes with
+    its 95 % bounds; ``p_value`` is the probability of an association at least
+    this strong by chance alone.
+    """
+
+    filter1_count: int
+    filter2_count: int
+    joint_count: int
+    total_count: int
+    npmi: float
+    npmi_smoothed: float
+    lift: float | None
+    phi: float | None
+    odds_ratio: float | None
+    odds_ratio_low: float | None
+    odds_ratio_high: float | None
+    p_value: float | None
+
+    def grid(self) -> Grid:
+        """Count by count and statistic by statistic."""
+        bounds = f"{number(self.odds_ratio_low)} to {number(self.odds_ratio_high)}"
+        rows = [
+            ("filter 1", number(self.filter1_count), _share(self.filter1_count, self.total_count)),
+            ("filter 2", number(self.filter2_count), _share(self.filter2_count, self.total_count)),
+            ("both", number(self.joint_count), _share(self.joint_count, self.total_count)),
+            ("traces", number(self.total_count), ""),
+            ("npmi", number(self.npmi), "-1 never together, 0 independent, 1 always"),
+            ("npmi, smoothed", number(self.npmi_smoothed), ""),
+            ("lift", number(self.lift), "times as often together as by chance"),
+            ("phi", number(self.phi), ""),
+            ("odds ratio", number(self.odds_ratio), f"95 %: {bounds}"),
+            ("p", number(self.p_value), "chance of this much without an association"),
+        ]
+        return Grid(
+            (Column("", style="dim"), Column("", right=True), Column("", least=10, rank=1)),
+            tuple(
+                (label, Cell(value, "bold"), Cell(remark, "dim")) for label, value, remark in rows
+            ),
+            headed=False,
+        )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else ""
+
+
+@dataclass(frozen=True, repr=False)
+class ExplainStep(Row):
+    """One step of how a filter is answered."""
+
+    step: str
+    detail: str
+
+    def grid(self) -> Grid:
+        """One line."""
+        return Explanation([self]).grid()
+
+
+class Explanation(Rows[ExplainStep]):
+    """How a filter is answered, step by step."""
+
+    _kind = ExplainStep
+
+    def grid(self) -> Grid:
+        """A line for each step."""
+        return Grid(
+            (Column("step", style="bold"), Column("detail", least=20)),
+            tuple((row.step, row.detail) for row in self._rows),
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Experiment(Row):
+    """An experiment of MLflow's."""
+
+    experiment_id: str
+    name: str
+    workspace: str
+    lifecycle_stage: str
+
+    def grid(self) -> Grid:
+        """One line."""
+        return Grid(
+            (Column("id", right=True), Column("name", least=10), Column("stage", rank=1)),
+            ((self.experiment_id, self.name, self.lifecycle_stage),),
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Status(Row):
+    """What is installed in a database.
+
+    ``revision`` is the installed revision, None if there is none;
+    ``missing_functions`` are the functions that this client calls and the
+    database lacks; ``traces`` is None where MLflow's tables are missing;
+    ``index`` is None as long as there is no index.
+    """
+
+    server: str
+    database: str
+    role: str
+    client: str
+    mlflow_revision: str | None
+    revision: str | None
+    functions: tuple[str, ...]
+    missing_functions: tuple[str, ...]
+    experiments: int | None
+    traces: int | None
+    index: str | None = None
+
+    @property
+    def installed(self) -> bool:
+        """Whether every function that this client calls is there."""
+        return not self.missing_functions
+
+    def grid(self) -> Grid:
+        """Field by field."""
+        if self.installed:
+            functions = Cell(f"{len(self.functions)} installed", "green")
+        elif self.functions:
+            functions = Cell("missing: " + ", ".join(self.missing_functions), "red")
+        else:
+            functions = Cell("not installed: run `insights install`", "red")
+        rows: tuple[tuple[Cell | str, ...], ...] = (
+            ("database", self.database),
+            ("server", f"PostgreSQL {self.server}"),
+            ("role", self.role),
+            ("client", f"insights {self.client}"),
+            ("MLflow schema", self.mlflow_revision or Cell("not found", "red")),
+            ("insights schema", self.revision or Cell("none", "yellow")),
+            ("functions", functions),
+            ("experiments", number(self.experiments)),
+            ("traces", number(self.traces)),
+            ("index", self.index or "none: filters are answered from MLflow's tables"),
+        )
+        return Grid((Column("", style="dim"), Column("", least=20)), rows, headed=False)

@@ -1,0 +1,189 @@
+"""Every statement that the package sends, in one place.
+
+Nothing here decides what a filter means: a `Function` names a stored function
+with its arguments and the columns that are read from it, and a test holds all
+of them against the database's catalogue.  Values travel as parameters only.
+The two things put into the text are the names of the arguments given and the
+quoted name of the schema.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["FUNCTIONS", "Function", "Query", "Statement"]
+
+
+@dataclass(frozen=True)
+class Query:
+    """One statement with its values, ready for any driver.
+
+    ``text`` has placeholders like ``:name`` and ``{schema}`` where the schema's
+    prefix goes.
+    """
+
+    text: str
+    params: Mapping[str, Any]
+
+    def for_psycopg(self, schema: str | None) -> str:
+        """With ``%(name)s`` placeholders, as psycopg takes them."""
+        text = self.text.replace("%", "%%")
+        text = re.sub(r"(?<!:):([a-z]\w*)", r"%(\1)s", text)
+        return text.replace("{schema}", _prefix(schema).replace("%", "%%"))
+
+    def for_sqlalchemy(self, schema: str | None) -> str:
+        """With ``:name`` placeholders, as `sqlalchemy.text` takes them."""
+        return self.text.replace("{schema}", _prefix(schema).replace(":", "\\:"))
+
+
+def _prefix(schema: str | None) -> str:
+    return "" if schema is None else '"' + schema.replace('"', '""') + '".'
+
+
+@dataclass(frozen=True)
+class Function:
+    """A stored function: its arguments with their SQL types, and what it returns.
+
+    ``columns`` are the result columns that are read, in this order; empty for
+    a function that returns one value.  ``unread`` are result columns that the
+    client leaves where they are.
+    """
+
+    name: str
+    arguments: Mapping[str, str]
+    columns: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    def __call__(self, **params: Any) -> Query:
+        """The call with these arguments; those left out take the function's defaults."""
+        unknown = params.keys() - self.arguments.keys()
+        if unknown:
+            raise TypeError(f"{self.name} has no argument {', '.join(sorted(unknown))}")
+        given = ", ".join(f"{name} => cast(:{name} as {self.arguments[name]})" for name in params)
+        if self.columns:
+            text = f"select {', '.join(self.columns)} from {{schema}}{self.name}({given})"
+        else:
+            text = f"select {{schema}}{self.name}({given})"
+        return Query(text, params)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A plain statement over the catalogue or MLflow's list of experiments."""
+
+    text: str
+    arguments: tuple[str, ...] = field(default=())
+
+    def __call__(self, **params: Any) -> Query:
+        """The statement with its values."""
+        if params.keys() != set(self.arguments):
+            raise TypeError(f"takes exactly the arguments {self.arguments}")
+        return Query(self.text, params)
+
+
+SEARCH = Function(
+    "insights_search",
+    {
+        "exp_ids": "text[]",
+        "filter": "text",
+        "max_results": "integer",
+        "order_by": "text[]",
+        "page_token": "text",
+    },
+    columns=(
+        "trace_id",
+        "experiment_id",
+        "timestamp_ms",
+        "execution_time_ms",
+        "status",
+        "trace_name",
+        "session_id",
+        "request_preview",
+        "response_preview",
+        "tags",
+        "metadata",
+        "assessments",
+        "next_page_token",
+    ),
+    # The same moment as timestamp_ms.  Drivers refuse a timestamptz beyond year 9999.
+    unread=("request_time",),
+)
+
+COUNT = Function("insights_count", {"exp_ids": "text[]", "filter": "text"})
+
+CORRELATE = Function(
+    "insights_correlate",
+    {"exp_ids": "text[]", "f1": "text", "f2": "text", "base_filter": "text"},
+    columns=(
+        "filter1_count",
+        "filter2_count",
+        "joint_count",
+        "total_count",
+        "npmi",
+        "npmi_smoothed",
+        "lift",
+        "phi",
+        "odds_ratio",
+        "odds_ratio_low",
+        "odds_ratio_high",
+        "p_value",
+    ),
+)
+
+VALIDATE = Function("insights_validate", {"filter": "text"})
+
+EXPLAIN = Function(
+    "insights_explain",
+    {"exp_ids": "text[]", "filter": "text"},
+    columns=("step", "detail"),
+)
+
+FUNCTIONS = (SEARCH, COUNT, CORRELATE, VALIDATE, EXPLAIN)
+
+EXPERIMENTS = Statement(
+    """
+    select cast(e.experiment_id as text), e.name, e.workspace, e.lifecycle_stage
+    from {schema}experiments e
+    order by e.experiment_id
+    """
+)
+
+CATALOGUE = Statement(
+    """
+    select
+        current_setting('server_version'),
+        cast(current_database() as text),
+        cast(current_user as text),
+        array(
+            select distinct cast(p.proname as text)
+            from pg_catalog.pg_proc p
+            join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+            where p.proname = any (cast(:names as text[]))
+            and coalesce(n.nspname = cast(:schema as text), pg_function_is_visible(p.oid))
+            order by 1
+        ),
+        to_regclass('insights.alembic_version') is not null,
+        (
+            select count(*) = 3
+            from pg_catalog.pg_class c
+            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+            where c.relname in ('trace_info', 'experiments', 'alembic_version')
+            and coalesce(n.nspname = cast(:schema as text), pg_table_is_visible(c.oid))
+        )
+    """,
+    ("names", "schema"),
+)
+
+REVISION = Statement("select version_num from insights.alembic_version")
+
+MLFLOW = Statement(
+    """
+    select
+        (select version_num from {schema}alembic_version limit 1),
+        (select count(*) from {schema}experiments),
+        (select count(*) from {schema}trace_info)
+    """
+)
