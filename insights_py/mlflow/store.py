@@ -1,0 +1,433 @@
+"""MLflow's SQL tracking store, with trace filters answered by the stored functions.
+
+Three methods differ from MLflow's: ``search_traces``,
+``calculate_trace_filter_correlation`` and the filter of
+``find_completed_sessions``.  Each asks the database which traces match and
+leaves the rest (workspaces, read replicas, loading of the objects, sessions
+and their transactions) to MLflow's own code.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+from mlflow.entities import TraceInfo
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking import SEARCH_TRACES_DEFAULT_MAX_RESULTS
+from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlTraceInfo
+from mlflow.store.tracking.sqlalchemy_store import (
+    _TRACE_INFO_COLUMNS,
+    SqlAlchemyStore,
+    _build_trace_infos_from_rows,
+)
+from mlflow.store.tracking.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
+from mlflow.tracing.analysis import TraceFilterCorrelationResult
+from mlflow.utils.search_utils import SearchTraceUtils
+from mlflow.utils.validation import _parse_experiment_ids, _resolve_experiment_ids_and_locations
+from sqlalchemy import Integer, Text, cast, func, select
+from sqlalchemy.dialects.postgresql import ARRAY, array_agg
+from sqlalchemy.exc import DBAPIError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+_logger = logging.getLogger(__name__)
+
+INVALID_PARAMETER = "22023"
+"""SQLSTATE of every refusal of a filter or an argument."""
+
+# The last offset that fits the stored function's argument; nothing is behind it.
+_MAX_OFFSET = 2**31 - 1
+
+# What PostgreSQL says when a function, its schema or the right to use it is gone.
+_GONE = frozenset({"42883", "3F000", "42501"})
+
+# Child processes inherit this variable, so that a server warns once and not
+# once more from each of its workers.
+_WARNED = "_MLFLOW_INSIGHTS_WARNED"
+
+# The schema of MLflow's tables, if the functions for that schema are installed
+# and this role may call them.  They are installed for one schema, so a match
+# by name alone could answer from somebody else's traces.
+_FIND_FUNCTIONS = sqlalchemy.text(
+    """
+    select m.nspname
+    from pg_catalog.pg_class as c
+    join pg_catalog.pg_namespace as m on m.oid = c.relnamespace
+    where c.oid = pg_catalog.to_regclass('trace_info')
+        and (
+            select count(distinct p.proname)
+            from pg_catalog.pg_proc as p
+            join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
+            where (
+                    n.nspname = 'insights'
+                    and p.proname in ('search_trace_ids', 'match_trace_ids')
+                    or n.oid = c.relnamespace
+                    and p.proname = 'insights_correlate'
+                )
+                and pg_catalog.has_schema_privilege(n.oid, 'usage')
+                and pg_catalog.has_function_privilege(p.oid, 'execute')
+        ) = 3
+    """
+)
+
+
+class _InsightsSearch(SqlAlchemyStore):
+    """The three methods, to stand before either of MLflow's stores."""
+
+    _mlflow_schema: str | None = None  # Known once the functions have been seen.
+
+    def __init__(
+        self, db_uri: str, default_artifact_root: str | None, read_db_uri: str | None = None
+    ) -> None:
+        super().__init__(db_uri, default_artifact_root, read_db_uri=read_db_uri)
+        with self.ManagedSessionMaker() as session:
+            self._find_functions(session)
+
+    # ------------------------------------------------------------ the functions
+
+    def _find_functions(self, session: Session) -> bool:
+        """Whether the database that answers ``session`` has the functions.
+
+        A yes is remembered, a no is not: they may be installed at any time.
+        """
+        if self._mlflow_schema is None:
+            self._mlflow_schema = session.execute(_FIND_FUNCTIONS).scalar()
+            if self._mlflow_schema is None:
+                _warn_of_missing_functions(session.get_bind())
+        return self._mlflow_schema is not None
+
+    def _functions_available(self) -> bool:
+        if self._mlflow_schema is not None:
+            return True
+        with self.ManagedSessionMaker() as session:
+            return self._find_functions(session)
+
+    def _functions_gone(self, error: MlflowException) -> bool:
+        """Whether a call failed because the functions were uninstalled meanwhile."""
+        if _sqlstate(error.__cause__) not in _GONE:
+            return False
+        self._mlflow_schema = None
+        return not self._functions_available()
+
+    # -------------------------------------------------------------- the methods
+
+    def search_traces(
+        self,
+        experiment_ids: list[str] | None = None,
+        filter_string: str | None = None,
+        max_results: int = SEARCH_TRACES_DEFAULT_MAX_RESULTS,
+        order_by: list[str] | None = None,
+        page_token: str | None = None,
+        model_id: str | None = None,
+        locations: list[str] | None = None,
+    ) -> tuple[list[TraceInfo], str | None]:
+        """Search traces; arguments and result as in MLflow's store.
+
+        The filter may use the whole language of ``insights_search``.  The token
+        of the next page is the stored function's; those that MLflow's own store
+        gave out are accepted too.
+
+        Raises:
+            MlflowException: INVALID_PARAMETER_VALUE for a filter or another
+                argument that is refused; the text shows the place.
+        """
+        if self._functions_available():
+            try:
+                return self._search_traces(
+                    _resolve_experiment_ids_and_locations(experiment_ids, locations),
+                    filter_string,
+                    max_results,
+                    order_by,
+                    page_token,
+                )
+            except MlflowException as error:
+                if not self._functions_gone(error):
+                    raise
+        return super().search_traces(
+            experiment_ids=experiment_ids,
+            filter_string=filter_string,
+            max_results=max_results,
+            order_by=order_by,
+            page_token=page_token,
+            model_id=model_id,
+            locations=locations,
+        )
+
+    def _search_traces(
+        self,
+        locations: list[str] | None,
+        filter_string: str | None,
+        max_results: int,
+        order_by: Iterable[str] | None,
+        page_token: str | bytes | None,
+    ) -> tuple[list[TraceInfo], str | None]:
+        self._validate_max_results_param(max_results)
+        token, offset = _page_start(page_token)
+        with _refusals(), self.ManagedSessionMaker() as session:
+            page = (
+                func.insights.search_trace_ids(
+                    _text_array(self._searched_experiments(session, locations)),
+                    cast(_text(filter_string), Text),
+                    cast(max_results, Integer),
+                    _text_array(order_by),
+                    cast(token, Text),
+                    cast(offset, Integer),
+                )
+                .table_valued("trace_id", "next_page_token", with_ordinality="position")
+                .render_derived(name="page")
+            )
+            # One statement, hence one snapshot, for the ids and the rows; and
+            # MLflow's own query, which holds the rows to the active workspace.
+            rows = (
+                self._trace_query(session)
+                .with_entities(*_TRACE_INFO_COLUMNS, page.c.next_page_token)
+                .join(page, page.c.trace_id == SqlTraceInfo.request_id)
+                .order_by(page.c.position)
+                .all()
+            )
+            next_page_token = rows[-1].next_page_token if rows else None
+            return _build_trace_infos_from_rows(session, rows), next_page_token
+
+    def _searched_experiments(
+        self, session: Session, locations: list[str] | None
+    ) -> list[int] | None:
+        """The experiments to search; None for every one in the database."""
+        if locations is not None:
+            ids: list[int] = self._filter_experiment_ids(
+                session, _parse_experiment_ids([*locations])
+            )
+            return ids
+        if not self.supports_workspaces:
+            return None
+        return [
+            experiment_id
+            for (experiment_id,) in self._get_query(session, SqlExperiment).with_entities(
+                SqlExperiment.experiment_id
+            )
+        ]
+
+    def calculate_trace_filter_correlation(
+        self,
+        experiment_ids: list[str],
+        filter_string1: str,
+        filter_string2: str,
+        base_filter: str | None = None,
+    ) -> TraceFilterCorrelationResult:
+        """Correlate two filters; arguments and result as in MLflow's store.
+
+        Raises:
+            MlflowException: INVALID_PARAMETER_VALUE for a filter or an
+                experiment id that is refused.
+        """
+        if self._functions_available():
+            try:
+                return self._correlate(experiment_ids, filter_string1, filter_string2, base_filter)
+            except MlflowException as error:
+                if not self._functions_gone(error):
+                    raise
+        return super().calculate_trace_filter_correlation(
+            experiment_ids, filter_string1, filter_string2, base_filter
+        )
+
+    def _correlate(
+        self,
+        experiment_ids: list[str],
+        filter_string1: str,
+        filter_string2: str,
+        base_filter: str | None,
+    ) -> TraceFilterCorrelationResult:
+        with _refusals(), self.ManagedSessionMaker() as session:
+            ids = self._filter_experiment_ids(session, _parse_experiment_ids([*experiment_ids]))
+            functions = getattr(func, sqlalchemy.quoted_name(self._mlflow_schema or "", True))
+            answer = functions.insights_correlate(
+                _text_array(ids),
+                cast(_text(filter_string1) or "", Text),
+                cast(_text(filter_string2) or "", Text),
+                cast(_text(base_filter), Text),
+            ).table_valued(
+                "npmi",
+                "npmi_smoothed",
+                "filter1_count",
+                "filter2_count",
+                "joint_count",
+                "total_count",
+            )
+            row = session.execute(select(answer)).one()
+            return TraceFilterCorrelationResult(**row._mapping)
+
+    def find_completed_sessions(self, *args: Any, **kwargs: Any) -> Any:
+        """Find completed sessions; arguments and result as in MLflow's store.
+
+        Raises:
+            MlflowException: INVALID_PARAMETER_VALUE for a filter that is refused.
+        """
+        try:
+            with _refusals():
+                return super().find_completed_sessions(*args, **kwargs)
+        except MlflowException as error:
+            if not self._functions_gone(error):
+                raise
+        return super().find_completed_sessions(*args, **kwargs)
+
+    def _build_first_trace_filter_subquery(
+        self,
+        session: Session,
+        experiment_id: str,
+        filter_string: str | None,
+        candidate_sessions: Any,
+    ) -> Any:
+        """The sessions of which a first trace matches the filter (MLflow's own hook)."""
+        if not filter_string or not self._find_functions(session):
+            return super()._build_first_trace_filter_subquery(
+                session, experiment_id, filter_string, candidate_sessions
+            )
+        in_experiment = self._trace_query(session).filter(
+            SqlTraceInfo.experiment_id == experiment_id
+        )
+        starts = (
+            in_experiment.with_entities(
+                SqlTraceInfo.session_id.label("session_id"),
+                func.min(SqlTraceInfo.timestamp_ms).label("timestamp_ms"),
+            )
+            .join(candidate_sessions, SqlTraceInfo.session_id == candidate_sessions.c.session_id)
+            .group_by(SqlTraceInfo.session_id)
+            .subquery()
+        )
+        # Several traces may share the first millisecond; any of them will do.
+        first_traces = in_experiment.with_entities(
+            SqlTraceInfo.request_id, SqlTraceInfo.session_id
+        ).join(
+            starts,
+            (SqlTraceInfo.session_id == starts.c.session_id)
+            & (SqlTraceInfo.timestamp_ms == starts.c.timestamp_ms),
+        )
+        candidates = first_traces.with_entities(
+            func.coalesce(array_agg(cast(SqlTraceInfo.request_id, Text)), cast([], ARRAY(Text)))
+        ).scalar_subquery()
+        matches = func.insights.match_trace_ids(
+            _text_array([experiment_id]), cast(_text(filter_string), Text), candidates
+        ).column_valued("matching_trace_id")
+        return (
+            first_traces.with_entities(SqlTraceInfo.session_id.label("session_id"))
+            .filter(SqlTraceInfo.request_id.in_(select(matches)))
+            .distinct()
+            .subquery()
+        )
+
+
+class InsightsStore(_InsightsSearch):
+    """The tracking store of a server or client without workspaces."""
+
+
+class WorkspaceAwareInsightsStore(_InsightsSearch, WorkspaceAwareSqlAlchemyStore):
+    """The tracking store of a server or client with workspaces."""
+
+
+# ------------------------------------------------------------------- arguments
+
+
+def _text(value: str | None) -> str | None:
+    """``value`` if PostgreSQL can take it as text; None for nothing.
+
+    The drivers disagree on what becomes of the rest (an error of the database,
+    of Python, or of the encoding), so it is refused here.
+    """
+    if not value:
+        return None
+    if not isinstance(value, str):
+        raise MlflowException.invalid_parameter_value(
+            f"Expected a string, got {type(value).__name__}: {value!r}"
+        )
+    for position, character in enumerate(value):
+        if character == "\0" or "\ud800" <= character <= "\udfff":
+            shown = value[max(0, position - 30) : position + 1]
+            raise MlflowException.invalid_parameter_value(
+                f"The character U+{ord(character):04X} at position {position + 1} cannot be part "
+                f"of text in PostgreSQL, after {shown[:-1]!r}"
+            )
+    return value
+
+
+def _text_array(values: Iterable[Any] | None) -> Any:
+    if values is None:
+        return cast(None, ARRAY(Text))
+    return cast([_text(str(value)) for value in values], ARRAY(Text))
+
+
+def _page_start(page_token: str | bytes | None) -> tuple[str | None, int | None]:
+    """The page token for the stored function, or the offset in one of MLflow's."""
+    if not page_token:
+        return None, None
+    try:
+        offset = SearchTraceUtils.parse_start_offset_from_page_token(page_token)
+    except (MlflowException, ValueError, AttributeError):
+        # Not one of MLflow's: the stored function knows its own, and refuses the rest.
+        return _text(_decoded(page_token)), None
+    if offset < 0:
+        raise MlflowException.invalid_parameter_value(
+            f"Invalid page token, negative offset {offset}"
+        )
+    return None, min(offset, _MAX_OFFSET)
+
+
+def _decoded(page_token: str | bytes) -> str:
+    if isinstance(page_token, bytes):
+        return page_token.decode("utf-8", "replace").replace("\0", "\ufffd")
+    return page_token
+
+
+# --------------------------------------------------------------------- errors
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn the database's refusal of an argument into MLflow's error for it.
+
+    Goes around ``ManagedSessionMaker``, which has rolled the transaction back
+    by then.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        if _sqlstate(error.__cause__) != INVALID_PARAMETER:
+            raise
+        raise MlflowException.invalid_parameter_value(
+            _refusal(error.__cause__)
+        ) from error.__cause__
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    if not isinstance(error, DBAPIError):
+        return None
+    # psycopg 3 calls it sqlstate, psycopg 2 pgcode.
+    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+
+
+def _refusal(error: BaseException | None) -> str:
+    """Message, DETAIL (the filter with a caret below) and HINT, as one text."""
+    diagnosis = getattr(getattr(error, "orig", None), "diag", None)
+    parts = [
+        getattr(diagnosis, "message_primary", None) or str(error),
+        getattr(diagnosis, "message_detail", None),
+    ]
+    if hint := getattr(diagnosis, "message_hint", None):
+        parts.append(f"Hint: {hint}")
+    return "\n".join(part for part in parts if part)
+
+
+def _warn_of_missing_functions(bind: Any) -> None:
+    if os.environ.get(_WARNED):
+        return
+    os.environ[_WARNED] = "1"
+    _logger.warning(
+        "Trace search is MLflow's own: %s does not have the insights functions for MLflow's "
+        "tables, or this role may not call them. Install them with `insights install --dsn DSN` "
+        "(no restart needed), or set MLFLOW_INSIGHTS=off to do without this warning.",
+        bind.url.render_as_string(hide_password=True),
+    )
