@@ -140,8 +140,7 @@ class Trace(Row):
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Trace:
         """From the columns of `sql.SEARCH`, without the page token."""
-        *plain, tags, metadata, assessments = row
-        return cls(*plain, _decoded(tags), _decoded(metadata), _decoded(assessments))
+        return cls(*row[:9], *(_decoded(value) for value in row[9:]))
 
     def grid(self) -> Grid:
         """Field by field."""

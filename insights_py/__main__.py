@@ -1,0 +1,5 @@
+"""``python -m insights_py`` is ``insights``."""
+
+from insights_py.cli import main
+
+main()

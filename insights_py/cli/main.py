@@ -1,0 +1,406 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import click
+
+from insights_py import Insights
+from insights_py.cli import exits, output
+from insights_py.cli.completion import SHELLS, script
+from insights_py.dsn import is_postgresql
+from insights_py.errors import ArgumentError, InsightsError
+from insights_py.rows import Correlation, ExplainStep, Page, Row, Trace
+from insights_py.version import __version__
+
+DSN_VARIABLES = ("INSIGHTS_DSN", "MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI")
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+# ---------------------------------------------------------------------- options
+
+
+def _dsn(given: str | None) -> str:
+    """The database that is meant: ``--dsn``, or the first variable that names one."""
+    if given is not None:
+        return given
+    servers = []
+    for variable in DSN_VARIABLES:
+        value = os.environ.get(variable)
+        if value and (variable == "INSIGHTS_DSN" or is_postgresql(value)):
+            return value
+        if value:
+            servers.append(f"{variable} is {value}, which is not a PostgreSQL database.")
+    raise click.UsageError(
+        "\n".join(
+            [
+                "Which database? Pass --dsn postgresql://user:password@host/mlflow "
+                "or set INSIGHTS_DSN.",
+                *servers,
+            ]
+        )
+    )
+
+
+def _filter_argument(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """``-`` reads the filter from standard input."""
+    if value != "-":
+        return value
+    if context.meta.setdefault("insights.stdin", parameter.name) != parameter.name:
+        raise click.BadParameter("standard input can be read once only")
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise click.BadParameter("standard input is not UTF-8") from None
+    return text
+
+
+def filter_argument(name: str, required: bool = True) -> Callable[[Command], Command]:
+    return click.argument(
+        name,
+        required=required,
+        default=None if required else "",
+        callback=_filter_argument,
+        metavar=name.upper() if required else f"[{name.upper()}]",
+    )
+
+
+def database_options(command: Command) -> Command:
+    command = click.option(
+        "--schema", metavar="NAME", help="Schema of MLflow's tables, if the search path lacks it."
+    )(command)
+    return click.option(
+        "--dsn",
+        metavar="DSN",
+        help="The database: postgresql://user:password@host/mlflow or 'host=... dbname=...'. "
+        "Default: INSIGHTS_DSN, MLFLOW_TRACKING_URI or MLFLOW_BACKEND_STORE_URI.",
+    )(command)
+
+
+experiment_option = click.option(
+    "-e",
+    "--experiment",
+    "experiments",
+    metavar="ID|NAME",
+    multiple=True,
+    help="Experiment by id or name; repeat it for several. Default: all.",
+)
+
+
+def format_options(command: Command) -> Command:
+    command = click.option("--csv", "form", flag_value="csv", help="Print CSV.")(command)
+    return click.option("--json", "form", flag_value="json", help="Print JSON.")(command)
+
+
+exit_code_option = click.option(
+    "--exit-code", is_flag=True, help="Exit with 1 if no trace matches, as grep does."
+)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The experiments that ``-e`` means; None is every one."""
+
+    ids: list[str] | None
+
+
+def _experiments(insights: Insights, given: Sequence[str]) -> list[str] | None:
+    """Ids for ids and names.  Digits are ids; ``name:7`` is the experiment called 7."""
+    if not given:
+        return None
+    if all(one.isdecimal() for one in given):
+        return list(given)
+    known = insights.experiments()
+    found = []
+    for one in given:
+        if one.isdecimal():
+            found.append(one)
+            continue
+        names = {one, one.removeprefix("name:")}
+        ids = [e.experiment_id for e in known if e.name in names]
+        if not ids:
+            near = difflib.get_close_matches(one, [e.name for e in known], 1, 0.5)
+            raise ArgumentError(
+                f"there is no experiment called {one}",
+                hint=f"Did you mean {near[0]}?" if near else None,
+            )
+        if len(ids) > 1:
+            raise ArgumentError(
+                f"{len(ids)} experiments are called {one}: {', '.join(ids)}",
+                hint="Workspaces can have the same name each; give the id.",
+            )
+        found.append(ids[0])
+    return found
+
+
+def _columns(kind: type[Row]) -> list[str]:
+    return [field.name for field in fields(kind)]  # type: ignore[arg-type]
+
+
+def _emit(form: str | None, row: Row) -> None:
+    """One row in the form that was asked for."""
+    if form == "json":
+        output.document(row.as_dict())
+    elif form == "csv":
+        output.table(_columns(type(row)), [row.as_dict()])
+    else:
+        output.show(row.grid())
+
+
+# --------------------------------------------------------------------- commands
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done; 1 nothing matches (with --exit-code) or doctor found a problem; "
+    "2 wrong usage or filter; 3 functions not installed; 4 no connection; 5 permission denied; "
+    "6 other database error; 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="insights")
+def cli() -> None:
+    """Search and correlate MLflow traces inside PostgreSQL."""
+
+
+@cli.command()
+@filter_argument("filter", required=False)
+@experiment_option
+@click.option("-n", "--max-results", default=100, show_default=True, help="Traces to fetch.")
+@click.option("--all", "everything", is_flag=True, help="Fetch every trace that matches.")
+@click.option(
+    "-o",
+    "--order-by",
+    multiple=True,
+    metavar="CLAUSE",
+    help="Such as 'execution_time_ms DESC'; repeat it for several. Default: newest first.",
+)
+@click.option("--page-token", metavar="TOKEN", help="Go on where a page ended.")
+@exit_code_option
+@format_options
+@database_options
+def search(
+    filter: str,
+    experiments: tuple[str, ...],
+    max_results: int,
+    everything: bool,
+    order_by: tuple[str, ...],
+    page_token: str | None,
+    exit_code: bool,
+    form: str | None,
+    dsn: str | None,
+    schema: str | None,
+) -> None:
+    """List the traces that match FILTER (all of them without one), newest first.
+
+    FILTER - reads it from standard input.
+    """
+    if everything and page_token:
+        raise click.UsageError("--all and --page-token exclude each other.")
+    with Insights(_dsn(dsn), schema=schema) as insights:
+        ids = _experiments(insights, experiments)
+        token: str | None = None
+        if everything:
+            traces: Iterable[Trace] = insights.search_iter(
+                filter, experiment_ids=ids, order_by=order_by or None
+            )
+        else:
+            page = insights.search(
+                filter,
+                experiment_ids=ids,
+                max_results=max_results,
+                order_by=order_by or None,
+                page_token=page_token,
+            )
+            traces, token = page, page.next_page_token
+        count = _print_traces(traces, token, form)
+    if token is not None:
+        output.note(f"More match: --all fetches them, --page-token {token} the next page.")
+    if exit_code and not count:
+        raise click.exceptions.Exit(exits.NOTHING)
+
+
+def _print_traces(traces: Iterable[Trace], token: str | None, form: str | None) -> int:
+    """Prints them and counts them; CSV is written while they arrive."""
+    if form == "csv":
+        count = 0
+
+        def rows() -> Iterator[Mapping[str, Any]]:
+            nonlocal count
+            for trace in traces:
+                count += 1
+                yield trace.as_dict()
+
+        output.table(_columns(Trace), rows())
+        return count
+    page = Page(traces, token)
+    if form == "json":
+        output.document(
+            {"traces": [trace.as_dict() for trace in page], "next_page_token": page.next_page_token}
+        )
+    else:
+        output.show(page.grid())
+    return len(page)
+
+
+@cli.command()
+@filter_argument("filter", required=False)
+@experiment_option
+@exit_code_option
+@format_options
+@database_options
+def count(
+    filter: str,
+    experiments: tuple[str, ...],
+    exit_code: bool,
+    form: str | None,
+    dsn: str | None,
+    schema: str | None,
+) -> None:
+    """Count the traces that match FILTER (all of them without one)."""
+    with Insights(_dsn(dsn), schema=schema) as insights:
+        number = insights.count(filter, experiment_ids=_experiments(insights, experiments))
+    if form == "json":
+        output.document({"count": number})
+    elif form == "csv":
+        output.table(["count"], [{"count": number}])
+    else:
+        click.echo(str(number))
+    if exit_code and not number:
+        raise click.exceptions.Exit(exits.NOTHING)
+
+
+@cli.command()
+@filter_argument("filter1")
+@filter_argument("filter2")
+@click.option(
+    "-b", "--base", "base_filter", metavar="FILTER", help="Look at these traces only, not at all."
+)
+@experiment_option
+@format_options
+@database_options
+def correlate(
+    filter1: str,
+    filter2: str,
+    base_filter: str | None,
+    experiments: tuple[str, ...],
+    form: str | None,
+    dsn: str | None,
+    schema: str | None,
+) -> None:
+    """Show how often FILTER1 and FILTER2 match the same trace, against chance."""
+    with Insights(_dsn(dsn), schema=schema) as insights:
+        correlation: Correlation = insights.correlate(
+            filter1, filter2, base_filter, experiment_ids=_experiments(insights, experiments)
+        )
+    _emit(form, correlation)
+
+
+@cli.command()
+@filter_argument("filter")
+@experiment_option
+@format_options
+@database_options
+def explain(
+    filter: str,
+    experiments: tuple[str, ...],
+    form: str | None,
+    dsn: str | None,
+    schema: str | None,
+) -> None:
+    """Show how FILTER is answered."""
+    with Insights(_dsn(dsn), schema=schema) as insights:
+        steps = insights.explain(filter, experiment_ids=_experiments(insights, experiments))
+    if form == "json":
+        output.document({"steps": [step.as_dict() for step in steps]})
+    elif form == "csv":
+        output.table(_columns(ExplainStep), [step.as_dict() for step in steps])
+    else:
+        output.show(steps.grid())
+
+
+@cli.command()
+@filter_argument("filter")
+@format_options
+@database_options
+def validate(filter: str, form: str | None, dsn: str | None, schema: str | None) -> None:
+    """Check FILTER and print its canonical form."""
+    with Insights(_dsn(dsn), schema=schema) as insights:
+        canonical = insights.validate(filter)
+    if form == "json":
+        output.document({"filter": canonical})
+    elif form == "csv":
+        output.table(["filter"], [{"filter": canonical}])
+    else:
+        click.echo(canonical)
+
+
+@cli.command()
+@format_options
+@database_options
+def status(form: str | None, dsn: str | None, schema: str | None) -> None:
+    """Show what is installed, and how many traces there are. Exits with 3 if nothing is."""
+    with Insights(_dsn(dsn), schema=schema) as insights:
+        answer = insights.status()
+    _emit(form, answer)
+    if not answer.installed:
+        raise click.exceptions.Exit(exits.NOT_INSTALLED)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print the completion script for SHELL.
+
+    \b
+    bash:  insights completion bash > ~/.local/share/bash-completion/completions/insights
+    zsh:   insights completion zsh > a file _insights in a directory of $fpath
+    fish:  insights completion fish > ~/.config/fish/completions/insights.fish
+    """
+    click.echo(script(cli, shell))
+
+
+# ------------------------------------------------------------------------- main
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; every error becomes lines on standard error and an exit code."""
+    try:
+        result = cli.main(
+            None if arguments is None else list(arguments),
+            prog_name="insights",
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+    except click.UsageError as error:
+        usage = error.ctx.get_usage() if error.ctx is not None else ""
+        output.complaint(error.format_message(), usage)
+        return exits.USAGE
+    except click.ClickException as error:
+        output.complaint(error.format_message())
+        return exits.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return exits.INTERRUPTED
+    except InsightsError as error:
+        output.failure(error)
+        return exits.code(error)
+    # Without standalone mode click hands over the code of an Exit.
+    return result if isinstance(result, int) else exits.OK
+
+
+def main() -> None:
+    """The console script."""
+    if hasattr(signal, "SIGPIPE"):
+        # `insights search ... | head` ends as quietly as any other Unix tool.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A terminal that cannot show a character gets a question mark, not a traceback.
+            stream.reconfigure(errors="replace")
+    sys.exit(run())

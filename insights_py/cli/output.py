@@ -1,0 +1,134 @@
+"""How results leave: tables for people, JSON and CSV for programs, errors in colour."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from insights_py.display import Grid
+from insights_py.errors import InsightsError
+
+#: With one of these in front a spreadsheet takes a cell for a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def show(grid: Grid) -> None:
+    """A table on standard output: fitted and coloured in a terminal, whole elsewhere."""
+    if sys.stdout.isatty():
+        Console(highlight=False, soft_wrap=False).print(grid)
+    else:
+        sys.stdout.write(grid.plain() + "\n")
+
+
+def document(value: Any) -> None:
+    """A JSON document on standard output."""
+    sys.stdout.write(dumps(value) + "\n")
+
+
+def dumps(value: Any, indent: int | None = 2) -> str:
+    """JSON.  NaN and the infinities become text, as PostgreSQL and protobuf write them."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "").lower()
+    return json.dumps(
+        _finite(value),
+        indent=indent,
+        ensure_ascii=encoding.replace("-", "") != "utf8",
+        allow_nan=False,
+        default=str,
+    )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return _not_finite(value)
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+def _not_finite(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """CSV on standard output: a line of names, then a line for each row (RFC 4180).
+
+    Objects and arrays are written as JSON; None as nothing.  Text that a
+    spreadsheet would run as a formula gets an apostrophe in front, as does
+    text that begins with one; so the text is what follows one leading ``'``.
+    """
+    _write_csv([columns])
+    for row in rows:
+        _write_csv([[cell(row[column]) for column in columns]])
+
+
+def _write_csv(lines: Iterable[Sequence[str]]) -> None:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\n").writerows(lines)
+    sys.stdout.write(buffer.getvalue())
+
+
+def cell(value: Any) -> str:
+    """One value as the text of a CSV cell."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else _not_finite(value)
+    if isinstance(value, int):
+        return str(value)
+    text = value if isinstance(value, str) else dumps(value, indent=None)
+    return "'" + text if text.startswith(_FORMULA) else text
+
+
+def note(text: str) -> None:
+    """A remark for people on standard error; nothing where that is no terminal."""
+    if sys.stderr.isatty():
+        Console(stderr=True, highlight=False).print(Text(text, style="dim"), soft_wrap=True)
+
+
+def failure(error: InsightsError) -> None:
+    """An error on standard error: the message, the filter with its caret, the hint."""
+    lines: list[list[tuple[str, str]]] = [[("insights: ", "bold red"), (error.message, "bold")]]
+    if error.detail:
+        for line in error.detail.splitlines():
+            caret = line.strip(" ^") == "" and "^" in line
+            lines.append([("  " + line, "bold red" if caret else "")])
+    if error.hint:
+        lines.append([("Hint: ", "green"), (error.hint, "")])
+    _lines(sys.stderr, lines)
+
+
+def complaint(message: str, usage: str = "") -> None:
+    """A wrong use of the command line, on standard error."""
+    lines: list[list[tuple[str, str]]] = [[(line, "dim")] for line in usage.splitlines()]
+    lines += [
+        [("insights: " if index == 0 else "", "bold red"), (line, "bold" if index == 0 else "")]
+        for index, line in enumerate(message.splitlines())
+    ]
+    _lines(sys.stderr, lines)
+
+
+def _lines(stream: IO[str], lines: Iterable[Sequence[tuple[str, str]]]) -> None:
+    if stream.isatty():
+        console = Console(file=stream, highlight=False)
+        for pieces in lines:
+            # Never broken by us: the caret must stay under its place.
+            console.print(
+                Text.assemble(*pieces), soft_wrap=True, no_wrap=True, overflow="ignore", crop=False
+            )
+    else:
+        for pieces in lines:
+            stream.write("".join(text for text, _ in pieces) + "\n")
