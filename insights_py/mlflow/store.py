@@ -85,7 +85,9 @@ class _InsightsSearch(SqlAlchemyStore):
     def __init__(
         self, db_uri: str, default_artifact_root: str | None, read_db_uri: str | None = None
     ) -> None:
-        super().__init__(db_uri, default_artifact_root, read_db_uri=read_db_uri)
+        super().__init__(  # type: ignore[no-untyped-call]
+            db_uri, default_artifact_root, read_db_uri=read_db_uri
+        )
         with self.ManagedSessionMaker() as session:
             self._find_functions(session)
 
