@@ -99,6 +99,9 @@ $insights_engine$;
 
 comment on function insights.load_engine() is
     'Loads the filter engine into this session; internal, called by the other functions';
+
+revoke all on function insights.load_engine() from public;
+grant execute on function insights.load_engine() to public;
 '''
 
 
@@ -156,7 +159,9 @@ def _inline(match: re.Match[str]) -> str:
     for annotation in _annotations(ast.parse(source)):
         # Without the __future__ import annotations are evaluated, and Python
         # 3.9 has no | for types.
-        if any(isinstance(n, ast.BinOp) and isinstance(n.op, ast.BitOr) for n in ast.walk(annotation)):
+        if any(
+            isinstance(n, ast.BinOp) and isinstance(n.op, ast.BitOr) for n in ast.walk(annotation)
+        ):
             raise BuildError(f"{name}: X | Y in an annotation of an inlined module; use typing")
     lines = [line for line in source.splitlines() if not line.startswith("from __future__ import")]
     return "\n".join(indent + line if line else line for line in lines)
@@ -244,7 +249,7 @@ def build(mlflow_schema: str = "public") -> str:
         "create extension if not exists pg_trgm;\n",
         _CLEAR,
         "drop schema if exists insights cascade;\n",
-        "create schema insights;\ngrant usage on schema insights to public;\n",
+        "create schema insights;\n",
         schema_bundle(),
         function_bundle(),
     ]

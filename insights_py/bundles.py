@@ -1,0 +1,162 @@
+"""The frozen SQL that revisions install, and what takes it away again.
+
+Used by ``migrations/versions``.  A bundle is sent to the server as it is: no
+driver may interpret the ``%``, ``:`` and ``$`` in function bodies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import Connection
+
+_PUBLIC = re.compile(
+    r"^create\s+(?:or\s+replace\s+)?function\s+@mlflow@\.([a-z_0-9]+)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def migrations() -> Path:
+    """The directory of the migrations: inside the wheel, or of the source tree."""
+    inside = Path(__file__).parent / "migrations"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "migrations"
+
+
+def read(revision: str, name: str) -> str:
+    """A file of a revision's bundle: ``schema.sql`` or ``functions.sql``."""
+    return (migrations() / "bundles" / revision / name).read_text(encoding="utf-8")
+
+
+def public_functions(revision: str) -> set[str]:
+    """The names of the functions that this revision has beside MLflow's tables."""
+    return set(_PUBLIC.findall(read(revision, "functions.sql")))
+
+
+def quoted(schema: str) -> str:
+    """A schema's name as the bundles take it: public plain, all others quoted."""
+    return schema if schema == "public" else f'"{schema}"'
+
+
+def fingerprint(revision: str) -> str:
+    """SHA-256 of the functions of a revision."""
+    return hashlib.sha256(read(revision, "functions.sql").encode()).hexdigest()
+
+
+def create_extensions(connection: Connection, names: Sequence[str]) -> None:
+    """Creates the extensions that are not there, and remembers which."""
+    driver = _driver(connection)
+    known = {row[0] for row in driver.execute("select extname from pg_catalog.pg_extension")}
+    missing = [name for name in names if name not in known]
+    for name in missing:
+        command = sql.SQL("create extension {}").format(sql.Identifier(name))
+        if name == "pg_trgm":
+            command += sql.SQL(" schema {}").format(sql.Identifier(_schema(driver)))
+        driver.execute(command)
+    driver.execute(
+        "select pg_catalog.set_config('insights.created_extensions', %s, true)",
+        [",".join(missing)],
+    )
+
+
+def run_schema(connection: Connection, revision: str) -> None:
+    """Creates the types and tables of a revision's bundle."""
+    driver = _driver(connection)
+    schema = _schema(driver)
+    _send(driver, read(revision, "schema.sql"), schema)
+    driver.execute(
+        "insert into insights.installation (mlflow_schema, created_extensions, bundle)"
+        " values (%s, pg_catalog.string_to_array("
+        "  pg_catalog.current_setting('insights.created_extensions'), ',')::name[], '')",
+        [schema],
+    )
+
+
+def run_functions(connection: Connection, revision: str) -> None:
+    """Creates or replaces the functions of a revision's bundle."""
+    driver = _driver(connection)
+    _send(driver, read(revision, "functions.sql"), _schema(driver))
+    driver.execute("update insights.installation set bundle = %s", [fingerprint(revision)])
+
+
+def drop_functions(connection: Connection, revision: str) -> None:
+    """Drops all functions; fails if an object of the user's depends on one."""
+    driver = _driver(connection)
+    names = driver.execute(
+        "select p.oid::pg_catalog.regprocedure::text"
+        " from pg_catalog.pg_proc p"
+        " join pg_catalog.pg_namespace n on n.oid = p.pronamespace"
+        " where n.nspname = 'insights'"
+        "    or (n.nspname = %s and p.proname = any(%s))",
+        [_schema(driver), list(public_functions(revision))],
+    ).fetchall()
+    if names:
+        driver.execute(("drop routine " + ", ".join(name for (name,) in names)).encode())
+
+
+def drop_schema_objects(connection: Connection, revision: str) -> None:
+    """Drops the tables and types of schema insights, but for Alembic's table."""
+    driver = _driver(connection)
+    extensions = driver.execute(
+        "select pg_catalog.array_to_string(created_extensions, ',') from insights.installation"
+    ).fetchone()
+    driver.execute(
+        "select pg_catalog.set_config('insights.created_extensions', %s, true)",
+        [extensions[0] if extensions else ""],
+    )
+    for kind, query in (
+        (
+            "table",
+            "select c.oid::pg_catalog.regclass::text from pg_catalog.pg_class c"
+            " where c.relnamespace = 'insights'::pg_catalog.regnamespace"
+            " and c.relkind in ('r', 'p') and c.relname <> 'alembic_version'",
+        ),
+        (
+            "type",
+            "select t.oid::pg_catalog.regtype::text from pg_catalog.pg_type t"
+            " join pg_catalog.pg_class c on c.oid = t.typrelid and c.relkind = 'c'"
+            " where t.typnamespace = 'insights'::pg_catalog.regnamespace",
+        ),
+    ):
+        names = driver.execute(query.encode()).fetchall()
+        if names:
+            driver.execute(f"drop {kind} {', '.join(name for (name,) in names)}".encode())
+
+
+def drop_extensions(connection: Connection) -> None:
+    """Drops the extensions that the installation created, unless something uses them."""
+    driver = _driver(connection)
+    row = driver.execute(
+        "select pg_catalog.current_setting('insights.created_extensions')"
+    ).fetchone()
+    for name in filter(None, (row[0] if row else "").split(",")):
+        try:
+            with driver.transaction():
+                driver.execute(sql.SQL("drop extension {}").format(sql.Identifier(name)))
+        except psycopg.errors.DependentObjectsStillExist:
+            driver.execute(
+                sql.SQL("do {}").format(
+                    sql.Literal(f"begin raise notice 'extension {name} is in use and stays'; end")
+                )
+            )
+
+
+def _driver(connection: Connection) -> psycopg.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    return driver
+
+
+def _schema(driver: psycopg.Connection) -> str:
+    """Where MLflow's tables are; `insights_py.install.prepare` has put it there."""
+    row = driver.execute("select pg_catalog.current_setting('insights.mlflow_schema')").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def _send(driver: psycopg.Connection, bundle: str, schema: str) -> None:
+    driver.execute(bundle.replace("@mlflow@", quoted(schema)).encode())

@@ -1,0 +1,112 @@
+"""Looks at a database and says what is right and what is missing."""
+
+from __future__ import annotations
+
+import psycopg
+
+from insights_py import bundles, checks
+from insights_py.checks import Check
+from insights_py.dsn import libpq
+from insights_py.errors import translated
+from insights_py.install import installed_revision, latest_revision
+
+__all__ = ["Check", "doctor", "supported"]
+
+supported = checks.supported
+
+
+def doctor(dsn: str, mlflow_schema: str | None = None) -> list[Check]:
+    """Every check on the database ``dsn``, in the order of an installation.
+
+    Looks only.  Where the functions are installed it also checks that they are
+    this release's, and that this role may use them.
+    """
+    with translated(), psycopg.connect(libpq(dsn)) as connection:
+        connection.read_only = True
+        revision = installed_revision(connection)
+        if revision is None:
+            found = [
+                check
+                for check in checks.before_installing(connection, mlflow_schema, latest_revision())
+                # Our own read_only would show up here.
+                if check.name != "writable"
+            ]
+            found.append(
+                Check(
+                    "trace functions",
+                    False,
+                    "not installed",
+                    "Install them: insights install --dsn DSN",
+                )
+            )
+            return found
+        return [*_installed(connection, revision)]
+
+
+def _installed(connection: psycopg.Connection, revision: str) -> list[Check]:
+    row = connection.execute("select mlflow_schema, bundle from insights.installation").fetchone()
+    assert row is not None
+    schema, bundle = str(row[0]), str(row[1])
+    found = [check for check in checks.server(connection) if check.name != "writable"]
+    found += checks.mlflow(connection, schema)
+    found += checks.extensions(connection)
+    latest = latest_revision()
+    found.append(
+        Check(
+            "trace functions",
+            revision == latest,
+            f"installed, revision {revision}",
+            f"This release has revision {latest}: insights install --dsn DSN brings them up to "
+            "date. If yours is the newer one, upgrade mlflow-trace-insights.",
+        )
+    )
+    if revision == latest:
+        same = bundle == bundles.fingerprint(revision)
+        found.append(
+            Check(
+                "bundle",
+                same,
+                "this release's" if same else "not this release's",
+                "The functions come from another build: insights uninstall, then install.",
+            )
+        )
+        missing = bundles.public_functions(revision) - {
+            name
+            for (name,) in connection.execute(
+                "select p.proname from pg_catalog.pg_proc p"
+                " join pg_catalog.pg_namespace n on n.oid = p.pronamespace"
+                " where n.nspname = %s",
+                [schema],
+            )
+        }
+        found.append(
+            Check(
+                "public functions",
+                not missing,
+                f"missing: {', '.join(sorted(missing))}" if missing else f"all in {schema}",
+                "Somebody dropped them: insights uninstall, then install.",
+            )
+        )
+    unreadable = [
+        name
+        for (name,) in connection.execute(
+            "select c.relname from pg_catalog.pg_class c"
+            " join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
+            " where n.nspname = %s and c.relname = any(%s)"
+            "   and not pg_catalog.has_table_privilege(c.oid, 'SELECT')"
+            " order by 1",
+            [schema, [table for table in checks.TABLES if table != "alembic_version"]],
+        )
+    ]
+    role = connection.info.user
+    found.append(
+        Check(
+            "privileges",
+            not unreadable,
+            f"role {role} may not read {', '.join(unreadable)}"
+            if unreadable
+            else f"role {role} may read MLflow's tables",
+            f"grant select on all tables in schema {schema} to {role};",
+        )
+    )
+    return found
