@@ -17,6 +17,7 @@ from insights_py.errors import (
     DatabaseError,
     FilterError,
     InsightsError,
+    InstallError,
     NotInstalled,
     PermissionDenied,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "FilterError",
     "Insights",
     "InsightsError",
+    "InstallError",
     "NotInstalled",
     "Page",
     "PermissionDenied",

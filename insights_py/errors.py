@@ -33,6 +33,7 @@ __all__ = [
     "DatabaseError",
     "FilterError",
     "InsightsError",
+    "InstallError",
     "NotInstalled",
     "PermissionDenied",
     "from_driver",
@@ -118,6 +119,10 @@ class NotInstalled(InsightsError):
     """The database lacks the functions, or has them in a schema that is not searched."""
 
 
+class InstallError(InsightsError):
+    """Something stands in the way of installing or removing; nothing was changed."""
+
+
 class PermissionDenied(InsightsError):
     """The role may not read MLflow's tables or call the functions."""
 
@@ -135,8 +140,8 @@ class DatabaseError(InsightsError):
 
 
 INSTALL_HINT = (
-    "Run `insights install --dsn DSN` as a superuser, once per database. If the functions "
-    "stand in another schema than public, say which: schema='...' (--schema on the command line)."
+    "Run `insights install --dsn DSN` once, as a superuser. If MLflow's tables are in a schema "
+    "that the search path lacks, name it: schema='...', or --schema on the command line."
 )
 
 
@@ -174,7 +179,8 @@ def from_driver(error: BaseException) -> InsightsError | None:
         kind = ArgumentError
     elif sqlstate in ("42883", "3F000", "42P01", "42704"):
         kind = NotInstalled
-        hint = INSTALL_HINT
+        detail, hint = message, INSTALL_HINT
+        message = "the trace functions are not installed in this database"
     elif sqlstate == "42501":
         kind = PermissionDenied
         hint = hint or (

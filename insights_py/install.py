@@ -16,7 +16,7 @@ from psycopg import sql
 
 from insights_py import bundles, checks
 from insights_py.dsn import libpq
-from insights_py.errors import InsightsError, translated
+from insights_py.errors import InstallError, translated
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -27,10 +27,6 @@ SCHEMA = "insights"
 
 # Of all advisory locks this one means: an installation is at work.
 _LOCK = 0x696E7369676874
-
-
-class InstallError(InsightsError):
-    """Something stands in the way; nothing was changed."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from insights_py.errors import (
     Cancelled,
     ConnectionFailed,
     InsightsError,
+    InstallError,
     NotInstalled,
     PermissionDenied,
 )
@@ -17,7 +18,7 @@ OK = 0
 NOTHING = 1
 #: A wrong option, argument or filter.
 USAGE = 2
-#: The database lacks the functions.
+#: The database lacks the functions, or they cannot be installed or removed.
 NOT_INSTALLED = 3
 #: No connection to the database.
 CONNECTION = 4
@@ -31,6 +32,7 @@ INTERRUPTED = 130
 _CODES: tuple[tuple[type[InsightsError], int], ...] = (
     (ArgumentError, USAGE),
     (NotInstalled, NOT_INSTALLED),
+    (InstallError, NOT_INSTALLED),
     (ConnectionFailed, CONNECTION),
     (PermissionDenied, PERMISSION),
     (Cancelled, DATABASE),

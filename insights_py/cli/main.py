@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +19,9 @@ from insights_py.dsn import is_postgresql
 from insights_py.errors import ArgumentError, InsightsError
 from insights_py.rows import Correlation, ExplainStep, Page, Row, Trace
 from insights_py.version import __version__
+
+if TYPE_CHECKING:
+    from insights_py.install import Outcome
 
 DSN_VARIABLES = ("INSIGHTS_DSN", "MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI")
 
@@ -73,16 +76,19 @@ def filter_argument(name: str, required: bool = True) -> Callable[[Command], Com
     )
 
 
+dsn_option = click.option(
+    "--dsn",
+    metavar="DSN",
+    help="The database: postgresql://user:password@host/mlflow or 'host=... dbname=...'. "
+    "Default: INSIGHTS_DSN, MLFLOW_TRACKING_URI or MLFLOW_BACKEND_STORE_URI.",
+)
+
+
 def database_options(command: Command) -> Command:
     command = click.option(
         "--schema", metavar="NAME", help="Schema of MLflow's tables, if the search path lacks it."
     )(command)
-    return click.option(
-        "--dsn",
-        metavar="DSN",
-        help="The database: postgresql://user:password@host/mlflow or 'host=... dbname=...'. "
-        "Default: INSIGHTS_DSN, MLFLOW_TRACKING_URI or MLFLOW_BACKEND_STORE_URI.",
-    )(command)
+    return dsn_option(command)
 
 
 experiment_option = click.option(
@@ -103,13 +109,6 @@ def format_options(command: Command) -> Command:
 exit_code_option = click.option(
     "--exit-code", is_flag=True, help="Exit with 1 if no trace matches, as grep does."
 )
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The experiments that ``-e`` means; None is every one."""
-
-    ids: list[str] | None
 
 
 def _experiments(insights: Insights, given: Sequence[str]) -> list[str] | None:
@@ -351,6 +350,87 @@ def status(form: str | None, dsn: str | None, schema: str | None) -> None:
     _emit(form, answer)
     if not answer.installed:
         raise click.exceptions.Exit(exits.NOT_INSTALLED)
+
+
+@cli.command("install")
+@format_options
+@database_options
+def install_command(form: str | None, dsn: str | None, schema: str | None) -> None:
+    """Install the functions, or bring them up to date. Repeating it changes nothing."""
+    from insights_py.install import install  # Alembic takes half a second to import.
+
+    _report_outcome(install(_dsn(dsn), schema), form, "installed")
+
+
+@cli.command("uninstall")
+@format_options
+@dsn_option
+def uninstall_command(form: str | None, dsn: str | None) -> None:
+    """Remove everything that install made; MLflow's tables and traces stay."""
+    from insights_py.install import uninstall
+
+    _report_outcome(uninstall(_dsn(dsn)), form, "removed")
+
+
+def _report_outcome(outcome: Outcome, form: str | None, done: str) -> None:
+    columns = ["before", "after", "mlflow_schema", "changed"]
+    row = {column: getattr(outcome, column) for column in columns}
+    if form == "json":
+        output.document(row)
+    elif form == "csv":
+        output.table(columns, [row])
+    elif not outcome.changed:
+        click.echo(
+            "Nothing is installed."
+            if outcome.after is None
+            else f"Already up to date: revision {outcome.after} in schema {outcome.mlflow_schema}."
+        )
+    else:
+        click.echo(
+            f"{done.capitalize()}: revision {outcome.after or outcome.before}, "
+            f"schema {outcome.mlflow_schema}."
+        )
+
+
+@cli.command("doctor")
+@format_options
+@database_options
+def doctor_command(form: str | None, dsn: str | None, schema: str | None) -> None:
+    """Check the database and say what to do where something is missing.
+
+    Exits with 1 if a check fails. Changes nothing.
+    """
+    from insights_py.doctor import doctor
+
+    checks = doctor(_dsn(dsn), schema)
+    columns = ["name", "ok", "finding", "remedy"]
+    rows = [
+        {
+            "name": check.name,
+            "ok": check.ok,
+            "finding": check.finding,
+            "remedy": None if check.ok else check.remedy,
+        }
+        for check in checks
+    ]
+    failed = [check for check in checks if not check.ok]
+    if form == "json":
+        output.document({"ok": not failed, "checks": rows})
+    elif form == "csv":
+        output.table(columns, rows)
+    else:
+        width = max(len(check.name) for check in checks)
+        lines: list[list[tuple[str, str]]] = []
+        for check in checks:
+            mark = ("ok  ", "green") if check.ok else ("FAIL", "bold red")
+            lines.append([mark, (f"  {check.name:{width}}  ", "dim"), (check.finding, "")])
+            if not check.ok:
+                lines.append([(" " * 6 + check.remedy, "yellow")])
+        problems = f"{len(failed)} problem{'' if len(failed) == 1 else 's'} found."
+        lines.append([(problems, "bold") if failed else ("All is well.", "bold")])
+        output.report(lines)
+    if failed:
+        raise click.exceptions.Exit(exits.NOTHING)
 
 
 @cli.command()

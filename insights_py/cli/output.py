@@ -111,6 +111,11 @@ def failure(error: InsightsError) -> None:
     _lines(sys.stderr, lines)
 
 
+def report(lines: Iterable[Sequence[tuple[str, str]]]) -> None:
+    """Lines of styled pieces on standard output; nothing is cut, long lines run on."""
+    _lines(sys.stdout, lines)
+
+
 def complaint(message: str, usage: str = "") -> None:
     """A wrong use of the command line, on standard error."""
     lines: list[list[tuple[str, str]]] = [[(line, "dim")] for line in usage.splitlines()]
