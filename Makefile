@@ -1,0 +1,74 @@
+# Each target sets up what it needs: the virtual environment from the lock, and
+# PostgreSQL with PL/Python from the system's packages where they are missing.
+#
+#   make demo    everything running, with traces in it and questions answered
+#   make stop    end what demo and db have started
+#   make db      the private PostgreSQL with MLflow's and our schema; prints its DSN
+#   make test    the tests; one part: make test TESTS=tests/sql
+#   make lint    ruff, ruff format, mypy --strict, the frozen bundle
+#   make bench   the benchmarks
+#   make lock    resolve the dependencies anew
+#   make bundle  freeze the functions for the newest revision
+#
+# INSIGHTS_PG_PORT (54329) and INSIGHTS_MLFLOW_PORT (5001) choose other ports.
+
+SHELL := /bin/sh
+PYTHON ?= python3
+TESTS ?= tests
+PY := .venv/bin/python
+LINTED := plpython insights_py insights_dev migrations tests bench examples
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo stop db test lint bench lock bundle format clean
+.NOTPARALLEL:
+
+help:
+	@sed -n '4,11s/^#//p' Makefile
+
+venv:
+	@$(PYTHON) insights_dev/environment.py
+
+demo: venv
+	@dsn=$$($(PYTHON) -m insights_dev.cluster start) && \
+	dsn=$$($(PY) -m insights_dev.database "$$dsn") && \
+	$(PY) -m examples.demo --dsn "$$dsn"
+
+stop:
+	@if [ -x $(PY) ]; then $(PY) -m insights_dev.mlflow_server stop; fi
+	@$(PYTHON) -m insights_dev.cluster stop
+
+db: venv
+	@dsn=$$($(PYTHON) -m insights_dev.cluster start) && $(PY) -m insights_dev.database "$$dsn"
+
+test: venv
+	@$(PY) -m pytest $(TESTS)
+
+lint: venv
+	$(PY) -m ruff check $(LINTED)
+	$(PY) -m ruff format --check $(LINTED)
+	$(PY) -m mypy
+	$(PY) -m insights_dev.bundle --check
+
+format: venv
+	$(PY) -m ruff check --fix $(LINTED)
+	$(PY) -m ruff format $(LINTED)
+
+bench: venv
+	@dsn=$$($(PYTHON) -m insights_dev.cluster start) && $(PY) -m bench --server "$$dsn"
+
+bundle: venv
+	$(PY) plpython/generate_tables.py
+	$(PY) -m insights_dev.bundle
+
+# The first is for production images, the second for development and CI.
+COMPILE = $(PY) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+lock: venv
+	$(COMPILE) --extra mlflow --output-file requirements.txt
+	$(COMPILE) --all-extras --group dev --constraint requirements.txt \
+		--output-file requirements-dev.txt
+	@! grep -n -i -E 'https?://|index-url|find-links' requirements.txt requirements-dev.txt
+
+clean: stop
+	@$(PYTHON) -m insights_dev.cluster remove
+	rm -rf .venv .dev build dist
