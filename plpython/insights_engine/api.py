@@ -1,0 +1,253 @@
+"""What the PL/Python functions call, one entry point each.
+
+A user's mistake never leaves here as an exception: it would reach the user
+with a Python traceback in its CONTEXT.  It is returned as a `problem`, which
+``insights.accept`` in the SQL around raises as a plain error.  The same goes
+for what PostgreSQL itself refuses while a query runs: a table that the caller
+may not read, a statement that was cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, Optional
+
+from insights_engine import correlate as correlation
+from insights_engine import explain as explanation
+from insights_engine import printer, rawsql, search, tree
+from insights_engine.errors import InsightsError
+from insights_engine.experiments import experiment_ids
+from insights_engine.ordering import parse_order
+from insights_engine.parser import parse_conjunction, parse_filter
+from insights_engine.statement import Statement, current_time_ms
+
+Problem = dict[str, Optional[str]]
+Ids = Optional[Sequence[Any]]
+
+
+def _problem(error: InsightsError) -> Problem:
+    return {
+        "sqlstate": error.sqlstate,
+        "message": error.message,
+        "detail": error.detail(),
+        "hint": error.hint,
+    }
+
+
+def _refused(error: Any) -> Problem:
+    """An error of PostgreSQL's own, with its SQLSTATE, DETAIL and HINT."""
+    data = getattr(error, "spidata", None) or (None, None, None)
+    return {
+        "sqlstate": error.sqlstate,
+        "message": str(error.args[0]) if error.args else str(error),
+        "detail": data[1],
+        "hint": data[2],
+    }
+
+
+def _one(plpy: Any, answer: Callable[[], dict[str, Any]], empty: dict[str, Any]) -> dict[str, Any]:
+    """A row of results, or of nothing but the problem."""
+    try:
+        return {**answer(), "problem": None}
+    except InsightsError as error:
+        return {**empty, "problem": _problem(error)}
+    except plpy.SPIError as error:
+        return {**empty, "problem": _refused(error)}
+
+
+def _many(
+    plpy: Any, answer: Callable[[], Iterator[dict[str, Any]]], empty: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Rows of results; a problem comes as a row of its own, the last."""
+    try:
+        for row in answer():
+            yield {**row, "problem": None}
+    except InsightsError as error:
+        yield {**empty, "problem": _problem(error)}
+    except plpy.SPIError as error:
+        yield {**empty, "problem": _refused(error)}
+
+
+def _nothing(*columns: str) -> dict[str, Any]:
+    return dict.fromkeys(columns)
+
+
+def _parsed(plpy: Any, filter: Optional[str]) -> tree.Node:
+    node = parse_filter(filter)
+    rawsql.check_patterns(plpy, node)
+    return node
+
+
+def validate(plpy: Any, filter: Optional[str]) -> dict[str, Any]:
+    """The canonical form of a filter."""
+    return _one(
+        plpy, lambda: {"result": printer.print_filter(_parsed(plpy, filter))}, _nothing("result")
+    )
+
+
+def count(plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str]) -> dict[str, Any]:
+    """How many traces match."""
+
+    def answer() -> dict[str, Any]:
+        experiments = experiment_ids(exp_ids)
+        node = _parsed(plpy, filter)
+        statement = Statement(schema, experiments, current_time_ms(plpy))
+        return {"result": correlation.count(plpy, statement, node)}
+
+    return _one(plpy, answer, _nothing("result"))
+
+
+CORRELATION_COLUMNS = (
+    "filter1_count",
+    "filter2_count",
+    "joint_count",
+    "total_count",
+    "npmi",
+    "npmi_smoothed",
+    "lift",
+    "phi",
+    "odds_ratio",
+    "odds_ratio_low",
+    "odds_ratio_high",
+    "p_value",
+)
+
+
+def correlate(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filter1: Optional[str],
+    filter2: Optional[str],
+    base_filter: Optional[str],
+) -> dict[str, Any]:
+    """The counts and statistics of two filters among the traces of a base."""
+
+    def answer() -> dict[str, Any]:
+        experiments = experiment_ids(exp_ids)
+        # Each by itself first, so that an error shows the filter it is in.
+        base, _, _ = (_parsed(plpy, filter) for filter in (base_filter, filter1, filter2))
+        statement = Statement(schema, experiments, current_time_ms(plpy))
+        return correlation.correlate(
+            plpy,
+            statement,
+            base,
+            parse_conjunction(base_filter, filter1),
+            parse_conjunction(base_filter, filter2),
+        )
+
+    return _one(plpy, answer, _nothing(*CORRELATION_COLUMNS))
+
+
+def explain(
+    plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str]
+) -> Iterator[dict[str, Any]]:
+    """How a filter is understood and answered."""
+
+    def answer() -> Iterator[dict[str, Any]]:
+        experiments = experiment_ids(exp_ids)
+        node = _parsed(plpy, filter)
+        statement = Statement(schema, experiments, current_time_ms(plpy))
+        for step, detail in explanation.explain(plpy, statement, node):
+            yield {"step": step, "detail": detail}
+
+    return _many(plpy, answer, _nothing("step", "detail"))
+
+
+def _query(
+    plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str], order_by: Ids
+) -> search.Query:
+    return search.Query(
+        schema,
+        experiment_ids(exp_ids, locations=True),
+        _parsed(plpy, filter),
+        parse_order(order_by),
+    )
+
+
+def _page(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filter: Optional[str],
+    max_results: Optional[int],
+    order_by: Ids,
+    page_token: Optional[str],
+    page_offset: Optional[int] = None,
+) -> search.Page:
+    limit = search.check_max_results(max_results)
+    if page_offset is not None and page_offset < 0:
+        raise InsightsError("The offset of a page must not be negative.")
+    query = _query(plpy, schema, exp_ids, filter, order_by)
+    return search.find_page(plpy, query, limit, current_time_ms(plpy), page_token, page_offset or 0)
+
+
+SEARCH_COLUMNS = (
+    "trace_id",
+    "experiment_id",
+    "timestamp_ms",
+    "execution_time_ms",
+    "status",
+    "trace_name",
+    "session_id",
+    "request_preview",
+    "response_preview",
+    "tags",
+    "metadata",
+    "assessments",
+    "next_page_token",
+)
+
+
+def search_traces(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filter: Optional[str],
+    max_results: Optional[int],
+    order_by: Ids,
+    page_token: Optional[str],
+) -> Iterator[dict[str, Any]]:
+    """A page of matching traces with what one wants to see of them."""
+
+    def answer() -> Iterator[dict[str, Any]]:
+        page = _page(plpy, schema, exp_ids, filter, max_results, order_by, page_token)
+        return search.read_rows(plpy, schema, page)
+
+    return _many(plpy, answer, _nothing(*SEARCH_COLUMNS))
+
+
+def search_trace_ids(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filter: Optional[str],
+    max_results: Optional[int],
+    order_by: Ids,
+    page_token: Optional[str],
+    page_offset: Optional[int],
+) -> Iterator[dict[str, Any]]:
+    """A page of matching traces: their ids alone."""
+
+    def answer() -> Iterator[dict[str, Any]]:
+        page = _page(plpy, schema, exp_ids, filter, max_results, order_by, page_token, page_offset)
+        for trace_id in page.trace_ids:
+            yield {"trace_id": trace_id, "next_page_token": page.next_page_token}
+
+    return _many(plpy, answer, _nothing("trace_id", "next_page_token"))
+
+
+def match_trace_ids(
+    plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str], trace_ids: Ids
+) -> Iterator[dict[str, Any]]:
+    """Those of the given traces that match."""
+
+    def answer() -> Iterator[dict[str, Any]]:
+        query = _query(plpy, schema, exp_ids, filter, None)
+        if query.experiments == []:
+            return
+        given = [trace_id for trace_id in trace_ids or () if isinstance(trace_id, str)]
+        for trace_id in search.match_trace_ids(plpy, query, given, current_time_ms(plpy)):
+            yield {"trace_id": trace_id}
+
+    return _many(plpy, answer, _nothing("trace_id"))

@@ -1,0 +1,43 @@
+"""How a filter is understood and answered, as rows of a step and its detail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from insights_engine import correlate, printer, tree
+from insights_engine.statement import Statement
+
+_LONGEST_VALUE = 200
+
+
+def explain(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[str, str]]:
+    """The canonical filter, its predicates, the SQL that counts it, its plan."""
+    yield "filter", printer.print_filter(node) or "(every trace)"
+    for predicate in _predicates(node):
+        yield "predicate", printer.print_filter(predicate)
+    if statement.experiments == []:
+        yield "answer", "no experiment was asked for, so no trace matches"
+        return
+    sql = correlate.count_sql(statement, node)
+    yield "sql", sql
+    for number, (type_, value) in enumerate(
+        zip(statement.params.types, statement.params.values), start=1
+    ):
+        shown = repr(value)
+        if len(shown) > _LONGEST_VALUE:
+            shown = shown[: _LONGEST_VALUE - 3] + "..."
+        yield "parameter", f"${number} {type_} = {shown}"
+    for row in statement.run(plpy, f"explain {sql}"):
+        yield "plan", row["QUERY PLAN"]
+
+
+def _predicates(node: tree.Node) -> Iterator[tree.Node]:
+    """The parts that AND, OR and NOT put together."""
+    if isinstance(node, (tree.And, tree.Or)):
+        for item in node.items:
+            yield from _predicates(item)
+    elif isinstance(node, tree.Not):
+        yield from _predicates(node.item)
+    else:
+        yield node

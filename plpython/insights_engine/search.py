@@ -1,0 +1,399 @@
+"""Search: which traces, in which order, and the rows that show them.
+
+Newest-first pages of filters that match often are answered by walking the
+index on (experiment, time) and probing trace by trace, as stock MLflow does.
+Filters that match seldom would make that walk long; they are answered as a
+set.  No estimate decides between the two but a look: the walk begins with a
+window of the newest traces and goes on only while its hits promise that the
+page will soon be full.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Optional
+
+from insights_engine import attributes, paging, printer, tree
+from insights_engine.errors import InsightsError
+from insights_engine.ordering import Clause, SortColumn, compile_order
+from insights_engine.paging import Position
+from insights_engine.statement import Statement
+
+MAX_RESULTS = 50_000
+DEFAULT_RESULTS = 100
+
+#: Traces in the first window of a walk.
+FIRST_WINDOW = 500
+#: How many times what it has walked a walk may plan to go on.
+PATIENCE = 4
+
+TOKEN_KEYS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cache_creation_input_tokens_above_1hr",
+)
+COST_KEYS = ("input_cost", "output_cost", "total_cost")
+
+
+def check_max_results(max_results: Optional[int]) -> int:
+    """``max_results`` within MLflow's bounds, refused in MLflow's words."""
+    if max_results is None or max_results < 1:
+        raise InsightsError(
+            f"Invalid value {max_results} for parameter 'max_results' supplied. "
+            "It must be a positive integer"
+        )
+    if max_results > MAX_RESULTS:
+        raise InsightsError(
+            f"Invalid value {max_results} for parameter 'max_results' supplied. "
+            f"It must be at most {MAX_RESULTS}",
+            hint="Read on with page_token.",
+        )
+    return max_results
+
+
+@dataclass(frozen=True)
+class Query:
+    """A search: everything that its pages have in common."""
+
+    schema: str
+    experiments: Optional[list[int]]
+    filter: tree.Node
+    order: tuple[Clause, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        return paging.fingerprint(
+            self.experiments, printer.print_filter(self.filter), [str(c) for c in self.order]
+        )
+
+    def columns(self) -> list[SortColumn]:
+        """What the order sorts by."""
+        return compile_order(self.order, Statement(self.schema, None, 0).params, self.schema)[0]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The trace ids of a page, and the token of the next if there is one."""
+
+    trace_ids: list[str]
+    next_page_token: Optional[str]
+
+
+def find_page(
+    plpy: Any,
+    query: Query,
+    max_results: int,
+    now_ms: int,
+    page_token: Optional[str],
+    offset: int = 0,
+) -> Page:
+    """One page of a search; ``offset`` skips rows, for tokens of stock MLflow."""
+    start = None
+    if page_token:
+        start = paging.decode(page_token, query.fingerprint, query.columns())
+        now_ms = start.now_ms
+    if query.experiments == []:
+        return Page([], None)
+    # One more than asked for tells whether another page exists.
+    rows = _Finder(plpy, query, now_ms).rows(max_results + 1, start, offset)
+    ids = [row["request_id"] for row in rows[:max_results]]
+    if len(rows) <= max_results:
+        return Page(ids, None)
+    values = _sort_values(rows[max_results - 1], len(query.columns()))
+    return Page(ids, paging.encode(Position(values, now_ms), query.fingerprint))
+
+
+def _sort_values(row: dict[str, Any], count: int) -> tuple[Any, ...]:
+    return tuple(row[f"k{number}"] for number in range(count))
+
+
+class _Finder:
+    def __init__(self, plpy: Any, query: Query, now_ms: int) -> None:
+        self._plpy = plpy
+        self._query = query
+        self._now_ms = now_ms
+
+    def rows(self, limit: int, start: Optional[Position], offset: int) -> list[dict[str, Any]]:
+        """The first ``limit`` rows after ``start``: ids and sort values."""
+        if self._query.filter == tree.EVERYTHING:
+            return self._all_at_once(limit, start, offset)
+        if offset or self._query.order[0].field != tree.TraceNumber("timestamp_ms"):
+            return self._as_set(limit, start, offset)
+        found: list[dict[str, Any]] = []
+        walked = 0
+        window = max(FIRST_WINDOW, 2 * limit)
+        while True:
+            missing = limit - len(found)
+            found += self._walk(window, missing, start)
+            if len(found) >= limit:
+                return found
+            start = self._end_of_window(window, start)
+            if start is None:
+                return found
+            walked += window
+            missing = limit - len(found)
+            expected = missing * walked / len(found) if found else math.inf
+            if expected > PATIENCE * walked:
+                return found + self._as_set(missing, start, 0)
+            window = max(FIRST_WINDOW, math.ceil(expected * 1.3))
+
+    def _statement(self) -> Statement:
+        return Statement(self._query.schema, self._query.experiments, self._now_ms)
+
+    def _select(
+        self, statement: Statement, start: Optional[Position]
+    ) -> tuple[list[SortColumn], str, str]:
+        """Sort columns, ``select … from … where <scope, start>`` and order by."""
+        columns, joins = compile_order(self._query.order, statement.params, statement.schema)
+        keys = "".join(f", {column.expression} as k{n}" for n, column in enumerate(columns))
+        select = f"select t.request_id{keys}\nfrom {statement.traces}\n{joins}".rstrip()
+        where = statement.scope()
+        if start is not None:
+            where += f"\nand {paging.after(columns, start.values, statement.params)}"
+        order = ", ".join(str(column) for column in columns)
+        return columns, f"{select}\nwhere {where}", order
+
+    def _all_at_once(
+        self, limit: int, start: Optional[Position], offset: int
+    ) -> list[dict[str, Any]]:
+        statement = self._statement()
+        _, select, order = self._select(statement, start)
+        return self._run(statement, f"{select}\norder by {order}", limit, offset)
+
+    def _as_set(self, limit: int, start: Optional[Position], offset: int) -> list[dict[str, Any]]:
+        statement = self._statement()
+        columns, select, _ = self._select(statement, start)
+        condition = statement.condition(self._query.filter, "set")
+        order = ", ".join(
+            str(replace(column, expression=f"k{n}")) for n, column in enumerate(columns)
+        )
+        # Materialized, lest the planner hope for an early end of a long walk.
+        sql = (
+            f"with hits as materialized (\n{select}\nand {condition}\n)\n"
+            f"select * from hits\norder by {order}"
+        )
+        return self._run(statement, sql, limit, offset)
+
+    def _run(self, statement: Statement, sql: str, limit: int, offset: int) -> list[dict[str, Any]]:
+        sql += f"\nlimit {statement.params.add(limit, 'bigint')}"
+        if offset:
+            sql += f" offset {statement.params.add(offset, 'bigint')}"
+        return list(statement.stream(self._plpy, sql))
+
+    # ------------------------------------------------------------- the walk
+
+    def _window(self, statement: Statement, size: int, start: Optional[Position]) -> str:
+        """The next ``size`` traces in order, whether they match or not.
+
+        Bounds on the time are not left to the probes: they say where to walk.
+        """
+        columns, joins = compile_order(self._query.order, statement.params, statement.schema)
+        where = statement.scope()
+        for bound in _time_bounds(self._query.filter):
+            where += f"\nand {statement.condition(bound, 'probe')}"
+        if start is not None:
+            where += f"\nand {paging.after(columns, start.values, statement.params)}"
+        keys = "".join(f", {column.expression} as k{n}" for n, column in enumerate(columns))
+        order = ", ".join(str(column) for column in columns)
+        limit = statement.params.add(size, "bigint")
+        return (
+            f"select t.*{keys}\nfrom {statement.traces}\n{joins}\nwhere {where}\n"
+            f"order by {order}\nlimit {limit}"
+        )
+
+    def _walk(self, window: int, limit: int, start: Optional[Position]) -> list[dict[str, Any]]:
+        statement = self._statement()
+        inner = self._window(statement, window, start)
+        condition = statement.condition(self._query.filter, "probe")
+        columns = self._query.columns()
+        keys = "".join(f", t.k{n}" for n in range(len(columns)))
+        order = ", ".join(
+            str(replace(column, expression=f"t.k{n}")) for n, column in enumerate(columns)
+        )
+        sql = (
+            f"select t.request_id{keys}\nfrom (\n{inner}\n) t\nwhere {condition}\norder by {order}"
+        )
+        return self._run(statement, sql, limit, 0)
+
+    def _end_of_window(self, window: int, start: Optional[Position]) -> Optional[Position]:
+        """The last row of a window; None if the traces ended within it."""
+        statement = self._statement()
+        inner = self._window(statement, window, start)
+        last = statement.params.add(window - 1, "bigint")
+        rows = statement.run(self._plpy, f"select w.* from (\n{inner}\n) w offset {last}")
+        if not rows:
+            return None
+        values = _sort_values(rows[0], len(self._query.columns()))
+        return Position(values, self._now_ms)
+
+
+def _time_bounds(filter: tree.Node) -> list[tree.Node]:
+    items = filter.items if isinstance(filter, tree.And) else (filter,)
+    return [
+        item
+        for item in items
+        if isinstance(item, (tree.NumberCompare, tree.Between))
+        and item.field == tree.TraceNumber("timestamp_ms")
+    ]
+
+
+def match_trace_ids(plpy: Any, query: Query, trace_ids: Sequence[str], now_ms: int) -> list[str]:
+    """Those of the given traces that match, in the order given."""
+    statement = Statement(query.schema, query.experiments, now_ms)
+    given = statement.params.add(list(trace_ids), "text[]")
+    rows = statement.run(
+        plpy,
+        f"select t.request_id from {statement.traces}\n"
+        f"where t.request_id = any({given}) and {statement.where(query.filter, 'probe')}",
+    )
+    found = {row["request_id"] for row in rows}
+    return [trace_id for trace_id in dict.fromkeys(trace_ids) if trace_id in found]
+
+
+# ------------------------------------------------------------------------ rows
+
+#: Traces whose rows are read together.
+ROW_BATCH = 500
+
+
+def read_rows(plpy: Any, schema: str, page: Page) -> Iterator[dict[str, Any]]:
+    """The rows that show the traces of a page, in its order.
+
+    A trace that is deleted between finding and reading cannot occur: both read
+    the same snapshot.
+    """
+    numbers = ", ".join(f"t.{name}" for name in TOKEN_KEYS + COST_KEYS)
+    plan = plpy.prepare(
+        f"""select
+    t.request_id, t.experiment_id::text as experiment_id, t.timestamp_ms,
+    t.execution_time_ms, t.status, t.trace_name, t.session_id,
+    t.request_preview, t.response_preview, {numbers},
+    (
+        select pg_catalog.jsonb_object_agg(g.key, g.value)::text
+        from {schema}.trace_tags g
+        where g.request_id = t.request_id
+    ) as tags,
+    (
+        select pg_catalog.jsonb_object_agg(m.key, m.value)::text
+        from {schema}.trace_request_metadata m
+        where m.request_id = t.request_id
+    ) as metadata,
+    (
+        select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+            'assessment_id', a.assessment_id,
+            'name', a.name,
+            'type', a.assessment_type,
+            'value', a.value,
+            'error', a.error,
+            'rationale', a.rationale,
+            'source_type', a.source_type,
+            'source_id', a.source_id,
+            'metadata', a.assessment_metadata,
+            'valid', a.valid,
+            'overrides', a.overrides,
+            'span_id', a.span_id,
+            'run_id', a.run_id,
+            'create_time_ms', a.created_timestamp,
+            'last_update_time_ms', a.last_updated_timestamp
+        ) order by a.created_timestamp, a.assessment_id)::text
+        from {schema}.assessments a
+        where a.trace_id = t.request_id
+    ) as assessments
+from pg_catalog.unnest($1) with ordinality o(trace_id, number)
+join {schema}.trace_info t on t.request_id = o.trace_id
+order by o.number""",
+        ["text[]"],
+    )
+    for first in range(0, len(page.trace_ids), ROW_BATCH):
+        for row in plpy.execute(plan, [page.trace_ids[first : first + ROW_BATCH]]):
+            yield _shown(row, page.next_page_token)
+
+
+def _shown(row: dict[str, Any], next_page_token: Optional[str]) -> dict[str, Any]:
+    tags = json.loads(row["tags"] or "{}")
+    tags.pop("mlflow.traceName", None)
+    if row["trace_name"] is not None:
+        tags["mlflow.traceName"] = row["trace_name"]
+    return {
+        "trace_id": row["request_id"],
+        "experiment_id": row["experiment_id"],
+        "timestamp_ms": row["timestamp_ms"],
+        "execution_time_ms": row["execution_time_ms"],
+        "status": row["status"],
+        "trace_name": row["trace_name"],
+        "session_id": row["session_id"],
+        "request_preview": row["request_preview"],
+        "response_preview": row["response_preview"],
+        "tags": _json(tags),
+        "metadata": _json(_metadata(row)),
+        "assessments": _json([_assessment(a) for a in json.loads(row["assessments"] or "[]")]),
+        "next_page_token": next_page_token,
+    }
+
+
+def _metadata(row: dict[str, Any]) -> dict[str, Any]:
+    """The metadata as MLflow shows it: what it keeps in columns is put back."""
+    metadata: dict[str, Any] = json.loads(row["metadata"] or "{}")
+    for key in ("mlflow.trace.session", "mlflow.trace.tokenUsage", "mlflow.trace.cost"):
+        metadata.pop(key, None)
+    if row["session_id"] is not None:
+        metadata["mlflow.trace.session"] = row["session_id"]
+    for key, columns in (
+        ("mlflow.trace.tokenUsage", TOKEN_KEYS),
+        ("mlflow.trace.cost", COST_KEYS),
+    ):
+        numbers = {column: row[column] for column in columns if row[column] is not None}
+        if numbers:
+            metadata[key] = json.dumps(numbers)
+    return metadata
+
+
+def _assessment(stored: dict[str, Any]) -> dict[str, Any]:
+    """An assessment for reading: JSON decoded, the source in one object."""
+    shown = dict(stored)
+    shown["source"] = {
+        "source_type": shown.pop("source_type"),
+        "source_id": shown.pop("source_id"),
+    }
+    for key in ("value", "error", "metadata"):
+        shown[key] = decoded(stored[key])
+    return shown
+
+
+def decoded(text: Optional[str]) -> Any:
+    """Stored JSON as jsonb can hold it; what is not JSON as the text itself."""
+    if text is None:
+        return None
+    try:
+        value = storable(json.loads(text))
+        json.dumps(value)
+    except (ValueError, RecursionError):
+        return text
+    return value
+
+
+def storable(value: Any) -> Any:
+    """``value`` without what JSON has no place for.
+
+    NaN and the infinities become strings, characters that PostgreSQL cannot
+    hold U+FFFD.
+    """
+    if isinstance(value, str):
+        return attributes.storable(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {attributes.storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [storable(item) for item in value]
+    return value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,120 @@
+create or replace function @mlflow@.insights_correlate(
+    exp_ids text[],
+    filter1 text,
+    filter2 text,
+    base_filter text default null
+)
+returns table (
+    filter1_count bigint,
+    filter2_count bigint,
+    joint_count bigint,
+    total_count bigint,
+    npmi double precision,
+    npmi_smoothed double precision,
+    lift double precision,
+    phi double precision,
+    odds_ratio double precision,
+    odds_ratio_low double precision,
+    odds_ratio_high double precision,
+    p_value double precision
+)
+language sql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select
+    r.filter1_count,
+    r.filter2_count,
+    r.joint_count,
+    r.total_count,
+    r.npmi,
+    r.npmi_smoothed,
+    r.lift,
+    r.phi,
+    r.odds_ratio,
+    r.odds_ratio_low,
+    r.odds_ratio_high,
+    r.p_value
+from insights.run_correlate(exp_ids, filter1, filter2, base_filter) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function @mlflow@.insights_correlate(text[], text, text, text) is
+    'How two filters go together among the traces of a base filter: counts, NPMI as MLflow '
+    'defines it, lift, phi, odds ratio with its 95 % interval, p-value';
+
+revoke all on function @mlflow@.insights_correlate(text[], text, text, text) from public;
+grant execute on function @mlflow@.insights_correlate(text[], text, text, text) to public;
+
+-- The other two take the ids as numbers or as one text.  They have no SET clause
+-- and name every object in full, so that they are inlined and cost nothing.
+
+create or replace function @mlflow@.insights_correlate(
+    exp_ids int[],
+    filter1 text,
+    filter2 text,
+    base_filter text default null
+)
+returns table (
+    filter1_count bigint,
+    filter2_count bigint,
+    joint_count bigint,
+    total_count bigint,
+    npmi double precision,
+    npmi_smoothed double precision,
+    lift double precision,
+    phi double precision,
+    odds_ratio double precision,
+    odds_ratio_low double precision,
+    odds_ratio_high double precision,
+    p_value double precision
+)
+language sql
+stable
+parallel unsafe
+as $sql$
+select * from @mlflow@.insights_correlate(exp_ids::pg_catalog.text[], filter1, filter2, base_filter)
+$sql$;
+
+comment on function @mlflow@.insights_correlate(int[], text, text, text) is
+    'How two filters go together among the traces of a base filter: counts, NPMI as MLflow '
+    'defines it, lift, phi, odds ratio with its 95 % interval, p-value';
+
+revoke all on function @mlflow@.insights_correlate(int[], text, text, text) from public;
+grant execute on function @mlflow@.insights_correlate(int[], text, text, text) to public;
+
+create or replace function @mlflow@.insights_correlate(
+    exp_ids text,
+    filter1 text,
+    filter2 text,
+    base_filter text default null
+)
+returns table (
+    filter1_count bigint,
+    filter2_count bigint,
+    joint_count bigint,
+    total_count bigint,
+    npmi double precision,
+    npmi_smoothed double precision,
+    lift double precision,
+    phi double precision,
+    odds_ratio double precision,
+    odds_ratio_low double precision,
+    odds_ratio_high double precision,
+    p_value double precision
+)
+language sql
+stable
+parallel unsafe
+as $sql$
+select * from @mlflow@.insights_correlate(insights.experiment_ids(exp_ids), filter1, filter2, base_filter)
+$sql$;
+
+comment on function @mlflow@.insights_correlate(text, text, text, text) is
+    'How two filters go together among the traces of a base filter: counts, NPMI as MLflow '
+    'defines it, lift, phi, odds ratio with its 95 % interval, p-value';
+
+revoke all on function @mlflow@.insights_correlate(text, text, text, text) from public;
+grant execute on function @mlflow@.insights_correlate(text, text, text, text) to public;

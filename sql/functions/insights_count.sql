@@ -1,0 +1,60 @@
+create or replace function @mlflow@.insights_count(
+    exp_ids text[],
+    filter text default null
+)
+returns bigint
+language sql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select r.result
+from insights.run_count(exp_ids, filter) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function @mlflow@.insights_count(text[], text) is
+    'How many traces of the experiments (NULL: of all) match the filter';
+
+revoke all on function @mlflow@.insights_count(text[], text) from public;
+grant execute on function @mlflow@.insights_count(text[], text) to public;
+
+-- The other two take the ids as numbers or as one text.  They have no SET clause
+-- and name every object in full, so that they are inlined and cost nothing.
+
+create or replace function @mlflow@.insights_count(
+    exp_ids int[],
+    filter text default null
+)
+returns bigint
+language sql
+stable
+parallel unsafe
+as $sql$
+select @mlflow@.insights_count(exp_ids::pg_catalog.text[], filter)
+$sql$;
+
+comment on function @mlflow@.insights_count(int[], text) is
+    'How many traces of the experiments (NULL: of all) match the filter';
+
+revoke all on function @mlflow@.insights_count(int[], text) from public;
+grant execute on function @mlflow@.insights_count(int[], text) to public;
+
+create or replace function @mlflow@.insights_count(
+    exp_ids text,
+    filter text default null
+)
+returns bigint
+language sql
+stable
+parallel unsafe
+as $sql$
+select @mlflow@.insights_count(insights.experiment_ids(exp_ids), filter)
+$sql$;
+
+comment on function @mlflow@.insights_count(text, text) is
+    'How many traces of the experiments (NULL: of all) match the filter';
+
+revoke all on function @mlflow@.insights_count(text, text) from public;
+grant execute on function @mlflow@.insights_count(text, text) to public;

@@ -1,0 +1,75 @@
+-- VOLATILE because PostgreSQL runs EXPLAIN in no other function; it changes nothing.
+create or replace function @mlflow@.insights_explain(
+    exp_ids text[],
+    filter text default null
+)
+returns table (
+    step text,
+    detail text
+)
+language sql
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select
+    r.step,
+    r.detail
+from insights.run_explain(exp_ids, filter) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function @mlflow@.insights_explain(text[], text) is
+    'How a filter is understood and answered: its canonical form, its predicates, the SQL '
+    'with its parameters, PostgreSQL''s plan';
+
+revoke all on function @mlflow@.insights_explain(text[], text) from public;
+grant execute on function @mlflow@.insights_explain(text[], text) to public;
+
+-- The other two take the ids as numbers or as one text.  They have no SET clause
+-- and name every object in full, so that they are inlined and cost nothing.
+
+create or replace function @mlflow@.insights_explain(
+    exp_ids int[],
+    filter text default null
+)
+returns table (
+    step text,
+    detail text
+)
+language sql
+volatile
+parallel unsafe
+as $sql$
+select * from @mlflow@.insights_explain(exp_ids::pg_catalog.text[], filter)
+$sql$;
+
+comment on function @mlflow@.insights_explain(int[], text) is
+    'How a filter is understood and answered: its canonical form, its predicates, the SQL '
+    'with its parameters, PostgreSQL''s plan';
+
+revoke all on function @mlflow@.insights_explain(int[], text) from public;
+grant execute on function @mlflow@.insights_explain(int[], text) to public;
+
+create or replace function @mlflow@.insights_explain(
+    exp_ids text,
+    filter text default null
+)
+returns table (
+    step text,
+    detail text
+)
+language sql
+volatile
+parallel unsafe
+as $sql$
+select * from @mlflow@.insights_explain(insights.experiment_ids(exp_ids), filter)
+$sql$;
+
+comment on function @mlflow@.insights_explain(text, text) is
+    'How a filter is understood and answered: its canonical form, its predicates, the SQL '
+    'with its parameters, PostgreSQL''s plan';
+
+revoke all on function @mlflow@.insights_explain(text, text) from public;
+grant execute on function @mlflow@.insights_explain(text, text) to public;

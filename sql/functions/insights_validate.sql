@@ -1,0 +1,20 @@
+create or replace function @mlflow@.insights_validate(
+    filter text
+)
+returns text
+language sql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select r.result
+from insights.run_validate(filter) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function @mlflow@.insights_validate(text) is
+    'The canonical form of a filter; an error that says what is wrong with a bad one';
+
+revoke all on function @mlflow@.insights_validate(text) from public;
+grant execute on function @mlflow@.insights_validate(text) to public;
