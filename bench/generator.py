@@ -18,15 +18,16 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
 
 CHUNK = 2_000
 """Traces per chunk; a chunk is the unit of determinism and of loading."""
 
-PERIOD_END_MS = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp() * 1000)
+PERIOD_END_MS = int(datetime(2026, 11, 1, tzinfo=timezone.utc).timestamp() * 1000)
 PERIOD_DAYS = 30
+ARTIFACTS = "mlflow-artifacts:"
 DAY_MS = 86_400_000
 
 TRACE_INFO = (
@@ -94,22 +95,23 @@ TEMPLATES = (
 )
 INDEXES = ("documentation", "tickets", "wiki", "contracts")
 
-_WORDS = (
-    "account agent answer api order payment model customer latency shipping invoice refund "
-    "policy token context document search region release deploy error timeout retry cache "
-    "request response vector index prompt trace span server client database query table column "
-    "message contract ticket delay warranty discount delivery address product catalogue price "
-    "quantity stock supplier warehouse return exchange season summary paragraph translation "
-    "the a of to and in for with on is are was will can should please explain compare list show "
-    "why how when which what größer café naïve 日本 résumé"
-).split()
+_WORDS = """
+    account agent answer api order payment model customer latency shipping invoice refund policy
+    token context document search region release deploy error timeout retry cache request
+    response vector index prompt trace span server client database query table column message
+    contract ticket delay warranty discount delivery address product catalogue price quantity
+    stock supplier warehouse return exchange season summary paragraph translation the a of to
+    and in for with on is are was will can should please explain compare list show why how when
+    which what größer café naïve 日本 résumé
+"""
 
 
 def _sentences() -> list[str]:
     rng = random.Random(7)
     made = []
+    stock = _WORDS.split()
     for _ in range(4_000):
-        words = rng.choices(_WORDS, k=rng.randint(6, 18))
+        words = rng.choices(stock, k=rng.randint(6, 18))
         made.append(" ".join(words).capitalize() + rng.choice((".", ".", "?", "!")))
     return made
 
@@ -250,8 +252,10 @@ class _Trace:
             f'{{{", ".join(parts)}}}, "links": []}}'
         )
         self.spans.append(
-            (self.id, self.experiment_id, digits, parent, name, kind, status)
-            + (start, end, content, *costs, model, provider)
+            (
+                *(self.id, self.experiment_id, digits, parent, name, kind, status),
+                *(start, end, content, *costs, model, provider),
+            )
         )
 
     def llm(self, name: str, model: str, prompt: str, answer: str, *, kind: str = "LLM") -> None:
@@ -344,9 +348,7 @@ def _retrieval(trace: _Trace, model: str, question: str, answer: str) -> tuple[s
     return "rag_pipeline", "CHAIN"
 
 
-def _agent(
-    trace: _Trace, model: str, question: str, answer: str, release: str
-) -> tuple[str, str]:
+def _agent(trace: _Trace, model: str, question: str, answer: str, release: str) -> tuple[str, str]:
     rng = trace.rng
     for step in range(rng.choice((1, 2, 3, 3, 4, 5, 7, 12))):
         trace.llm("plan_step", model, question, text(rng, 1, 2))
@@ -394,9 +396,11 @@ def _assess(chunk: Chunk, trace: _Trace, created: int, slow: bool) -> None:
         numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
         aggregate = float(value) if isinstance(value, (int, float)) else None
         chunk.assessments.append(
-            (f"a-{rng.getrandbits(128):032x}", trace.id, name, kind, json.dumps(value))
-            + (created, created, source, by, why, True, trace.experiment_id)
-            + (trace.start_ns // 1_000_000, aggregate, numeric)
+            (
+                *(f"a-{rng.getrandbits(128):032x}", trace.id, name, kind, json.dumps(value)),
+                *(created, created, source, by, why, True, trace.experiment_id),
+                *(trace.start_ns // 1_000_000, aggregate, numeric),
+            )
         )
 
     if rng.random() < 0.25:
@@ -458,9 +462,12 @@ def chunk_rows(seed: int, number: int, size: int, experiment_id: int) -> Chunk:
         outputs = json.dumps({"answer": answer}, ensure_ascii=False)
         client_request = f"req-{rng.getrandbits(64):016x}" if rng.random() < 0.3 else None
         chunk.trace_info.append(
-            (trace.id, experiment_id, trace.start_ns // 1_000_000, ms, "ERROR" if error else "OK")
-            + (client_request, inputs[:1000], None if error else outputs[:1000])
-            + (len(trace.spans), name, session, *trace.tokens, sum(trace.tokens), *paid)
+            (
+                *(trace.id, experiment_id, trace.start_ns // 1_000_000, ms),
+                *("ERROR" if error else "OK", client_request, inputs[:1000]),
+                *(None if error else outputs[:1000], len(trace.spans), name, session),
+                *(*trace.tokens, sum(trace.tokens), *paid),
+            )
         )
         chunk.spans.extend(trace.spans)
         sizes = sorted(len(row[9]) for row in trace.spans)
@@ -489,7 +496,7 @@ def chunk_rows(seed: int, number: int, size: int, experiment_id: int) -> Chunk:
         ):
             chunk.trace_request_metadata.append((key, value, trace.id))
         tags = {
-            "mlflow.artifactLocation": f"mlflow-artifacts:/{experiment_id}/traces/{trace.id}/artifacts",
+            "mlflow.artifactLocation": f"{ARTIFACTS}/{experiment_id}/traces/{trace.id}/artifacts",
             "mlflow.trace.spansLocation": "TRACKING_STORE",
             "application": application,
             "environment": environment,

@@ -30,8 +30,8 @@ def experiment(connection: psycopg.Connection) -> int:
         row = connection.execute(
             """
             insert into public.experiments
-                (name, artifact_location, lifecycle_stage, creation_time, last_update_time, workspace)
-            values (%s, 'mlflow-artifacts:/bench', 'active', 0, 0, 'default')
+                (name, artifact_location, lifecycle_stage, creation_time, last_update_time)
+            values (%s, 'mlflow-artifacts:/bench', 'active', 0, 0)
             returning experiment_id
             """,
             [EXPERIMENT],

@@ -1,0 +1,1 @@
+"""Runnable examples; each needs MLFLOW_TRACKING_URI."""

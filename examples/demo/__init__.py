@@ -1,0 +1,1 @@
+"""The demo: three small applications with made-up models, and what their traces tell."""
