@@ -1,0 +1,248 @@
+"""Every field of the language: its names, its type, what it may be compared with.
+
+The one place to look a name up, for filters as for ``order_by``, and to print
+a field in its canonical spelling.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Sequence
+
+from insights_engine import tree
+
+# ------------------------------------------------------------- trace-level names
+
+#: Names without an entity, or after ``trace.``/``attribute.``/``attributes.``.
+TRACE_FIELDS: dict[str, tree.Field] = {
+    **{name: tree.TraceText(name) for name in tree.TRACE_TEXT_FIELDS},
+    **{name: tree.TraceNumber(name) for name in tree.TRACE_NUMBER_FIELDS},
+    "request_id": tree.TraceText("trace_id"),
+    "session": tree.TraceText("session_id"),
+    "timestamp": tree.TraceNumber("timestamp_ms"),
+    "execution_time": tree.TraceNumber("execution_time_ms"),
+    "end_time": tree.TraceNumber("end_time_ms"),
+    "text": tree.SpanText("content"),
+}
+
+#: The entity of ``entity.key``: what MLflow's aliases stand for, plus our own.
+ENTITIES: dict[str, str] = {
+    "trace": "trace",
+    "attribute": "trace",
+    "attributes": "trace",
+    "tag": "tags",
+    "tags": "tags",
+    "metadata": "metadata",
+    "request_metadata": "metadata",
+    "feedback": "feedback",
+    "expectation": "expectation",
+    "assessment": "assessment",
+    "issue": "issue",
+    "span": "span",
+}
+
+SPAN_FIELDS: dict[str, tree.SpanField] = {
+    "name": tree.SpanText("name"),
+    "type": tree.SpanText("type"),
+    "status": tree.SpanText("status"),
+    "content": tree.SpanText("content"),
+    "duration_ms": tree.SpanNumber("duration_ms"),
+}
+
+#: MLflow replaces these keys whatever entity they stand in (except ``span``),
+#: compared in lower case; brackets reach the real key.
+KEY_TO_FIELD: dict[str, tree.Field] = {
+    "name": tree.TraceText("name"),
+    "prompt": tree.TraceText("prompt"),
+    "run_id": tree.TraceText("run_id"),
+    "text": tree.SpanText("content"),
+}
+KEY_TO_KEY: dict[str, str] = {
+    "timestamp": "timestamp_ms",
+    "execution_time": "execution_time_ms",
+    "end_time": "end_time_ms",
+}
+
+#: Keys whose value MLflow keeps in a column or in links of the trace.
+PROMOTED_TAGS: dict[str, tree.Field] = {
+    "mlflow.traceName": tree.TraceText("name"),
+    "mlflow.linkedPrompts": tree.TraceText("prompt"),
+}
+PROMOTED_METADATA: dict[str, tree.Field] = {
+    "mlflow.trace.session": tree.TraceText("session_id"),
+    "mlflow.trace.user": tree.TraceText("user"),
+    "mlflow.sourceRun": tree.TraceText("run_id"),
+}
+
+#: Metadata that MLflow synthesises as JSON text from the number columns.
+USAGE_METADATA = ("mlflow.trace.tokenUsage", "mlflow.trace.cost")
+
+#: Trace texts that users choose freely, so that a number may stand in them.
+_FREE_TEXTS = frozenset(("experiment_id", "session_id", "user"))
+
+#: Integer columns: a literal beyond bigint can only be a mistake there.
+INTEGER_FIELDS = frozenset(name for name in tree.TRACE_NUMBER_FIELDS if not name.endswith("_cost"))
+
+TIME_FIELDS = frozenset(("timestamp_ms", "end_time_ms"))
+
+
+def is_span_field(field: tree.Field) -> bool:
+    """Whether the field is one of a span (else of the trace)."""
+    return isinstance(field, (tree.SpanText, tree.SpanNumber, tree.SpanAttribute))
+
+
+def is_number(field: tree.Field) -> bool:
+    """Whether the field holds numbers only."""
+    return isinstance(field, (tree.TraceNumber, tree.SpanNumber))
+
+
+def is_time(field: tree.Field) -> bool:
+    """Whether the field is a point in time (milliseconds since 1970 UTC)."""
+    return isinstance(field, tree.TraceNumber) and field.name in TIME_FIELDS
+
+
+def is_usage(field: tree.Field) -> bool:
+    """Whether the field is one of MLflow's two synthesised metadata entries."""
+    return isinstance(field, tree.Metadata) and field.key in USAGE_METADATA
+
+
+def may_hold_numbers(field: tree.Field) -> bool:
+    """Whether the field can be compared with a number literal."""
+    if isinstance(field, tree.TraceText):
+        return field.name in _FREE_TEXTS
+    if isinstance(field, tree.Metadata):
+        return field.key not in USAGE_METADATA
+    return not isinstance(field, (tree.SpanText, tree.Issue))
+
+
+def may_hold_booleans(field: tree.Field) -> bool:
+    """Whether the field can be compared with ``true`` and ``false``."""
+    return isinstance(field, (tree.Tag, tree.Assessment, tree.SpanAttribute)) or (
+        isinstance(field, tree.Metadata) and not is_usage(field)
+    )
+
+
+# ---------------------------------------------------------------------- spelling
+
+_DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*\Z")
+_INDEX = re.compile(r"(?:0|[1-9][0-9]{0,8})\Z")
+
+
+def quote(text: str) -> str:
+    """``text`` as a string of the language."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def spell(field: tree.Field) -> str:
+    """The canonical text of a field."""
+    if isinstance(field, (tree.TraceText, tree.TraceNumber)):
+        return field.name
+    if isinstance(field, (tree.SpanText, tree.SpanNumber)):
+        return "span." + field.name
+    if isinstance(field, tree.Tag):
+        return _spell_key("tags", field.key)
+    if isinstance(field, tree.Metadata):
+        return _spell_key("metadata", field.key)
+    if isinstance(field, tree.Assessment):
+        return _spell_key(field.kind, field.name)
+    if isinstance(field, tree.Issue):
+        return "issue.id"
+    if len(field.path) == 1 and _DOTTED.match(field.path[0]):
+        return "span.attributes." + field.path[0]
+    first, *rest = field.path
+    return f"span.attributes[{quote(first)}]" + "".join(
+        f"[{step}]" if _INDEX.match(step) else f"[{quote(step)}]" for step in rest
+    )
+
+
+def _spell_key(entity: str, key: str) -> str:
+    plain = key.lower()
+    if _DOTTED.match(key) and plain not in KEY_TO_FIELD and plain not in KEY_TO_KEY:
+        return f"{entity}.{key}"
+    return f"{entity}[{quote(key)}]"
+
+
+# ------------------------------------------------------------------- suggestions
+
+#: Names that other tools, or MLflow's own objects, give to what a field holds.
+SYNONYMS: dict[str, str] = {
+    "id": "trace_id",
+    "trace": "trace_id",
+    "traceid": "trace_id",
+    "state": "status",
+    "trace_status": "status",
+    "trace_name": "name",
+    "latency": "execution_time_ms",
+    "latency_ms": "execution_time_ms",
+    "duration": "execution_time_ms",
+    "duration_ms": "execution_time_ms",
+    "execution_duration": "execution_time_ms",
+    "time": "timestamp_ms",
+    "date": "timestamp_ms",
+    "created": "timestamp_ms",
+    "created_at": "timestamp_ms",
+    "start_time": "timestamp_ms",
+    "request_time": "timestamp_ms",
+    "user_id": "user",
+    "userid": "user",
+    "sessionid": "session_id",
+    "session": "session_id",
+    "run": "run_id",
+    "experiment": "experiment_id",
+    "tokens": "total_tokens",
+    "token_count": "total_tokens",
+    "cost": "total_cost",
+    "request": "request_preview",
+    "input": "request_preview",
+    "inputs": "request_preview",
+    "response": "response_preview",
+    "output": "response_preview",
+    "outputs": "response_preview",
+    "content": "span.content",
+    "type": "span.type",
+    "span_type": "span.type",
+    "span_name": "span.name",
+    "span_status": "span.status",
+    "model": "span.attributes.model",
+    "spans": "span_count",
+    "span": "span.name",
+}
+
+SPAN_SYNONYMS: dict[str, str] = {
+    "duration": "span.duration_ms",
+    "latency": "span.duration_ms",
+    "latency_ms": "span.duration_ms",
+    "execution_time_ms": "span.duration_ms",
+    "execution_time": "span.duration_ms",
+    "duration_ns": "span.duration_ms",
+    "span_type": "span.type",
+    "kind": "span.type",
+    "state": "span.status",
+    "status_code": "span.status",
+    "text": "span.content",
+    "inputs": "span.attributes.mlflow.spanInputs",
+    "outputs": "span.attributes.mlflow.spanOutputs",
+}
+
+ENTITY_SYNONYMS: dict[str, str] = {
+    "assessments": "assessment",
+    "feedbacks": "feedback",
+    "expectations": "expectation",
+    "scores": "feedback",
+    "score": "feedback",
+    "meta": "metadata",
+    "attr": "span.attributes",
+    "param": "tags",
+    "params": "tags",
+    "issues": "issue",
+    "spans": "span",
+    "traces": "trace",
+}
+
+
+def nearest(name: str, candidates: Sequence[str]) -> str | None:
+    """The candidate that ``name`` is most likely a misspelling of, if any."""
+    from difflib import get_close_matches  # slow to import, and needed for errors only
+
+    found = get_close_matches(name[:100].lower(), candidates, n=1, cutoff=0.6)
+    return found[0] if found else None

@@ -1,0 +1,972 @@
+"""From concrete syntax to the tree: names, types and the scope of spans.
+
+Everything here recurses at most as deep as the filter is nested, which
+tokens.py has bounded before.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime, timedelta, timezone
+from typing import Iterable, NamedTuple, NoReturn, Union
+
+from insights_engine import fields, tree
+from insights_engine.errors import FilterError, visible
+from insights_engine.syntax import Raw
+from insights_engine.tokens import Token, unit_hint, unit_in_ms, unquote
+
+# What stock MLflow prints in its messages; sets are printed sorted.
+_MLFLOW_ENTITIES = (
+    "attribute",
+    "attributes",
+    "expectation",
+    "feedback",
+    "issue",
+    "metadata",
+    "request_metadata",
+    "span",
+    "tag",
+    "tags",
+    "trace",
+)
+_MLFLOW_ATTRIBUTES = (
+    "client_request_id",
+    "end_time",
+    "end_time_ms",
+    "execution_time",
+    "execution_time_ms",
+    "name",
+    "prompt",
+    "request_id",
+    "run_id",
+    "status",
+    "text",
+    "timestamp",
+    "timestamp_ms",
+)
+_MLFLOW_NUMBERS = (
+    "end_time",
+    "end_time_ms",
+    "execution_time",
+    "execution_time_ms",
+    "timestamp",
+    "timestamp_ms",
+)
+_MLFLOW_LISTS = ("client_request_id", "name", "request_id", "run_id", "status")
+_MLFLOW_STRING_COMPARATORS = ("!=", "=", "ILIKE", "IN", "LIKE", "NOT IN", "RLIKE")
+_MLFLOW_TAG_COMPARATORS = ("!=", "=", "ILIKE", "IS NOT NULL", "IS NULL", "LIKE", "RLIKE")
+_MLFLOW_ASSESSMENT_COMPARATORS = (
+    "!=",
+    "<",
+    "<=",
+    "=",
+    ">",
+    ">=",
+    "ILIKE",
+    "IS NOT NULL",
+    "IS NULL",
+    "LIKE",
+    "RLIKE",
+)
+
+_ORDERINGS = frozenset(("<", "<=", ">", ">="))
+_COMPARISONS = frozenset(("=", "!=", *_ORDERINGS))
+_OPERATOR_HINTS = {
+    "==": "Use = instead of ==.",
+    "===": "Use = instead of ===.",
+    "<>": "Use != instead of <>.",
+    "!==": "Use != instead of !==.",
+    "=!": "Use != instead of =!.",
+    "=>": "Use >= instead of =>.",
+    "=<": "Use <= instead of =<.",
+    "~": "Use RLIKE instead of ~.",
+    "~~": "Use LIKE instead of ~~.",
+    "=~": "Use RLIKE instead of =~.",
+    "!~": "Use NOT RLIKE instead of !~.",
+}
+
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
+_INTEGER = re.compile(r"([+-]?)0*(\d+)\Z", re.ASCII)
+_NUMBER_AND_UNIT = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*([A-Za-z]+)\s*\Z", re.ASCII)
+_DURATION_PART = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*([A-Za-z]+)\s*,?", re.ASCII)
+_TIME = re.compile(
+    r"\s*(\d{4})-(\d{1,2})-(\d{1,2})"
+    r"(?:[T ]\s*(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?"
+    r"\s*(Z|UTC|[+-]\d{2}(?::?\d{2})?)?)?\s*\Z",
+    re.ASCII | re.IGNORECASE,
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+#: No duration reaches farther: 2**53 ms are 285,000 years.
+_MAX_DURATION_MS = 2**53
+
+_PART = re.compile(r"""[^.`"']+|`[^`]*(?:``[^`]*)*`|"[^"]*(?:""[^"]*)*"|'[^']*(?:''[^']*)*'""")
+_QUOTED_KEY = re.compile(r"""(?:`[^`]*(?:``[^`]*)*`|"[^"]*(?:""[^"]*)*"|'[^']*(?:''[^']*)*')\Z""")
+
+
+class _Part(NamedTuple):
+    """A piece of the tree.
+
+    ``pure``: it consists of plain conditions on spans, and still has to learn
+    which others speak of the same span.
+    """
+
+    node: tree.Node
+    pure: bool
+
+
+class _Value(NamedTuple):
+    """A value with its type settled: text, number, boolean or now()."""
+
+    kind: str
+    value: Union[str, int, float, tree.Now]
+    start: int
+    end: int
+
+
+class Resolver:
+    """Resolves one filter."""
+
+    def __init__(self, text: str, raw: Raw) -> None:
+        self._text = text
+        self._raw = raw
+        self._parts: list[_Part] = []
+
+    def resolve(self) -> None:
+        """Resolve everything but what joins the filter with others."""
+        child = self._raw.children[0]
+        assert isinstance(child, Raw)
+        if child.name == "ands":
+            self._parts = []
+        elif len(child.children) == 1:
+            conjunction = child.children[0]
+            assert isinstance(conjunction, Raw)
+            self._parts = self._conditions(conjunction, None)
+        else:
+            self._parts = [self._disjunction(child, None)]
+
+    def filter(self) -> tree.Node:
+        """The tree of the filter."""
+        return self.conjunction([self])
+
+    @staticmethod
+    def conjunction(resolvers: Iterable[Resolver]) -> tree.Node:
+        """The tree of the AND of several filters."""
+        parts = [part for resolver in resolvers for part in resolver._parts]
+        return _close(_conjoin(parts)) if parts else tree.EVERYTHING
+
+    # ------------------------------------------------------------------ algebra
+
+    def _disjunction(self, raw: Raw, scope: str | None) -> _Part:
+        """``scope`` is the function inside whose parentheses we are, if any."""
+        alternatives = [child for child in raw.children if isinstance(child, Raw)]
+        parts = []
+        for alternative in alternatives:
+            self._check_ands(alternative)
+            parts.append(_conjoin(self._conditions(alternative, scope)))
+        return _disjoin(parts)
+
+    def _conditions(self, raw: Raw, scope: str | None) -> list[_Part]:
+        return [
+            self._condition(child, scope)
+            for child in raw.children
+            if isinstance(child, Raw) and child.name != "ands"
+        ]
+
+    def _check_ands(self, conjunction: Raw) -> None:
+        """Outside a plain list of conditions AND stands between two of them."""
+        leading, *rest = conjunction.children
+        assert isinstance(leading, Raw)
+        if leading.children:
+            token = leading.children[0]
+            assert isinstance(token, Token)
+            self._fail("a condition is missing before AND", token, "Remove AND.")
+        previous: Raw | Token | None = None
+        for child in rest:
+            if isinstance(child, Token) and isinstance(previous, Token):
+                self._fail("a condition is missing between AND and AND", child, "Remove one AND.")
+            previous = child
+        if isinstance(previous, Token):
+            self._fail("a condition is missing after AND", previous, "Remove AND.")
+
+    def _condition(self, raw: Raw, scope: str | None) -> _Part:
+        children = raw.children
+        if raw.name == "group":
+            inner = children[1]
+            assert isinstance(inner, Raw)
+            return self._disjunction(inner, scope)
+        if raw.name == "negation":
+            inner = children[1]
+            assert isinstance(inner, Raw)
+            return _Part(tree.Not(_close(self._condition(inner, scope))), False)
+        if raw.name == "any_span":
+            token, condition = children[0], children[2]
+            assert isinstance(token, Token) and isinstance(condition, Raw)
+            self._check_not_nested(token, scope)
+            return _Part(tree.AnySpan(self._disjunction(condition, "any()").node), False)
+        if raw.name == "count":
+            return _Part(self._count(raw, scope), False)
+        if raw.name == "aggregate":
+            return _Part(self._aggregate(raw, scope), False)
+        token = children[0]
+        assert isinstance(token, Token)
+        field = self.field(token)
+        span = fields.is_span_field(field)
+        if scope is not None and not span:
+            self._refuse_trace_field(token, scope)
+        return _Part(self._predicate(raw, field), span and scope is None)
+
+    def _check_not_nested(self, token: Token, scope: str | None) -> None:
+        if scope is not None:
+            self._fail(
+                f"{self._source(token).lower()}(...) cannot stand inside {scope}",
+                token,
+                f"{scope} looks at one span at a time; join two of them with AND instead.",
+            )
+
+    def _refuse_trace_field(self, token: Token, scope: str) -> NoReturn:
+        name = self._source(token)
+        key = name.rsplit(".", 1)[-1]
+        hint = f"Conditions on the trace stand outside: {scope[:-1]}...) AND {name} ..."
+        if "." not in name and key in fields.SPAN_FIELDS:
+            hint = f"Did you mean span.{key}?"
+        self._fail(
+            f"{scope} takes conditions on spans, and {visible(name, 60)} is a field of the trace",
+            token,
+            visible(hint, 200),
+        )
+
+    # ------------------------------------------------------------- count and sum
+
+    def _count(self, raw: Raw, scope: str | None) -> tree.CountSpans:
+        token, operator, value = raw.children[0], raw.children[-2], raw.children[-1]
+        assert isinstance(token, Token) and isinstance(operator, Token)
+        self._check_not_nested(token, scope)
+        inner = raw.children[2]
+        condition = None
+        if isinstance(inner, Raw):
+            condition = self._disjunction(inner, "count()").node
+        op = self._plain_operator(operator, "count(...)")
+        number = self._value(value)
+        if number.kind != "number" or not isinstance(number.value, int):
+            hint = "For example count(...) > 0."
+            if isinstance(number.value, float):
+                hint = f"Write {math.floor(number.value)} or {math.ceil(number.value)}."
+            elif isinstance(number.value, str) and _INTEGER.match(number.value):
+                hint = f"Remove the quotes: {visible(number.value, 40)}."
+            self._fail(
+                f"count(...) is compared with a whole number, found {self._shown(number)}",
+                number,
+                hint,
+            )
+        self._check_bigint(number)
+        return tree.CountSpans(condition, op, number.value)
+
+    def _aggregate(self, raw: Raw, scope: str | None) -> tree.AggregateSpans:
+        token, operand = raw.children[0], raw.children[2]
+        operator, value = raw.children[-2], raw.children[-1]
+        assert isinstance(token, Token) and isinstance(operand, Token)
+        assert isinstance(operator, Token)
+        self._check_not_nested(token, scope)
+        function = self._source(token).lower()
+        field = self.field(operand)
+        if not isinstance(field, (tree.SpanNumber, tree.SpanAttribute)):
+            name = visible(self._source(operand), 60)
+            if fields.is_span_field(field):
+                problem = f"{name} is text"
+            else:
+                problem = f"{name} is a field of the trace"
+            self._fail(
+                f"{function}() needs a numeric span field, and {problem}",
+                operand,
+                "Use span.duration_ms or span.attributes['key']."
+                + ("" if fields.is_span_field(field) else " Fields of the trace are compared as"
+                   " they are."),
+            )
+        condition = None
+        inner = raw.children[4]
+        if isinstance(inner, Raw):
+            condition = self._disjunction(inner, f"{function}()").node
+        op = self._plain_operator(operator, f"{function}(...)")
+        number = self._value(value)
+        if isinstance(number.value, (str, tree.Now)):
+            hint = f"For example {function}(...) > 1000."
+            if isinstance(number.value, str) and _NUMBER.match(number.value):
+                hint = f"Remove the quotes: {visible(number.value, 40)}."
+            self._fail(
+                f"{function}(...) is compared with a number, found {self._shown(number)}",
+                number,
+                hint,
+            )
+        return tree.AggregateSpans(function, field, condition, op, number.value)
+
+    def _plain_operator(self, operator: Token, subject: str) -> str:
+        op = self._source(operator)
+        if op not in _COMPARISONS:
+            self._fail(
+                f"unknown operator {op} after {subject}",
+                operator,
+                _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=."),
+            )
+        return op
+
+    # --------------------------------------------------------------- predicates
+
+    def _predicate(self, raw: Raw, field: tree.Field) -> tree.Predicate:
+        children = raw.children
+        name, operator = children[0], children[1]
+        assert isinstance(name, Token) and isinstance(operator, Token)
+        negated = operator.kind == "NOT"
+        if raw.name == "is_null":
+            return tree.IsNull(field, len(children) == 4)
+        if raw.name == "compare":
+            return self._compare(name, field, operator, children[2])
+        word = self._source(operator).upper()
+        if negated:
+            following = children[2]
+            assert isinstance(following, Token)
+            operator = Token("", operator.start, following.end)
+            word = "NOT " + self._source(following).upper()
+        values = children[3:] if negated else children[2:]
+        if raw.name == "match":
+            self._check_comparator(name, field, word, operator)
+            pattern = self._value(values[0])
+            assert isinstance(pattern.value, str)
+            return tree.Match(field, word.replace("NOT ", ""), pattern.value, negated)
+        if raw.name == "in_list":
+            items = values[1]
+            assert isinstance(items, Raw)
+            return self._in_list(name, field, word, operator, items, negated)
+        self._check_comparator(name, field, word, operator)
+        low = self._number(name, field, word, self._value(values[0]))
+        high = self._number(name, field, word, self._value(values[2]))
+        return tree.Between(field, low, high, negated)
+
+    def _compare(
+        self, name: Token, field: tree.Field, operator: Token, raw: Raw | Token
+    ) -> tree.Predicate:
+        op = self._source(operator)
+        value = self._value(raw)
+        self._check_comparator(name, field, op, operator, value)
+        if fields.is_number(field):
+            return tree.NumberCompare(field, op, self._number(name, field, op, value))
+        if value.kind == "time":
+            self._refuse_now(name, value)
+        if value.kind == "number" or op in _ORDERINGS:
+            return tree.NumberCompare(field, op, self._number(name, field, op, value))
+        return tree.TextCompare(field, op, self._text_value(name, field, op, value))
+
+    def _text_value(self, name: Token, field: tree.Field, op: str, value: _Value) -> str:
+        if value.kind == "boolean" and not fields.may_hold_booleans(field):
+            self._fail(
+                f"{visible(self._source(name), 60)} is text: expected a quoted string value."
+                f" Got value {self._shown(value)}",
+                value,
+                f"Write '{value.value}'.",
+            )
+        if isinstance(field, tree.TraceText) and field.name == "prompt":
+            self._check_prompt(value)
+        assert isinstance(value.value, str)
+        return value.value
+
+    def _check_prompt(self, value: _Value) -> None:
+        if str(value.value).count("/") != 1:
+            self._fail(
+                f"Invalid prompts filter value '{visible(str(value.value), 100)}'."
+                ' Expected format: prompt = "name/version"',
+                value,
+                "For example prompt = 'greeting/2'.",
+            )
+
+    def _in_list(
+        self, name: Token, field: tree.Field, word: str, operator: Token, raw: Raw, negated: bool
+    ) -> tree.In:
+        self._check_comparator(name, field, word, operator)
+        values = [self._value(child) for child in raw.children if not _is_comma(child)]
+        items: list[tree.Value] = []
+        for value in values:
+            if fields.is_number(field):
+                items.append(self._number(name, field, word, value, values))
+            elif value.kind == "time":
+                self._refuse_now(name, value)
+            elif value.kind == "number":
+                if not fields.may_hold_numbers(field):
+                    self._refuse_list(value, values)
+                items.append(self._number(name, field, word, value))
+            else:
+                items.append(self._text_value(name, field, word, value))
+        return tree.In(field, tuple(items), negated)
+
+    def _refuse_list(self, value: _Value, values: list[_Value]) -> NoReturn:
+        shown = visible(repr(tuple(item.value for item in values[:20])), 200)
+        self._fail(
+            "While parsing a list in the query, expected string value, punctuation, or"
+            f" whitespace, but got different type in list: {shown}",
+            value,
+            f"Write '{self._shown(value)}'.",
+        )
+
+    # ------------------------------------------------------------------ operators
+
+    def _check_comparator(
+        self,
+        name: Token,
+        field: tree.Field,
+        op: str,
+        operator: Token,
+        value: _Value | None = None,
+    ) -> None:
+        """Refuse an operator that the type of the field does not have."""
+        shown = visible(self._source(name), 60)
+        word = op.replace("NOT ", "")
+        if value is not None and op not in _COMPARISONS:
+            self._bad_comparator(
+                field, op, operator, _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=.")
+            )
+        if fields.is_number(field):
+            if word in ("LIKE", "ILIKE", "RLIKE"):
+                self._bad_comparator(
+                    field,
+                    op,
+                    operator,
+                    f"{shown} is a number: use =, !=, <, <=, >, >=, IN, BETWEEN or IS NULL.",
+                )
+            return
+        if fields.is_usage(field):
+            if op not in ("=", "!="):
+                assert isinstance(field, tree.Metadata)
+                numbers = "total_tokens" if "token" in field.key else "total_cost"
+                self._fail(
+                    f"Comparator '{op}' is not supported for reserved metadata '{field.key}'."
+                    " Only '=', '!=', 'IS NULL', and 'IS NOT NULL' are supported.",
+                    operator,
+                    f"The numbers in it have fields of their own, such as {numbers}.",
+                )
+            return
+        if field == tree.SpanText("content") and op in ("=", "!="):
+            negation = "NOT " if op == "!=" else ""
+            text = visible(str(value.value), 40) if value is not None else "text"
+            self._bad_comparator(
+                field, op, operator, f"It is a whole document: use {negation}LIKE '%{text}%'."
+            )
+        if fields.may_hold_numbers(field):
+            return
+        if word == "BETWEEN" or op in _ORDERINGS:
+            self._bad_comparator(
+                field,
+                op,
+                operator,
+                f"{shown} is text: use =, !=, LIKE, ILIKE, RLIKE, IN or IS NULL.",
+            )
+
+    def _bad_comparator(
+        self, field: tree.Field, op: str, operator: Token, hint: str
+    ) -> NoReturn:
+        """Raise with the sentence that stock MLflow has for the field's type."""
+        if isinstance(field, tree.SpanText) and field.name == "content":
+            message = f"span.content comparator '{op}' not one of '{{'ILIKE', 'LIKE'}}'"
+        elif fields.is_span_field(field):
+            name = fields.spell(field)
+            message = f"{name} comparator '{op}' not one of {_set(_MLFLOW_STRING_COMPARATORS)}"
+        elif isinstance(field, tree.Assessment):
+            message = (
+                f"assessment.{field.name} comparator '{op}' not one of"
+                f" {_set(_MLFLOW_ASSESSMENT_COMPARATORS)}"
+            )
+        elif isinstance(field, tree.Issue):
+            message = f"issue.id comparator '{op}' not one of '{{'='}}'"
+        elif isinstance(field, tree.Metadata) or (
+            isinstance(field, tree.TraceText) and field.name in ("run_id", "session_id", "user")
+        ):
+            message = f"Invalid comparator '{op}' not one of {_set(_MLFLOW_TAG_COMPARATORS)}"
+        elif isinstance(field, tree.Tag) or (
+            isinstance(field, tree.TraceText) and field.name in ("name", "prompt")
+        ):
+            message = f"Invalid comparator '{op}' not one of {_set(_MLFLOW_TAG_COMPARATORS)[:-1]}"
+        elif isinstance(field, tree.TraceNumber):
+            message = (
+                f"Invalid comparator '{op}' not one of {_set(_MLFLOW_STRING_COMPARATORS)[:-1]}"
+            )
+        else:
+            message = f"Invalid comparator '{op}' not one of {_set(_MLFLOW_STRING_COMPARATORS)}"
+        self._fail(visible(message, 400), operator, hint)
+
+    # --------------------------------------------------------------------- values
+
+    def _value(self, raw: Raw | Token) -> _Value:
+        if isinstance(raw, Raw):
+            return self._now(raw)
+        source = self._source(raw)
+        if raw.kind == "NUMBER":
+            return _Value("number", self._literal(source, raw), raw.start, raw.end)
+        if raw.kind == "BOOLEAN":
+            return _Value("boolean", source.lower(), raw.start, raw.end)
+        return _Value("text", unquote(source), raw.start, raw.end)
+
+    def _literal(self, source: str, place: Token | _Value) -> int | float:
+        number = float(source)
+        if math.isinf(number):
+            self._fail(
+                f"number out of range: {visible(source, 40)}",
+                place,
+                "Numbers reach up to about 1.8e308.",
+            )
+        integer = _INTEGER.match(source)
+        return int(integer[1] + integer[2]) if integer else number
+
+    def _number(
+        self,
+        name: Token,
+        field: tree.Field,
+        op: str,
+        value: _Value,
+        values: list[_Value] | None = None,
+    ) -> tree.Number:
+        """The value as a number, for a numeric comparison of ``field``."""
+        shown = visible(self._source(name), 60)
+        if isinstance(value.value, tree.Now):
+            if not fields.is_time(field):
+                self._refuse_now(name, value)
+            return value.value
+        if value.kind == "number" and not isinstance(value.value, str):
+            if not fields.may_hold_numbers(field):
+                self._refuse_number(field, value)
+            if isinstance(field, tree.TraceNumber) and field.name in fields.INTEGER_FIELDS:
+                self._check_bigint(value)
+            return value.value
+        assert isinstance(value.value, str)
+        text = value.value
+        if value.kind == "text" and fields.is_time(field):
+            moment = self._time(text, value)
+            if moment is not None:
+                return moment
+            hint = "For example '2025-01-31', '2025-01-31T12:00:00Z' or now() - '24 hours'."
+            if _NUMBER.match(text):
+                hint = f"Milliseconds stand without quotes: {visible(text, 40)}."
+            elif _duration(text) is not None:
+                hint = f"Write now() - '{visible(text, 40)}'."
+            self._fail(f"invalid time {self._shown(value)} for {shown}", value, hint)
+        reads_as_number = value.kind == "text" and _NUMBER.match(text) is not None
+        if fields.is_number(field):
+            hint = "For example 1000; text goes with text fields."
+            duration = _NUMBER_AND_UNIT.match(text)
+            if reads_as_number:
+                hint = f"Remove the quotes: {visible(text, 40)}."
+            elif duration:
+                hint = unit_hint(duration[1], duration[2])
+            if values is not None:
+                self._fail(
+                    f"Only attributes in {_bare_set(_MLFLOW_LISTS)} supports comparison with a"
+                    f" list of quoted string values. {shown} takes a list of numbers",
+                    value,
+                    hint,
+                )
+            self._fail(f"{shown} is a number, and {self._shown(value)} is not", value, hint)
+        if isinstance(field, tree.Assessment):
+            hint = f"Remove the quotes: {visible(text, 40)}."
+            if not reads_as_number:
+                hint = f"{op} compares numbers; text is compared by =, !=, LIKE or IN."
+            self._fail(
+                f"Expected a numeric value for {field.kind} when using comparator '{op}'."
+                f" Got value {self._shown(value)}",
+                value,
+                hint,
+            )
+        if reads_as_number:
+            return self._literal(text, value)
+        operator = Token("", value.start, value.end)
+        self._bad_comparator(
+            field,
+            op,
+            operator,
+            f"{op} compares numbers, and {self._shown(value)} is none."
+            " Text is compared by =, !=, LIKE or IN.",
+        )
+
+    def _refuse_number(self, field: tree.Field, value: _Value) -> NoReturn:
+        shown = self._shown(value)
+        if fields.is_usage(field):
+            message = (
+                "Expected a quoted string value for request_metadata (e.g. 'my-value')."
+                f" Got value {shown}"
+            )
+        elif fields.is_span_field(field):
+            message = f"Expected a quoted string value for span (e.g. 'my-value'). Got value {shown}"
+        elif isinstance(field, tree.Issue):
+            message = (
+                f"Expected a quoted string value for issue (e.g. 'my-value'). Got value {shown}"
+            )
+        else:
+            message = (
+                f"Only the {_set(_MLFLOW_NUMBERS)} attributes support comparison with numeric"
+                " values."
+            )
+        self._fail(message, value, f"Write '{shown}'.")
+
+    def _check_bigint(self, value: _Value) -> None:
+        if isinstance(value.value, int) and not -(2**63) <= value.value < 2**63:
+            self._fail(
+                f"number out of range: {self._shown(value)}",
+                value,
+                f"Whole numbers reach up to {2**63 - 1} here.",
+            )
+
+    def _refuse_now(self, name: Token, value: _Value) -> NoReturn:
+        self._fail(
+            f"now() cannot be compared with {visible(self._source(name), 60)}",
+            value,
+            "Times are timestamp_ms and end_time_ms.",
+        )
+
+    def _now(self, raw: Raw) -> _Value:
+        offset = 0
+        sign = 1
+        first, last = raw.children[0], raw.children[-1]
+        assert isinstance(first, Token) and isinstance(last, Token)
+        for child in raw.children[1:]:
+            assert isinstance(child, Token)
+            if child.kind == "SIGN":
+                sign = -1 if self._source(child) == "-" else 1
+            elif child.kind != "INTERVAL":
+                offset += sign * self._duration(child)
+        if abs(offset) > _MAX_DURATION_MS:
+            self._fail("the time is too far away", last, "Use a shorter duration.")
+        return _Value("time", tree.Now(offset), first.start, last.end)
+
+    def _duration(self, token: Token) -> int:
+        text = unquote(self._source(token))
+        milliseconds = _duration(text)
+        if milliseconds is not None:
+            return milliseconds
+        hint = "For example '30 minutes', '24 hours', '7 days' or '1 day 2 hours'."
+        part = _DURATION_PART.match(text)
+        if part:
+            unit = part[2].lower().rstrip("s")
+            near = fields.nearest(part[2], ("milliseconds", "seconds", "minutes", "hours", "days",
+                                            "weeks"))
+            if unit in ("month", "mon", "year", "yr", "y", "quarter"):
+                hint = "Months and years have no fixed length: use days, such as '30 days'."
+            elif near and unit_in_ms(part[2]) is None:
+                hint = f"Did you mean {near}? " + hint
+        elif _NUMBER.match(text.strip()):
+            hint = "A unit is missing. " + hint
+        self._fail(f"invalid duration {visible(self._source(token), 60)}", token, hint)
+
+    def _time(self, text: str, place: _Value) -> int | float | None:
+        """Milliseconds since 1970 of an ISO 8601 text; None if it is none."""
+        match = _TIME.match(text)
+        if match is None:
+            return None
+        year, month, day, hour, minute, second, fraction, zone = match.groups()
+        try:
+            moment = datetime(
+                int(year), int(month), int(day), int(hour or 0), int(minute or 0), tzinfo=_zone(zone)
+            ) + timedelta(seconds=_second(second))
+        except (ValueError, OverflowError) as error:
+            self._fail(
+                f"invalid time {self._shown(place)}: {error}",
+                place,
+                "For example '2025-01-31' or '2025-01-31T12:00:00Z'.",
+            )
+        milliseconds: int | float = (moment - _EPOCH) // timedelta(milliseconds=1)
+        if fraction:
+            nanoseconds = int(fraction.ljust(9, "0"))
+            milliseconds += nanoseconds // 1_000_000
+            if nanoseconds % 1_000_000:
+                milliseconds += nanoseconds % 1_000_000 / 1e6
+        return milliseconds
+
+    # --------------------------------------------------------------------- fields
+
+    def field(self, token: Token) -> tree.Field:
+        """The field that a name stands for."""
+        text = self._text
+        end = token.name_end or token.end
+        name = text[token.start : end]
+        first = _PART.match(name)
+        assert first is not None
+        entity = _unquote_name(first[0])
+        key_start = token.start + first.end() + 1
+        if first.end() == len(name):
+            if token.steps:
+                return self._bracket_field(token, entity)
+            field = fields.TRACE_FIELDS.get(entity)
+            return field or self._refuse_name(token, entity)
+        key = name[first.end() + 1 :]
+        group = fields.ENTITIES.get(entity)
+        if group is None:
+            self._refuse_entity(token, entity, key, first.end())
+        if group == "span":
+            return self._span_field(token, key, key_start)
+        key = self._plain_key(key, key_start, entity)
+        if token.steps:
+            self._fail(
+                f"{visible(name, 60)} is text without parts, brackets cannot follow",
+                Token("", end, token.end),
+                f"A key in brackets stands directly after {entity}: {entity}['key']."
+                if group != "trace"
+                else "Only span.attributes, tags, metadata and assessments have keys.",
+            )
+        if group == "trace":
+            field = fields.TRACE_FIELDS.get(key)
+            return field or self._refuse_name(Token("", key_start, end), key)
+        remapped = fields.KEY_TO_FIELD.get(key.lower())
+        if remapped is not None:
+            return remapped
+        key = fields.KEY_TO_KEY.get(key.lower(), key)
+        return self._keyed_field(group, key, Token("", key_start, end))
+
+    def _keyed_field(self, group: str, key: str, place: Token) -> tree.Field:
+        if group == "tags":
+            return fields.PROMOTED_TAGS.get(key) or tree.Tag(key)
+        if group == "metadata":
+            return fields.PROMOTED_METADATA.get(key) or tree.Metadata(key)
+        if group == "issue":
+            if key != "id":
+                self._fail(
+                    f"Invalid issue attribute '{visible(key, 60)}'. Supported attributes: id",
+                    place,
+                    "Did you mean issue.id?",
+                )
+            return tree.Issue()
+        if not key:
+            self._fail(
+                "Assessment field name cannot be empty", place, f"For example {group}.quality."
+            )
+        return tree.Assessment(group, key)
+
+    def _plain_key(self, key: str, start: int, entity: str) -> str:
+        if _QUOTED_KEY.match(key):
+            return unquote(key)
+        if any(mark in key for mark in "`\"'"):
+            whole = ".".join(_unquote_name(part[0]) for part in _PART.finditer(key))
+            self._fail(
+                f"a key is quoted as a whole, not in parts: {visible(key, 60)}",
+                Token("", start, start + len(key)),
+                f"Write {visible(f'{entity}[{fields.quote(whole)}]', 100)}.",
+            )
+        return key
+
+    def _bracket_field(self, token: Token, entity: str) -> tree.Field:
+        end = token.name_end
+        place = Token("", end, token.end)
+        group = fields.ENTITIES.get(entity)
+        key = token.steps[0]
+        if group is None and entity not in fields.TRACE_FIELDS:
+            self._refuse_entity(token, entity, "", end - token.start)
+        if group == "span":
+            hint = "Use span.attributes['key'] for an attribute."
+            if key in fields.SPAN_FIELDS:
+                hint = f"Write span.{key}."
+            self._fail("span has no keys in brackets", place, hint)
+        if group is None or group == "trace":
+            hint = "Only span.attributes, tags, metadata and assessments have keys."
+            if entity == "attributes":
+                hint = f"Did you mean span.attributes[{visible(fields.quote(key), 60)}]?"
+            elif group is not None and key in fields.TRACE_FIELDS:
+                hint = f"Write {key}."
+            self._fail(f"{visible(entity, 60)} has no keys in brackets", place, hint)
+        if len(token.steps) > 1:
+            self._fail(
+                f"{entity} have one key: a value of theirs is text without parts",
+                place,
+                f"Only span.attributes go deeper: {entity}[{visible(fields.quote(key), 60)}].",
+            )
+        return self._keyed_field(group, key, place)
+
+    def _span_field(self, token: Token, key: str, start: int) -> tree.Field:
+        place = Token("", start, token.name_end or token.end)
+        if _QUOTED_KEY.match(key):
+            key = unquote(key)
+            start += 1
+        if key == "attributes" and token.steps:
+            return tree.SpanAttribute(token.steps)
+        if key.startswith("attributes."):
+            name = self._plain_key(key[11:], start + 11, "span.attributes")
+            if not key[11:]:
+                self._fail(
+                    "Span attribute name cannot be empty after 'attributes.'",
+                    place,
+                    "For example span.attributes.model.",
+                )
+            return tree.SpanAttribute((name, *token.steps))
+        field = fields.SPAN_FIELDS.get(key)
+        if field is None:
+            shown = visible(key, 60)
+            known = fields.SPAN_SYNONYMS.get(key.lower())
+            near = fields.nearest(key, [*fields.SPAN_FIELDS, "attributes"])
+            hint = (
+                "Span fields are span.name, type, status, duration_ms, content and"
+                " attributes['key']."
+            )
+            if key == "attributes":
+                hint = "Write span.attributes['key'] or span.attributes.key."
+            elif known:
+                hint = f"Did you mean {known}?"
+            elif near == "attributes":
+                hint = "Did you mean span.attributes['key']?"
+            elif near:
+                hint = f"Did you mean span.{near}?"
+            elif re.match(r"\w+\Z", key):
+                hint = f"If it is an attribute, write span.attributes.{shown}. " + hint
+            self._fail(
+                f"Invalid span attribute '{shown}'. Supported attributes: name, status, type,"
+                " attributes.<attribute_name>.",
+                place,
+                hint,
+            )
+        if token.steps:
+            self._fail(
+                f"span.{key} has no keys in brackets",
+                Token("", token.name_end, token.end),
+                "Only span.attributes['key'] has.",
+            )
+        return field
+
+    def _refuse_name(self, place: Token, name: str) -> NoReturn:
+        key = name.lower()
+        entity = name.split(".", 1)[0]
+        near = fields.nearest(name, list(fields.TRACE_FIELDS))
+        if key in fields.TRACE_FIELDS:
+            hint = f"Names are written in lower case: {key}."
+        elif "." in name and entity in fields.ENTITIES:
+            hint = f"Did you mean {visible(name, 60)}, without anything before it?"
+        elif key in fields.SYNONYMS:
+            hint = f"Did you mean {fields.SYNONYMS[key]}?"
+        elif near:
+            hint = f"Did you mean {near}?"
+        elif key in fields.ENTITIES:
+            hint = f"A key must follow: {key}.key or {key}['key']."
+        else:
+            shown = visible(name, 40)
+            hint = (
+                f"If it is a tag, write tags.{shown}; other keys are metadata.{shown},"
+                f" feedback.{shown} and span.attributes.{shown}."
+                if re.match(r"[\w.-]+\Z", name)
+                else "Fields of the trace: " + ", ".join(sorted(fields.TRACE_FIELDS)) + "."
+            )
+        self._fail(
+            f"Invalid attribute key '{visible(name, 60)}' specified. Valid keys are"
+            f" {_set(_MLFLOW_ATTRIBUTES)}",
+            place,
+            hint,
+        )
+
+    def _refuse_entity(self, token: Token, entity: str, key: str, length: int) -> NoReturn:
+        lower = entity.lower()
+        near = fields.nearest(entity, list(fields.ENTITIES))
+        shown = visible(key, 60)
+        if "." in entity:
+            hint = "Quote the key alone: tags.`my key`."
+        elif lower in fields.ENTITIES:
+            hint = f"Names are written in lower case: {lower}" + (f".{shown}." if shown else ".")
+        elif lower in fields.ENTITY_SYNONYMS:
+            hint = f"Did you mean {fields.ENTITY_SYNONYMS[lower]}" + (f".{shown}?" if shown else "?")
+        elif near:
+            hint = f"Did you mean {near}" + (f".{shown}?" if shown else "?")
+        else:
+            hint = "Fields are trace, span, tags, metadata, feedback, expectation, assessment and"
+            hint += " issue, then a dot and a name."
+        self._fail(
+            f"Invalid entity type '{visible(entity, 60)}'. Valid values are"
+            f" {_bare_set(_MLFLOW_ENTITIES)}",
+            Token("", token.start, token.start + length),
+            hint,
+        )
+
+    # -------------------------------------------------------------------- helpers
+
+    def _source(self, token: Token) -> str:
+        return self._text[token.start : token.end]
+
+    def _shown(self, value: _Value) -> str:
+        return visible(self._text[value.start : value.end], 60)
+
+    def _fail(self, message: str, place: Token | _Value, hint: str | None) -> NoReturn:
+        raise FilterError(message, place.start, place.end - place.start, hint, self._text)
+
+
+def _conjoin(parts: list[_Part]) -> _Part:
+    """AND, by the rule that its plain conditions on spans share one span."""
+    if len(parts) == 1:
+        return parts[0]
+    spans: list[tree.Node] = []
+    items: list[tree.Node] = []
+    place = 0
+    for node, pure in parts:
+        nodes = node.items if isinstance(node, tree.And) else (node,)
+        if pure:
+            if not spans:
+                place = len(items)
+            spans.extend(nodes)
+        else:
+            items.extend(nodes)
+    if not items:
+        return _Part(tree.And(tuple(spans)), True)
+    if spans:
+        items.insert(place, tree.AnySpan(tree.And(tuple(spans)) if len(spans) > 1 else spans[0]))
+    return _Part(tree.And(tuple(items)), False)
+
+
+def _disjoin(parts: list[_Part]) -> _Part:
+    if len(parts) == 1:
+        return parts[0]
+    pure = all(part.pure for part in parts)
+    items: list[tree.Node] = []
+    for part in parts:
+        node = part.node if pure else _close(part)
+        items.extend(node.items if isinstance(node, tree.Or) else (node,))
+    return _Part(tree.Or(tuple(items)), pure)
+
+
+def _close(part: _Part) -> tree.Node:
+    return tree.AnySpan(part.node) if part.pure else part.node
+
+
+def _is_comma(child: Raw | Token) -> bool:
+    return isinstance(child, Token) and child.kind == "COMMA"
+
+
+def _set(names: Iterable[str]) -> str:
+    return f"'{_bare_set(names)}'"
+
+
+def _bare_set(names: Iterable[str]) -> str:
+    return "{" + ", ".join(f"'{name}'" for name in names) + "}"
+
+
+def _unquote_name(part: str) -> str:
+    return unquote(part) if part[0] in "`\"'" else part
+
+
+def _duration(text: str) -> int | None:
+    """Milliseconds of a duration such as '1 day 2 hours', else None."""
+    total = 0.0
+    position = 0
+    while position < len(text):
+        part = _DURATION_PART.match(text, position)
+        unit = unit_in_ms(part[2]) if part else None
+        if part is None or unit is None:
+            return None
+        total += float(part[1]) * unit
+        position = part.end()
+    if not text.strip() or not math.isfinite(total) or abs(total) > _MAX_DURATION_MS:
+        return None
+    return round(total)
+
+
+def _zone(zone: str | None) -> timezone:
+    if zone is None or zone.upper() in ("Z", "UTC"):
+        return timezone.utc
+    hours, minutes = int(zone[1:3]), int(zone[-2:]) if len(zone) > 3 else 0
+    if hours > 23 or minutes > 59:
+        raise ValueError("the zone must lie within a day")
+    offset = timedelta(hours=hours, minutes=minutes)
+    return timezone(-offset if zone[0] == "-" else offset)
+
+
+def _second(second: str | None) -> int:
+    number = int(second or 0)
+    if number > 59:
+        raise ValueError("second must be in 0..59")
+    return number

@@ -1,0 +1,361 @@
+"""Cuts a filter into tokens, and refuses what cannot be part of any filter."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, NoReturn
+
+from insights_engine.errors import FilterError, visible
+
+MAX_BYTES = 64 * 1024
+MAX_PREDICATES = 1000
+MAX_NESTING = 100
+
+
+class Token(NamedTuple):
+    """``text[start:end]`` of a filter.
+
+    ``kind`` is a terminal of grammar.lark.  A FIELD that is followed by keys
+    in brackets has them in ``steps``, and ``name_end`` is where its name ends.
+    """
+
+    kind: str
+    start: int
+    end: int
+    name_end: int = 0
+    steps: tuple[str, ...] = ()
+
+
+KEYWORDS = {
+    "AND": "AND",
+    "OR": "OR",
+    "NOT": "NOT",
+    "LIKE": "LIKE",
+    "ILIKE": "LIKE",
+    "RLIKE": "LIKE",
+    "IN": "IN",
+    "BETWEEN": "BETWEEN",
+    "IS": "IS",
+    "NULL": "NULL",
+    "TRUE": "BOOLEAN",
+    "FALSE": "BOOLEAN",
+    "WHERE": "WHERE",
+    "INTERVAL": "INTERVAL",
+}
+FUNCTIONS = {
+    "ANY": "ANY",
+    "COUNT": "COUNT",
+    "SUM": "AGGREGATE",
+    "AVG": "AGGREGATE",
+    "MIN": "AGGREGATE",
+    "MAX": "AGGREGATE",
+}
+
+# A key may hold dashes without being quoted: nothing else in the language
+# gives a dash between two words a meaning.
+_SINGLE = r"'[^']*(?:''[^']*)*'"
+_DOUBLE = r'"[^"]*(?:""[^"]*)*"'
+_BACK = r"`[^`]*(?:``[^`]*)*`"
+_KEY = rf"\.(?:\w+(?:-\w+)*|{_BACK}|{_DOUBLE}|{_SINGLE})?"
+# MLflow's lexer: a backslash keeps the quote after it inside the string.
+_SINGLE_ESCAPED = r"'(?:''|\\'|[^'])*'"
+_DOUBLE_ESCAPED = r'"(?:""|\\"|[^"])*"'
+
+
+def _token_pattern(single: str, double: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"""
+          (?P<SPACE>\s+)
+        | (?P<FIELD>(?:[^\W\d]\w*|{_BACK}|{_DOUBLE}(?=\.))(?:{_KEY})*)
+        | (?P<STRING>{single})
+        | (?P<DOUBLE_QUOTED>{double})
+        | (?P<NUMBER>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)
+        | (?P<COMMENT>--[^\n]*|/\*)
+        | (?P<CMP>[<>=!~]+)
+        | (?P<LPAR>\()
+        | (?P<RPAR>\))
+        | (?P<COMMA>,)
+        | (?P<SIGN>[+-])
+        | (?P<STAR>\*)
+        """,
+        re.VERBOSE,
+    )
+
+
+_PATTERN = _token_pattern(_SINGLE, _DOUBLE)
+_PATTERN_ESCAPED = _token_pattern(_SINGLE_ESCAPED, _DOUBLE_ESCAPED)
+_OPEN_PARENTHESIS = re.compile(r"\s*\(")
+_NOW = re.compile(r"\s*\(\s*\)")
+_STEP = re.compile(rf"\s*\[\s*(?:({_SINGLE}|{_DOUBLE}|{_BACK})|(\d+))\s*\]")
+_OPEN_BRACKET = re.compile(r"\s*\[")
+_WORD = re.compile(r"\w+")
+
+_SMART_QUOTES = "\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2032\u2033\u00b4\u00ab\u00bb"
+_INVISIBLE = {
+    "\u200b": "zero-width space",
+    "\u200c": "zero-width non-joiner",
+    "\u200d": "zero-width joiner",
+    "\u2060": "word joiner",
+    "\ufeff": "byte order mark",
+    "\u00ad": "soft hyphen",
+}
+
+
+def unquote(quoted: str) -> str:
+    """The text inside a pair of quotes, in which a doubled quote is one."""
+    mark = quoted[0]
+    return quoted[1:-1].replace(mark * 2, mark)
+
+
+def check_text(text: str) -> None:
+    """Refuse what is too long, or cannot be text in PostgreSQL at all."""
+    try:
+        size = len(text) if len(text) > MAX_BYTES else len(text.encode())
+    except UnicodeEncodeError as error:
+        raise FilterError(
+            "the filter contains half of a surrogate pair, which is not a character",
+            error.start,
+            filter=text,
+        ) from None
+    if size > MAX_BYTES:
+        raise FilterError(
+            f"the filter is too long: {size} bytes, at most {MAX_BYTES} are allowed",
+            hint="Many values of one field fit into a list: field IN ('a', 'b', ...).",
+            filter=text,
+        )
+    place = text.find("\0")
+    if place >= 0:
+        raise FilterError(
+            "the filter contains a NUL character, which PostgreSQL's text cannot hold",
+            place,
+            filter=text,
+        )
+
+
+def tokenize(text: str, *, escaped_quotes: bool = False) -> list[Token]:
+    """The tokens of a filter that `check_text` let pass.
+
+    ``escaped_quotes``: a quote after a backslash does not end a string, as in
+    MLflow's lexer (the backslash stays part of the string there, too).
+    """
+    pattern = _PATTERN_ESCAPED if escaped_quotes else _PATTERN
+    tokens: list[Token] = []
+    position = 0
+    predicates = 0
+    opened: list[int] = []  # how deep each open parenthesis goes
+    depth = 0
+    while position < len(text):
+        match = pattern.match(text, position)
+        if match is None:
+            _refuse_character(text, position, tokens)
+        kind = match.lastgroup
+        start, position = match.span()
+        if kind == "SPACE":
+            continue
+        if kind == "FIELD":
+            token, position = _word_or_field(text, start, position)
+            kind = token.kind
+        else:
+            assert kind is not None
+            token = Token(kind, start, position)
+            if kind == "NUMBER":
+                _check_number(text, token)
+            elif kind == "COMMENT":
+                _refuse_comment(text, start, position)
+        if kind == "NOT":
+            depth += 1
+        elif kind == "LPAR":
+            depth += 1
+            opened.append(depth)
+        else:
+            if kind == "RPAR" and opened:
+                opened.pop()
+            depth = opened[-1] if opened else 0
+            if kind in ("CMP", "LIKE", "IN", "BETWEEN", "IS"):
+                predicates += 1
+                if predicates > MAX_PREDICATES:
+                    raise FilterError(
+                        f"the filter has more than {MAX_PREDICATES} predicates",
+                        start,
+                        position - start,
+                        "Many values of one field fit into a list: field IN ('a', 'b', ...).",
+                        text,
+                    )
+        if depth > MAX_NESTING:
+            raise FilterError(
+                f"the filter is nested more than {MAX_NESTING} levels deep",
+                start,
+                position - start,
+                "Parentheses and NOT may stand inside one another up to "
+                f"{MAX_NESTING} levels deep.",
+                text,
+            )
+        tokens.append(token)
+    return tokens
+
+
+def _word_or_field(text: str, start: int, end: int) -> tuple[Token, int]:
+    word = text[start:end].upper()
+    keyword = KEYWORDS.get(word)
+    if keyword is not None:
+        return Token(keyword, start, end), end
+    function = FUNCTIONS.get(word)
+    if function is not None and _OPEN_PARENTHESIS.match(text, end):
+        return Token(function, start, end), end
+    if word == "NOW":
+        call = _NOW.match(text, end)
+        if call:
+            return Token("NOW", start, call.end()), call.end()
+    name_end = end
+    steps: list[str] = []
+    step = _STEP.match(text, end)
+    while step:
+        steps.append(unquote(step[1]) if step[1] else step[2])
+        end = step.end()
+        step = _STEP.match(text, end)
+    bracket = _OPEN_BRACKET.match(text, end)
+    if bracket:
+        _refuse_bracket(text, bracket.end() - 1)
+    return Token("FIELD", start, end, name_end, tuple(steps)), end
+
+
+def _check_number(text: str, token: Token) -> None:
+    unit = _WORD.match(text, token.end)
+    if unit is None:
+        return
+    literal = text[token.start : unit.end()]
+    raise FilterError(
+        f"number with a unit: {visible(literal, 60)}",
+        token.start,
+        len(literal),
+        unit_hint(text[token.start : token.end], unit[0]),
+        text,
+    )
+
+
+#: Milliseconds of the units of time (without the plural s).
+UNITS = {
+    "ms": 1,
+    "msec": 1,
+    "millisecond": 1,
+    "s": 1000,
+    "sec": 1000,
+    "second": 1000,
+    "m": 60_000,
+    "min": 60_000,
+    "minute": 60_000,
+    "h": 3_600_000,
+    "hr": 3_600_000,
+    "hour": 3_600_000,
+    "d": 86_400_000,
+    "day": 86_400_000,
+    "w": 604_800_000,
+    "week": 604_800_000,
+}
+
+
+def unit_in_ms(unit: str) -> int | None:
+    """Milliseconds of a unit of time, singular or plural; None for other words."""
+    unit = unit.lower()
+    return UNITS.get(unit) or (UNITS.get(unit[:-1]) if unit.endswith("s") else None)
+
+
+def unit_hint(number: str, unit: str) -> str:
+    """What to write instead of a number with a unit."""
+    factor = unit_in_ms(unit)
+    if factor is None or len(number) > 20:
+        return "Write the plain number; a text goes in quotes."
+    milliseconds = float(number) * factor
+    plain = int(milliseconds) if milliseconds == int(milliseconds) else milliseconds
+    return f"Durations are plain numbers of milliseconds: write {plain}."
+
+
+def _refuse_comment(text: str, start: int, end: int) -> NoReturn:
+    if text.startswith("/*", start):
+        close = text.find("*/", end)
+        end = close + 2 if close >= 0 else len(text)
+    raise FilterError(
+        f"Invalid clause(s) in filter string: '{visible(text[start:end], 60)}':"
+        " a filter holds no comments",
+        start,
+        end - start,
+        "Remove the comment.",
+        text,
+    )
+
+
+def _refuse_bracket(text: str, start: int) -> NoReturn:
+    rest = re.compile(r"\[\s*([^\]\['\"`\s]+)\s*\]").match(text, start)
+    if rest:
+        raise FilterError(
+            f"a key in brackets must be quoted: [{visible(rest[1], 60)}]",
+            start,
+            rest.end() - start,
+            f"Write ['{visible(rest[1], 60)}'].",
+            text,
+        )
+    if re.compile(r"\[\s*\]").match(text, start):
+        raise FilterError("there is no key in the brackets", start, 2, "Write ['key'].", text)
+    raise FilterError(
+        "the bracket opened here is not closed after one quoted key",
+        start,
+        1,
+        "Write ['key'].",
+        text,
+    )
+
+
+def _refuse_character(text: str, position: int, tokens: list[Token]) -> NoReturn:
+    character = text[position]
+    hint: str | None = None
+    length = 1
+    if character in "'\"`":
+        name = {"'": "string", '"': "string", "`": "name"}[character]
+        message = f"the {name} opened here is not closed: {character} is missing"
+        hint = f"Close it with {character}."
+        if (
+            character != "`"
+            and len(tokens) > 1
+            and tokens[-1].kind != "CMP"
+            and any(t.kind in ("STRING", "DOUBLE_QUOTED") for t in tokens[-8:])
+        ):
+            hint += f" A {character} inside a string is written twice: {character * 2}."
+    elif character in _SMART_QUOTES:
+        message = f"typographic quotation mark {character}"
+        hint = "Use straight quotes: 'text'."
+    elif character in _INVISIBLE:
+        message = f"invisible character in the filter: {_INVISIBLE[character]}"
+        hint = "Remove it; it may have been pasted with the text around it."
+    elif character == ";":
+        message, hint, length = _semicolon(text, position)
+    elif character == "&" or character == "|":
+        length = 2 if text.startswith(character * 2, position) else 1
+        word = "AND" if character == "&" else "OR"
+        message = f"unknown operator {text[position : position + length]}"
+        hint = f"Use {word}."
+    elif character in "[]{}":
+        message = f"unexpected '{character}'"
+        if character in "[{":
+            hint = "A list of values stands in parentheses: field IN ('a', 'b')."
+        if character == "{" or character == "[":
+            pass
+    else:
+        message = f"unexpected character '{visible(character)}'"
+        before = tokens[-1] if tokens else None
+        if before is not None and before.kind == "FIELD" and before.end == position:
+            hint = (
+                "Quote a key that holds other characters than letters, digits, _, - and dots:"
+                " tags['my key']."
+            )
+    raise FilterError(message, position, length, hint, text)
+
+
+def _semicolon(text: str, position: int) -> tuple[str, str, int]:
+    if text[position:].strip(" \t\r\n;"):
+        return (
+            f"Search filter contained multiple expression {visible(repr(text), 200)}."
+            " Provide AND-ed expression list.",
+            "A filter is one expression: join conditions with AND or OR.",
+            1,
+        )
+    return "Invalid clause(s) in filter string: ';'", "Remove the semicolon.", 1
