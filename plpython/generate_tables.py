@@ -25,8 +25,8 @@ def load_grammar(**options: Any) -> Any:
         def __init__(self, lexer_conf: Any) -> None:
             pass
 
-        def lex(self, data: Any) -> Any:
-            return iter(data)
+        def lex(self, lexer_state: Any, parser_state: Any) -> Any:
+            raise NotImplementedError
 
     grammar = (PACKAGE / "grammar.lark").read_text(encoding="utf-8")
     return Lark(
@@ -65,13 +65,14 @@ def generate_tables() -> str:
     lines = [
         '"""LALR(1) tables, generated from grammar.lark by generate_tables.py.',
         "",
-        "RULES: (left side, number of symbols, node, how).  ``how`` is 0 for a new",
-        "node, 1 for passing the only child on, 2 for extending the first child.",
+        "RULES: (left side, number of symbols, node, how).  ``how``: make a new node,",
+        "pass the only child on, or extend the first child by the others.",
         "STATES: symbol -> n: shift and go to n; -n: reduce by rule n - 1.",
         '"""',
         "",
         "from __future__ import annotations",
         "",
+        "NEW, PASS_ON, EXTEND = 0, 1, 2",
         "# fmt: off",
         "RULES: tuple[tuple[str, int, str, int], ...] = (",
     ]

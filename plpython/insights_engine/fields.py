@@ -7,7 +7,7 @@ a field in its canonical spelling.
 from __future__ import annotations
 
 import re
-from typing import Sequence
+from collections.abc import Sequence
 
 from insights_engine import tree
 

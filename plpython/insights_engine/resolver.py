@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
-from typing import Iterable, NamedTuple, NoReturn, Union
+from typing import NamedTuple, NoReturn, Union
 
 from insights_engine import fields, tree
 from insights_engine.errors import FilterError, visible
@@ -135,12 +136,10 @@ class Resolver:
     def resolve(self) -> None:
         """Resolve everything but what joins the filter with others."""
         child = self._raw.children[0]
-        assert isinstance(child, Raw)
         if child.name == "ands":
             self._parts = []
         elif len(child.children) == 1:
             conjunction = child.children[0]
-            assert isinstance(conjunction, Raw)
             self._parts = self._conditions(conjunction, None)
         else:
             self._parts = [self._disjunction(child, None)]
@@ -176,10 +175,8 @@ class Resolver:
     def _check_ands(self, conjunction: Raw) -> None:
         """Outside a plain list of conditions AND stands between two of them."""
         leading, *rest = conjunction.children
-        assert isinstance(leading, Raw)
         if leading.children:
             token = leading.children[0]
-            assert isinstance(token, Token)
             self._fail("a condition is missing before AND", token, "Remove AND.")
         previous: Raw | Token | None = None
         for child in rest:
@@ -193,15 +190,12 @@ class Resolver:
         children = raw.children
         if raw.name == "group":
             inner = children[1]
-            assert isinstance(inner, Raw)
             return self._disjunction(inner, scope)
         if raw.name == "negation":
             inner = children[1]
-            assert isinstance(inner, Raw)
             return _Part(tree.Not(_close(self._condition(inner, scope))), False)
         if raw.name == "any_span":
             token, condition = children[0], children[2]
-            assert isinstance(token, Token) and isinstance(condition, Raw)
             self._check_not_nested(token, scope)
             return _Part(tree.AnySpan(self._disjunction(condition, "any()").node), False)
         if raw.name == "count":
@@ -209,7 +203,6 @@ class Resolver:
         if raw.name == "aggregate":
             return _Part(self._aggregate(raw, scope), False)
         token = children[0]
-        assert isinstance(token, Token)
         field = self.field(token)
         span = fields.is_span_field(field)
         if scope is not None and not span:
@@ -240,7 +233,6 @@ class Resolver:
 
     def _count(self, raw: Raw, scope: str | None) -> tree.CountSpans:
         token, operator, value = raw.children[0], raw.children[-2], raw.children[-1]
-        assert isinstance(token, Token) and isinstance(operator, Token)
         self._check_not_nested(token, scope)
         inner = raw.children[2]
         condition = None
@@ -265,8 +257,6 @@ class Resolver:
     def _aggregate(self, raw: Raw, scope: str | None) -> tree.AggregateSpans:
         token, operand = raw.children[0], raw.children[2]
         operator, value = raw.children[-2], raw.children[-1]
-        assert isinstance(token, Token) and isinstance(operand, Token)
-        assert isinstance(operator, Token)
         self._check_not_nested(token, scope)
         function = self._source(token).lower()
         field = self.field(operand)
@@ -280,8 +270,11 @@ class Resolver:
                 f"{function}() needs a numeric span field, and {problem}",
                 operand,
                 "Use span.duration_ms or span.attributes['key']."
-                + ("" if fields.is_span_field(field) else " Fields of the trace are compared as"
-                   " they are."),
+                + (
+                    ""
+                    if fields.is_span_field(field)
+                    else " Fields of the trace are compared as they are."
+                ),
             )
         condition = None
         inner = raw.children[4]
@@ -315,7 +308,6 @@ class Resolver:
     def _predicate(self, raw: Raw, field: tree.Field) -> tree.Predicate:
         children = raw.children
         name, operator = children[0], children[1]
-        assert isinstance(name, Token) and isinstance(operator, Token)
         negated = operator.kind == "NOT"
         if raw.name == "is_null":
             return tree.IsNull(field, len(children) == 4)
@@ -324,7 +316,6 @@ class Resolver:
         word = self._source(operator).upper()
         if negated:
             following = children[2]
-            assert isinstance(following, Token)
             operator = Token("", operator.start, following.end)
             word = "NOT " + self._source(following).upper()
         values = children[3:] if negated else children[2:]
@@ -335,7 +326,6 @@ class Resolver:
             return tree.Match(field, word.replace("NOT ", ""), pattern.value, negated)
         if raw.name == "in_list":
             items = values[1]
-            assert isinstance(items, Raw)
             return self._in_list(name, field, word, operator, items, negated)
         self._check_comparator(name, field, word, operator)
         low = self._number(name, field, word, self._value(values[0]))
@@ -459,9 +449,7 @@ class Resolver:
                 f"{shown} is text: use =, !=, LIKE, ILIKE, RLIKE, IN or IS NULL.",
             )
 
-    def _bad_comparator(
-        self, field: tree.Field, op: str, operator: Token, hint: str
-    ) -> NoReturn:
+    def _bad_comparator(self, field: tree.Field, op: str, operator: Token, hint: str) -> NoReturn:
         """Raise with the sentence that stock MLflow has for the field's type."""
         if isinstance(field, tree.SpanText) and field.name == "content":
             message = f"span.content comparator '{op}' not one of '{{'ILIKE', 'LIKE'}}'"
@@ -591,7 +579,9 @@ class Resolver:
                 f" Got value {shown}"
             )
         elif fields.is_span_field(field):
-            message = f"Expected a quoted string value for span (e.g. 'my-value'). Got value {shown}"
+            message = (
+                f"Expected a quoted string value for span (e.g. 'my-value'). Got value {shown}"
+            )
         elif isinstance(field, tree.Issue):
             message = (
                 f"Expected a quoted string value for issue (e.g. 'my-value'). Got value {shown}"
@@ -622,9 +612,7 @@ class Resolver:
         offset = 0
         sign = 1
         first, last = raw.children[0], raw.children[-1]
-        assert isinstance(first, Token) and isinstance(last, Token)
         for child in raw.children[1:]:
-            assert isinstance(child, Token)
             if child.kind == "SIGN":
                 sign = -1 if self._source(child) == "-" else 1
             elif child.kind != "INTERVAL":
@@ -642,8 +630,9 @@ class Resolver:
         part = _DURATION_PART.match(text)
         if part:
             unit = part[2].lower().rstrip("s")
-            near = fields.nearest(part[2], ("milliseconds", "seconds", "minutes", "hours", "days",
-                                            "weeks"))
+            near = fields.nearest(
+                part[2], ("milliseconds", "seconds", "minutes", "hours", "days", "weeks")
+            )
             if unit in ("month", "mon", "year", "yr", "y", "quarter"):
                 hint = "Months and years have no fixed length: use days, such as '30 days'."
             elif near and unit_in_ms(part[2]) is None:
@@ -660,7 +649,12 @@ class Resolver:
         year, month, day, hour, minute, second, fraction, zone = match.groups()
         try:
             moment = datetime(
-                int(year), int(month), int(day), int(hour or 0), int(minute or 0), tzinfo=_zone(zone)
+                int(year),
+                int(month),
+                int(day),
+                int(hour or 0),
+                int(minute or 0),
+                tzinfo=_zone(zone),
             ) + timedelta(seconds=_second(second))
         except (ValueError, OverflowError) as error:
             self._fail(
@@ -855,15 +849,15 @@ class Resolver:
     def _refuse_entity(self, token: Token, entity: str, key: str, length: int) -> NoReturn:
         lower = entity.lower()
         near = fields.nearest(entity, list(fields.ENTITIES))
-        shown = visible(key, 60)
+        rest = f".{visible(key, 60)}" if key else ""
         if "." in entity:
             hint = "Quote the key alone: tags.`my key`."
         elif lower in fields.ENTITIES:
-            hint = f"Names are written in lower case: {lower}" + (f".{shown}." if shown else ".")
+            hint = f"Names are written in lower case: {lower}{rest}."
         elif lower in fields.ENTITY_SYNONYMS:
-            hint = f"Did you mean {fields.ENTITY_SYNONYMS[lower]}" + (f".{shown}?" if shown else "?")
+            hint = f"Did you mean {fields.ENTITY_SYNONYMS[lower]}{rest}?"
         elif near:
-            hint = f"Did you mean {near}" + (f".{shown}?" if shown else "?")
+            hint = f"Did you mean {near}{rest}?"
         else:
             hint = "Fields are trace, span, tags, metadata, feedback, expectation, assessment and"
             hint += " issue, then a dot and a name."

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import List, Mapping, NamedTuple, NoReturn, Union
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple, NoReturn
 
 from insights_engine import fields
 from insights_engine.errors import FilterError, visible
-from insights_engine.tables import RULES, STATES
+from insights_engine.tables import EXTEND, PASS_ON, RULES, STATES
 from insights_engine.tokens import Token, tokenize
 
 
 class Raw(NamedTuple):
-    """A node of the concrete syntax, named as in grammar.lark."""
+    """A node of the concrete syntax, named as in grammar.lark.
+
+    Its children, nodes and tokens, are the symbols of the rule.
+    """
 
     name: str
-    children: List[Union["Raw", Token]]
+    children: list[Any]
 
 
 def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
@@ -22,7 +27,7 @@ def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
     tokens = tokenize(text, escaped_quotes=escaped_quotes)
     tokens.append(Token("$END", len(text), len(text)))
     states = [0]
-    values: list[Raw | Token] = []
+    values: list[Any] = []
     for index, token in enumerate(tokens):
         kind = token.kind
         while True:
@@ -34,21 +39,18 @@ def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
             if step == 0:
                 _Refusal(text, tokens, index, STATES[states[-1]]).refuse()
             symbol, size, name, how = RULES[-step - 1]
-            node: Raw | None = None
-            if how != 1:
+            if how != PASS_ON:
                 children = values[len(values) - size :]
-                first = children[0] if how == 2 else None
-                if isinstance(first, Raw):
-                    first.children.extend(children[1:])
-                    node = first
+                if how == EXTEND:
+                    node: Raw = children[0]
+                    node.children.extend(children[1:])
                 else:
                     node = Raw(name, children)
+                if symbol == "start":
+                    return node
                 if size:
                     del values[-size:]
                 values.append(node)
-            if symbol == "start":
-                assert isinstance(node, Raw)
-                return node
             if size:
                 del states[-size:]
             states.append(STATES[states[-1]][symbol])
@@ -57,9 +59,9 @@ def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
 
 # ------------------------------------------------------------------------ errors
 
-_SQL_WORDS = frozenset(
-    "SELECT FROM WITH INSERT UPDATE DELETE DROP ALTER CREATE TRUNCATE GRANT UNION EXPLAIN"
-    " ORDER GROUP HAVING LIMIT OFFSET JOIN RETURNING INTO VALUES SET".split()
+_SQL_WORDS = re.compile(
+    "SELECT|FROM|WITH|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|TRUNCATE|GRANT|UNION|EXPLAIN"
+    "|ORDER|GROUP|HAVING|LIMIT|OFFSET|JOIN|RETURNING|INTO|VALUES|SET"
 )
 _OPERATOR_WORDS = {
     "CONTAINS": "LIKE '%text%'",
@@ -265,12 +267,16 @@ class _Refusal:
         context = self._innermost(self.index)
         if token.kind == "LPAR":
             self._unknown_function(before)
-        if word in _SQL_WORDS:
+        if _SQL_WORDS.fullmatch(word):
             self._sql(before)
         following = self._source(token).upper() if token.kind == "FIELD" else ""
-        if following in _SQL_WORDS:
+        if _SQL_WORDS.fullmatch(following):
             self._sql(token)
-        if context is not None and self._function_of(context) is not None and "WHERE" in self.expected:
+        if (
+            context is not None
+            and self._function_of(context) is not None
+            and "WHERE" in self.expected
+        ):
             self._aggregate(context, token)
         if following in _OPERATOR_WORDS:
             self._fail(
@@ -381,7 +387,9 @@ class _Refusal:
                 "The field stands on the left, the value on the right: status = 'OK'.",
             )
         if token.kind == "OR" and before is None:
-            self._fail("a condition is missing before OR", f"OR joins two conditions, {_CONDITION}.")
+            self._fail(
+                "a condition is missing before OR", f"OR joins two conditions, {_CONDITION}."
+            )
         if token.kind in ("$END", "OR", "RPAR", "AND"):
             assert before is not None
             self._fail(
@@ -419,7 +427,9 @@ class _Refusal:
                     "Only count(...), sum(...), avg(...), min(...) and max(...) are.",
                 )
         if token.kind in ("STRING", "NUMBER", "DOUBLE_QUOTED"):
-            quote = "" if token.kind == "NUMBER" else " A quote inside a string is written twice: ''."
+            quote = (
+                "" if token.kind == "NUMBER" else " A quote inside a string is written twice: ''."
+            )
             self._fail(
                 f"Invalid clause(s) in filter string: '{shown}': a value without a field",
                 f"Join conditions with AND or OR.{quote}",
@@ -472,7 +482,7 @@ class _Refusal:
     def _unknown_function(self, token: Token, otherwise: str | None = None) -> NoReturn:
         word = self._source(token)
         name = self._shown(token)
-        if word.upper() in _SQL_WORDS:
+        if _SQL_WORDS.fullmatch(word.upper()):
             self._sql(token)
         known = _FUNCTION_WORDS.get(word.upper())
         near = None if known else fields.nearest(word, _FUNCTIONS)
@@ -516,5 +526,3 @@ class _Refusal:
     def _fail(self, message: str, hint: str, token: Token | None = None) -> NoReturn:
         token = token or self.token
         raise FilterError(message, token.start, token.end - token.start, hint, self.text)
-
-

@@ -1,12 +1,13 @@
 """LALR(1) tables, generated from grammar.lark by generate_tables.py.
 
-RULES: (left side, number of symbols, node, how).  ``how`` is 0 for a new
-node, 1 for passing the only child on, 2 for extending the first child.
+RULES: (left side, number of symbols, node, how).  ``how``: make a new node,
+pass the only child on, or extend the first child by the others.
 STATES: symbol -> n: shift and go to n; -n: reduce by rule n - 1.
 """
 
 from __future__ import annotations
 
+NEW, PASS_ON, EXTEND = 0, 1, 2
 # fmt: off
 RULES: tuple[tuple[str, int, str, int], ...] = (
     ("ands", 0, "ands", 0),
