@@ -4,8 +4,9 @@ Traces hold what strangers typed into somebody's chatbot, so nothing of theirs
 reaches a terminal or a notebook as it is: control characters, which could
 move the cursor or recolour the screen, are replaced, and HTML is escaped.
 
-A table never wraps.  Where a line has too little room, the least important
-columns are left out and the others are cut, with an ellipsis.
+A row is a line.  Where a line has too little room, the least important columns
+are left out and the others are cut, with an ellipsis; only a column that says
+so, for text that must be read to its end, goes on in the next line.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
@@ -33,7 +35,7 @@ class Column:
 
     ``least`` is the fewest cells the column can be cut to; None means it is
     never cut.  Of the columns that do not fit, those with the highest ``rank``
-    go first; rank 0 always stays.
+    go first; rank 0 always stays.  A column that ``wraps`` is folded, never cut.
     """
 
     title: str
@@ -41,6 +43,7 @@ class Column:
     least: int | None = None
     rank: int = 0
     style: str = ""
+    wraps: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,16 +98,30 @@ class Grid:
 
     def _lines(self, width: int | None) -> Iterator[list[tuple[str, str]]]:
         """Each line as pieces of text with their styles."""
-        cells = [[visible(_text(cell)) for cell in row] for row in self.rows]
+        cells = [
+            [
+                _folded(_text(cell)) if column.wraps else [visible(_text(cell))]
+                for column, cell in zip(self.columns, row, strict=True)
+            ]
+            for row in self.rows
+        ]
         widths = self._widths(cells, width)
         if self.headed:
-            yield self._line([column.title for column in self.columns], ["bold"] * 99, widths)
+            titles = [column.title for column in self.columns]
+            yield self._line(titles, ["bold"] * len(titles), widths)
         for row, texts in zip(self.rows, cells, strict=True):
             styles = [
                 cell.style if isinstance(cell, Cell) else column.style
                 for column, cell in zip(self.columns, row, strict=True)
             ]
-            yield self._line(texts, styles, widths)
+            parts = [
+                [piece for text in lines for piece in _wrapped(text, size or 0)]
+                if column.wraps
+                else lines
+                for column, lines, size in zip(self.columns, texts, widths, strict=True)
+            ]
+            for line in zip_longest(*parts, fillvalue=""):
+                yield self._line(line, styles, widths)
 
     def _line(
         self, texts: Sequence[str], styles: Sequence[str], widths: Sequence[int | None]
@@ -125,11 +142,16 @@ class Grid:
                 pieces += [(text, styles[index]), ("" if last else padding, "")]
         return pieces
 
-    def _widths(self, cells: Sequence[Sequence[str]], width: int | None) -> list[int | None]:
+    def _widths(
+        self, cells: Sequence[Sequence[Sequence[str]]], width: int | None
+    ) -> list[int | None]:
         """A width for each column, None for one that is left out."""
         wanted = [
             max(
-                [cell_len(column.title) if self.headed else 0, *(cell_len(row[i]) for row in cells)]
+                [
+                    cell_len(column.title) if self.headed else 0,
+                    *(cell_len(text) for row in cells for text in row[i]),
+                ]
             )
             for i, column in enumerate(self.columns)
         ]
@@ -190,11 +212,35 @@ def fit(text: str, size: int) -> str:
     return set_cell_size(text, max(0, size - 1)).rstrip() + "…"
 
 
+def _wrapped(text: str, size: int) -> list[str]:
+    """``text`` in lines of at most ``size`` cells, broken at blanks where there are any."""
+    if cell_len(text) <= size:
+        return [text]
+    indent = " " * min(len(text) - len(text.lstrip()), size // 2)
+    lines = []
+    rest = text
+    while cell_len(rest) > size:
+        room = len(set_cell_size(rest, max(size, 1)).rstrip("\0"))
+        blank = rest.rfind(" ", len(indent) + 1, room + 1)
+        cut = blank if blank > len(indent) else max(room, len(indent) + 1)
+        lines.append(rest[:cut].rstrip())
+        rest = indent + rest[cut:].lstrip()
+    return [*lines, rest]
+
+
+def _folded(text: str) -> list[str]:
+    """The lines of ``text``, each with its indentation, each `visible`."""
+    lines = text.expandtabs(4).splitlines() or [""]
+    return [_harmless(line) for line in lines]
+
+
 def visible(text: str) -> str:
     """``text`` on one line, without anything that a terminal would obey."""
-    if text.isascii() and text.isprintable():
-        return text
-    folded = "".join(
+    return " ".join(_harmless(text).split())
+
+
+def _harmless(text: str) -> str:
+    return "".join(
         " "
         if character in "\t\n\v\f\r\x85\u2028\u2029"
         else "\ufffd"
@@ -203,7 +249,6 @@ def visible(text: str) -> str:
         else character
         for character in text
     )
-    return " ".join(folded.split())
 
 
 def moment(timestamp_ms: int) -> datetime | None:

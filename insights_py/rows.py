@@ -165,7 +165,7 @@ class Trace(Row):
             name = assessment.get("name") or assessment.get("assessment_name") or ""
             rows.append((f"assessment {name}", _assessed(assessment)))
         return Grid(
-            (Column("field", least=20, style="dim"), Column("value", least=20)),
+            (Column("field", least=20, style="dim"), Column("value", least=20, wraps=True)),
             tuple(rows),
             headed=False,
         )
@@ -305,7 +305,7 @@ class Explanation(Rows[ExplainStep]):
     def grid(self) -> Grid:
         """A line for each step."""
         return Grid(
-            (Column("step", style="bold"), Column("detail", least=20)),
+            (Column("step", style="bold"), Column("detail", least=20, wraps=True)),
             tuple((row.step, row.detail) for row in self._rows),
         )
 
@@ -374,4 +374,4 @@ class Status(Row):
             ("traces", number(self.traces)),
             ("index", self.index or "none: filters are answered from MLflow's tables"),
         )
-        return Grid((Column("", style="dim"), Column("", least=20)), rows, headed=False)
+        return Grid((Column("", style="dim"), Column("", least=20, wraps=True)), rows, headed=False)

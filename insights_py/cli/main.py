@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -229,10 +230,13 @@ def _print_traces(traces: Iterable[Trace], token: str | None, form: str | None) 
     """Prints them and counts them; CSV is written while they arrive."""
     if form == "csv":
         count = 0
+        arriving = iter(traces)
+        # Before the line of names is written: nothing is printed for a wrong filter.
+        first = next(arriving, None)
 
         def rows() -> Iterator[Mapping[str, Any]]:
             nonlocal count
-            for trace in traces:
+            for trace in chain([] if first is None else [first], arriving):
                 count += 1
                 yield trace.as_dict()
 
