@@ -1,0 +1,303 @@
+"""Hypothesis strategies for filters in normal form, as the parser hands them out.
+
+``filters()`` generates whole trees.  A test with a small world of its own
+passes a `Vocabulary` whose keys and values occur in that world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hypothesis import strategies as st
+from insights_engine import fields, tree
+
+#: Texts that have broken parsers, printers and SQL before.
+HOSTILE_TEXTS = (
+    "",
+    " ",
+    "a b",
+    "it's",
+    "''",
+    '"',
+    '"quoted"',
+    "`tick`",
+    "\\",
+    "\\'",
+    'back\\slash"',
+    "a.b",
+    ".",
+    "a..b",
+    "['x']",
+    "]",
+    "[0]",
+    "0",
+    "007",
+    "1a",
+    "my-key",
+    "a--b",
+    "/* c */",
+    ";",
+    "AND",
+    "or",
+    "not",
+    "null",
+    "true",
+    "count",
+    "any(",
+    "name",
+    "Name",
+    "run_id",
+    "prompt",
+    "text",
+    "timestamp",
+    "execution_time",
+    "end_time_ms",
+    "mlflow.traceName",
+    "mlflow.trace.session",
+    "mlflow.trace.tokenUsage",
+    "mlflow.spanType",
+    "span.type",
+    "tags",
+    "now()",
+    "%",
+    "_",
+    "%s",
+    "%(x)s",
+    ":x",
+    "$1",
+    "{}",
+    "line\nbreak",
+    "tab\there",
+    "\r",
+    "\x01\x7f",
+    "naïve",
+    "日本語",
+    "e\u0301",
+    "\u00a0",
+    "\u2028",
+    "\u200b",
+    "“smart”",
+    "😀",
+    "\ufffd",
+    "1e3",
+    "5",
+    "-0.5",
+    "NaN",
+    "x'); DROP TABLE spans; --",
+)
+
+
+def any_text() -> st.SearchStrategy[str]:
+    """Any text that PostgreSQL can hold, hostile ones often."""
+    characters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+    return st.one_of(st.sampled_from(HOSTILE_TEXTS), st.text(characters, max_size=8))
+
+
+def any_number() -> st.SearchStrategy[int | float]:
+    """Any number that a filter can hold in every numeric place."""
+    return st.one_of(
+        st.integers(-5, 100),
+        st.integers(-(2**63), 2**63 - 1),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.sampled_from([0.0, -0.0, 0.5, 1e300, 5e-324, 1e22, 2**53 + 1]),
+    )
+
+
+def any_now() -> st.SearchStrategy[tree.Now]:
+    """``now()`` with an offset."""
+    days = st.integers(-400, 400).map(lambda days: days * 86_400_000)
+    return st.one_of(st.just(0), days, st.integers(-(2**53), 2**53)).map(tree.Now)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the generated filters speak of.
+
+    ``texts`` and ``numbers`` are the values compared with, ``patterns`` those
+    of LIKE, ILIKE and RLIKE; the others are keys and names.  ``names`` narrows
+    the fields of the trace and of spans: spellings such as ``status``,
+    ``run_id``, ``total_tokens``, ``span.type``; None: all of them.
+    """
+
+    texts: st.SearchStrategy[str] = field(default_factory=any_text)
+    numbers: st.SearchStrategy[int | float] = field(default_factory=any_number)
+    times: st.SearchStrategy[int | float | tree.Now] = field(
+        default_factory=lambda: st.one_of(any_number(), any_now())
+    )
+    patterns: st.SearchStrategy[str] = field(default_factory=any_text)
+    prompts: st.SearchStrategy[str] = field(
+        default_factory=lambda: st.tuples(any_text(), any_text()).map(
+            lambda pair: "/".join(part.replace("/", "") for part in pair)
+        )
+    )
+    tag_keys: st.SearchStrategy[str] = field(default_factory=any_text)
+    metadata_keys: st.SearchStrategy[str] = field(
+        default_factory=lambda: st.one_of(any_text(), st.sampled_from(fields.USAGE_METADATA))
+    )
+    assessment_names: st.SearchStrategy[str] = field(default_factory=any_text)
+    attribute_paths: st.SearchStrategy[tuple[str, ...]] = field(
+        default_factory=lambda: st.lists(any_text(), min_size=1, max_size=3).map(tuple)
+    )
+    match_operators: tuple[str, ...] = ("LIKE", "ILIKE", "RLIKE")
+    names: Sequence[str] | None = None
+
+
+ANYTHING = Vocabulary()
+
+_COMPARATORS = ("=", "!=", "<", "<=", ">", ">=")
+
+
+def _chosen(candidates: Sequence[tree.Field], vocabulary: Vocabulary) -> list[tree.Field]:
+    names = vocabulary.names
+    return [f for f in candidates if names is None or fields.spell(f) in names]
+
+
+def trace_fields(vocabulary: Vocabulary = ANYTHING) -> st.SearchStrategy[tree.Field]:
+    """Fields of the trace."""
+    columns: list[tree.Field] = [
+        *map(tree.TraceText, tree.TRACE_TEXT_FIELDS),
+        *map(tree.TraceNumber, tree.TRACE_NUMBER_FIELDS),
+        tree.Issue(),
+    ]
+    chosen = _chosen(columns, vocabulary)
+    return st.one_of(
+        *([st.sampled_from(chosen)] * 2 if chosen else []),
+        vocabulary.tag_keys.filter(lambda key: key not in fields.PROMOTED_TAGS).map(tree.Tag),
+        vocabulary.metadata_keys.filter(lambda key: key not in fields.PROMOTED_METADATA).map(
+            tree.Metadata
+        ),
+        st.builds(
+            tree.Assessment,
+            st.sampled_from(["feedback", "expectation", "assessment"]),
+            vocabulary.assessment_names.filter(bool),
+        ),
+    )
+
+
+def span_fields(vocabulary: Vocabulary = ANYTHING) -> st.SearchStrategy[tree.Field]:
+    """Fields of a span."""
+    chosen = _chosen(list(fields.SPAN_FIELDS.values()), vocabulary)
+    attributes = vocabulary.attribute_paths.map(tree.SpanAttribute)
+    return st.one_of(*([st.sampled_from(chosen)] if chosen else []), attributes)
+
+
+def predicates(
+    subject: tree.Field, vocabulary: Vocabulary = ANYTHING
+) -> st.SearchStrategy[tree.Predicate]:
+    """Every predicate that the language has for a field."""
+    negated = st.booleans()
+    options: list[st.SearchStrategy[tree.Predicate]] = [
+        st.builds(tree.IsNull, st.just(subject), negated)
+    ]
+    texts = vocabulary.prompts if subject == tree.TraceText("prompt") else vocabulary.texts
+    values = vocabulary.times if fields.is_time(subject) else vocabulary.numbers
+    if fields.is_usage(subject):
+        return st.one_of(*options, _text_compare(subject, texts))
+    items: list[st.SearchStrategy[tree.Value]] = []
+    if not fields.is_number(subject):
+        if subject != tree.SpanText("content"):
+            options.append(_text_compare(subject, texts))
+        operators = st.sampled_from(vocabulary.match_operators)
+        options.append(
+            st.builds(tree.Match, st.just(subject), operators, vocabulary.patterns, negated)
+        )
+        items.append(texts)
+    if fields.may_hold_numbers(subject):
+        comparators = st.sampled_from(_COMPARATORS)
+        options.append(st.builds(tree.NumberCompare, st.just(subject), comparators, values))
+        options.append(st.builds(tree.Between, st.just(subject), values, values, negated))
+        items.append(values)
+    lists = st.lists(st.one_of(*items), min_size=1, max_size=4).map(tuple)
+    options.append(st.builds(tree.In, st.just(subject), lists, negated))
+    return st.one_of(*options)
+
+
+def _text_compare(
+    subject: tree.Field, texts: st.SearchStrategy[str]
+) -> st.SearchStrategy[tree.Predicate]:
+    return st.builds(tree.TextCompare, st.just(subject), st.sampled_from(["=", "!="]), texts)
+
+
+def conjunction(items: Sequence[tree.Node]) -> tree.Node:
+    """AND of the items in normal form."""
+    flat: list[tree.Node] = []
+    for item in items:
+        flat.extend(item.items if isinstance(item, tree.And) else (item,))
+    return flat[0] if len(flat) == 1 else tree.And(tuple(flat))
+
+
+def disjunction(items: Sequence[tree.Node]) -> tree.Node:
+    """OR of the items in normal form."""
+    flat: list[tree.Node] = []
+    for item in items:
+        flat.extend(item.items if isinstance(item, tree.Or) else (item,))
+    return flat[0] if len(flat) == 1 else tree.Or(tuple(flat))
+
+
+def _algebra(leaves: st.SearchStrategy[tree.Node], max_leaves: int) -> st.SearchStrategy[tree.Node]:
+    def extend(children: st.SearchStrategy[tree.Node]) -> st.SearchStrategy[tree.Node]:
+        several = st.lists(children, min_size=2, max_size=3)
+        return st.one_of(several.map(conjunction), several.map(disjunction), children.map(tree.Not))
+
+    return st.recursive(leaves, extend, max_leaves=max_leaves)
+
+
+def span_conditions(
+    vocabulary: Vocabulary = ANYTHING, max_leaves: int = 4
+) -> st.SearchStrategy[tree.Node]:
+    """What stands inside any(), count() and after WHERE."""
+    leaves = span_fields(vocabulary).flatmap(lambda f: predicates(f, vocabulary))
+    return _algebra(leaves, max_leaves)
+
+
+def quantifiers(
+    vocabulary: Vocabulary = ANYTHING, max_leaves: int = 4
+) -> st.SearchStrategy[tree.Node]:
+    """any(...), count(...) and the aggregates, compared."""
+    conditions = span_conditions(vocabulary, max_leaves)
+    optional = st.one_of(st.none(), conditions)
+    comparators = st.sampled_from(_COMPARATORS)
+    numeric = st.one_of(
+        st.just(tree.SpanNumber("duration_ms")),
+        vocabulary.attribute_paths.map(tree.SpanAttribute),
+    )
+    return st.one_of(
+        conditions.map(tree.AnySpan),
+        st.builds(tree.CountSpans, optional, comparators, st.integers(-1, 5)),
+        st.builds(
+            tree.AggregateSpans,
+            st.sampled_from(["sum", "avg", "min", "max"]),
+            numeric,
+            optional,
+            comparators,
+            vocabulary.numbers,
+        ),
+    )
+
+
+def filters(vocabulary: Vocabulary = ANYTHING, max_leaves: int = 6) -> st.SearchStrategy[tree.Node]:
+    """Whole filters, EVERYTHING included."""
+    leaves = st.one_of(
+        trace_fields(vocabulary).flatmap(lambda f: predicates(f, vocabulary)),
+        quantifiers(vocabulary),
+    )
+    return st.one_of(st.just(tree.EVERYTHING), *[_algebra(leaves, max_leaves)] * 9)
+
+
+__all__ = [
+    "ANYTHING",
+    "HOSTILE_TEXTS",
+    "Vocabulary",
+    "any_now",
+    "any_number",
+    "any_text",
+    "conjunction",
+    "disjunction",
+    "filters",
+    "predicates",
+    "quantifiers",
+    "span_conditions",
+    "span_fields",
+    "trace_fields",
+]
