@@ -1,0 +1,42 @@
+"""Every way to ask about a filter agrees with the oracle, over random hostile worlds.
+
+An example is a world with 30 filters.  INSIGHTS_SEMANTICS_EXAMPLES sets how many
+examples are tried (default 40, about a minute).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import psycopg
+from hypothesis import HealthCheck, given, settings
+from insights_engine.parser import parse_filter
+from insights_engine.printer import print_filter
+
+from tests.semantics import agreement
+from tests.semantics.strategies import Scenario, scenarios
+
+EXAMPLES = int(os.environ.get("INSIGHTS_SEMANTICS_EXAMPLES", "40"))
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    report_multiple_bugs=False,
+    print_blob=True,
+)
+@given(scenario=scenarios())
+def test_every_answer_is_the_oracles(
+    module_conn: psycopg.Connection[Any], scenario: Scenario
+) -> None:
+    agreement.check(module_conn, scenario)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(scenario=scenarios(questions=20))
+def test_the_canonical_form_means_the_same(scenario: Scenario) -> None:
+    for question in scenario.questions:
+        node = parse_filter(question.text)
+        assert parse_filter(print_filter(node)) == node
