@@ -124,19 +124,25 @@ def total(numbers: Sequence[Optional[float]]) -> Optional[float]:
         return None
     try:
         return math.fsum(present)
-    except OverflowError:  # a partial sum, perhaps not the whole
-        from fractions import Fraction
-
-        exact = sum((Fraction(number) for number in present), Fraction())
-        try:
-            return float(exact)
-        except OverflowError:
-            return math.inf if exact > 0 else -math.inf
+    except OverflowError:  # of a partial sum, perhaps not of the whole
+        return _quotient(present, 1)
 
 
 def mean(numbers: Sequence[Optional[float]]) -> Optional[float]:
-    """`total` divided by how many numbers there are; None for no numbers."""
-    sum_of_numbers = total(numbers)
-    if sum_of_numbers is None:
+    """The correctly rounded average, the same in any order; None for no numbers."""
+    present = [number for number in numbers if number is not None]
+    if not present:
         return None
-    return sum_of_numbers / sum(number is not None for number in numbers)
+    if all(number.is_integer() and abs(number) < 2.0**40 for number in present):
+        return sum(map(int, present)) / len(present)
+    return _quotient(present, len(present))
+
+
+def _quotient(numbers: Sequence[float], divisor: int) -> float:
+    from fractions import Fraction
+
+    exact = sum(map(Fraction, numbers), Fraction()) / divisor
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf

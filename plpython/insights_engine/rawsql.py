@@ -316,9 +316,7 @@ class _Compiler:
     def run(self, node: tree.Predicate, t: str) -> str:
         """Runs of a trace: its source run and those it has been linked to."""
         if isinstance(node, tree.IsNull):
-            tests = ("true", "true")
-        elif isinstance(node, tree.TextCompare) and node.op == "=" and not node.value:
-            return "false"
+            tests = ("m.value is not null", "true")
         else:
             tests = (self.text("m.value", node), self.text("e.destination_id", node))
         found = self.either(
@@ -644,7 +642,8 @@ class _Compiler:
 
 _DURATION_AGGREGATES = {
     "sum": "(sum(s.duration_ns) * 0.000001)::float8",
-    "avg": "(sum(s.duration_ns) * 0.000001)::float8 / count(s.duration_ns)",
+    # The 40 decimals are carried through the division; the cast then rounds once.
+    "avg": f"(sum(s.duration_ns) * 1.{'0' * 40} / (1000000 * count(s.duration_ns)))::float8",
     "min": "min(s.duration_ns) / 1e6::float8",
     "max": "max(s.duration_ns) / 1e6::float8",
 }
@@ -686,11 +685,13 @@ def _comparator(node: tree.Predicate) -> str:
     return f"NOT {name}" if node.negated else name
 
 
-def _out_of_range(value: object) -> FilterError:
-    text = str(value)
-    if len(text) > 40:
-        text = f"{text[:20]}... ({len(text)} characters)"
-    return FilterError(f"the number {text} is out of range")
+def _out_of_range(value: Union[int, float, tree.Now]) -> FilterError:
+    if isinstance(value, int) and abs(value) >= 10**40:
+        # str() refuses integers of more than 4,300 digits.
+        return FilterError(
+            f"a number of {math.floor(math.log10(abs(value))) + 1} digits is out of range"
+        )
+    return FilterError(f"the number {value} is out of range")
 
 
 def _may_match_empty(node: tree.Predicate) -> bool:

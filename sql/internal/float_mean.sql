@@ -17,7 +17,7 @@ return divide(numbers)
 $python$;
 
 comment on function insights.float_mean(double precision[]) is
-    'The sum of the numbers that are not NULL, divided by how many there are; NULL where there are none';
+    'The correctly rounded average of the numbers that are not NULL; NULL where there are none';
 
 revoke all on function insights.float_mean(double precision[]) from public;
 grant execute on function insights.float_mean(double precision[]) to public;
