@@ -91,7 +91,7 @@ def count(plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str]) -> dict[s
     def answer() -> dict[str, Any]:
         experiments = experiment_ids(exp_ids)
         node = _parsed(plpy, filter)
-        statement = Statement(schema, experiments, current_time_ms(plpy))
+        statement = Statement(schema, experiments, current_time_ms(plpy), parallel=True)
         return {"result": correlation.count(plpy, statement, node)}
 
     return _one(plpy, answer, _nothing("result"))
@@ -127,7 +127,7 @@ def correlate(
         experiments = experiment_ids(exp_ids)
         # Each by itself first, so that an error shows the filter it is in.
         base, _, _ = (_parsed(plpy, filter) for filter in (base_filter, filter1, filter2))
-        statement = Statement(schema, experiments, current_time_ms(plpy))
+        statement = Statement(schema, experiments, current_time_ms(plpy), parallel=True)
         return correlation.correlate(
             plpy,
             statement,

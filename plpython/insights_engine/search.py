@@ -102,15 +102,19 @@ def find_page(
         return Page([], None)
     # One more than asked for tells whether another page exists.
     rows = _Finder(plpy, query, now_ms).rows(max_results + 1, start, offset)
-    ids = [row["request_id"] for row in rows[:max_results]]
+    ids = [row.trace_id for row in rows[:max_results]]
     if len(rows) <= max_results:
         return Page(ids, None)
-    values = _sort_values(rows[max_results - 1], len(query.columns()))
-    return Page(ids, paging.encode(Position(values, now_ms), query.fingerprint))
+    last = Position(rows[max_results - 1].values, now_ms)
+    return Page(ids, paging.encode(last, query.fingerprint))
 
 
-def _sort_values(row: dict[str, Any], count: int) -> tuple[Any, ...]:
-    return tuple(row[f"k{number}"] for number in range(count))
+@dataclass(frozen=True)
+class _Row:
+    """A found trace and its sort values."""
+
+    trace_id: str
+    values: tuple[Any, ...]
 
 
 class _Finder:
@@ -118,19 +122,17 @@ class _Finder:
         self._plpy = plpy
         self._query = query
         self._now_ms = now_ms
+        self._types = [column.type for column in query.columns()]
 
-    def rows(self, limit: int, start: Optional[Position], offset: int) -> list[dict[str, Any]]:
-        """The first ``limit`` rows after ``start``: ids and sort values."""
-        if self._query.filter == tree.EVERYTHING:
-            return self._all_at_once(limit, start, offset)
+    def rows(self, limit: int, start: Optional[Position], offset: int) -> list[_Row]:
+        """The first ``limit`` rows after ``start``."""
         if offset or self._query.order[0].field != tree.TraceNumber("timestamp_ms"):
             return self._as_set(limit, start, offset)
-        found: list[dict[str, Any]] = []
+        found: list[_Row] = []
         walked = 0
         window = max(FIRST_WINDOW, 2 * limit)
         while True:
-            missing = limit - len(found)
-            found += self._walk(window, missing, start)
+            found += self._walk(window, limit - len(found), start)
             if len(found) >= limit:
                 return found
             start = self._end_of_window(window, start)
@@ -143,52 +145,40 @@ class _Finder:
                 return found + self._as_set(missing, start, 0)
             window = max(FIRST_WINDOW, math.ceil(expected * 1.3))
 
-    def _statement(self) -> Statement:
-        return Statement(self._query.schema, self._query.experiments, self._now_ms)
+    def _statement(self, parallel: bool = False) -> Statement:
+        return Statement(
+            self._query.schema, self._query.experiments, self._now_ms, parallel=parallel
+        )
 
-    def _select(
-        self, statement: Statement, start: Optional[Position]
-    ) -> tuple[list[SortColumn], str, str]:
-        """Sort columns, ``select … from … where <scope, start>`` and order by."""
+    # -------------------------------------------------------------- as a set
+
+    def _as_set(self, limit: int, start: Optional[Position], offset: int) -> list[_Row]:
+        statement = self._statement(parallel=True)
         columns, joins = compile_order(self._query.order, statement.params, statement.schema)
-        keys = "".join(f", {column.expression} as k{n}" for n, column in enumerate(columns))
-        select = f"select t.request_id{keys}\nfrom {statement.traces}\n{joins}".rstrip()
-        where = statement.scope()
+        where = statement.where(self._query.filter, "set")
         if start is not None:
             where += f"\nand {paging.after(columns, start.values, statement.params)}"
-        order = ", ".join(str(column) for column in columns)
-        return columns, f"{select}\nwhere {where}", order
-
-    def _all_at_once(
-        self, limit: int, start: Optional[Position], offset: int
-    ) -> list[dict[str, Any]]:
-        statement = self._statement()
-        _, select, order = self._select(statement, start)
-        return self._run(statement, f"{select}\norder by {order}", limit, offset)
-
-    def _as_set(self, limit: int, start: Optional[Position], offset: int) -> list[dict[str, Any]]:
-        statement = self._statement()
-        columns, select, _ = self._select(statement, start)
-        condition = statement.condition(self._query.filter, "set")
-        order = ", ".join(
-            str(replace(column, expression=f"k{n}")) for n, column in enumerate(columns)
-        )
+        keys = "".join(f", {column.expression} as k{n}" for n, column in enumerate(columns))
+        texts = "".join(f", k{n}::text" for n in range(len(columns)))
+        order = _order_by(columns, "k")
         # Materialized, lest the planner hope for an early end of a long walk.
         sql = (
-            f"with hits as materialized (\n{select}\nand {condition}\n)\n"
-            f"select * from hits\norder by {order}"
+            f"with hits as materialized (\n"
+            f"select t.request_id{keys}\nfrom {statement.traces}\n{joins}\nwhere {where}\n"
+            f")\nselect array[request_id::text{texts}]\nfrom hits\norder by {order}\n"
+            f"limit {statement.params.add(limit, 'bigint')}"
+            f" offset {statement.params.add(offset, 'bigint')}"
         )
-        return self._run(statement, sql, limit, offset)
-
-    def _run(self, statement: Statement, sql: str, limit: int, offset: int) -> list[dict[str, Any]]:
-        sql += f"\nlimit {statement.params.add(limit, 'bigint')}"
-        if offset:
-            sql += f" offset {statement.params.add(offset, 'bigint')}"
-        return list(statement.stream(self._plpy, sql))
+        return [
+            _Row(trace_id or "", tuple(map(_typed, values, self._types)))
+            for trace_id, *values in statement.run_in_parallel(self._plpy, sql)
+        ]
 
     # ------------------------------------------------------------- the walk
 
-    def _window(self, statement: Statement, size: int, start: Optional[Position]) -> str:
+    def _window(
+        self, statement: Statement, size: int, start: Optional[Position]
+    ) -> tuple[str, list[SortColumn]]:
         """The next ``size`` traces in order, whether they match or not.
 
         Bounds on the time are not left to the probes: they say where to walk.
@@ -202,35 +192,51 @@ class _Finder:
         keys = "".join(f", {column.expression} as k{n}" for n, column in enumerate(columns))
         order = ", ".join(str(column) for column in columns)
         limit = statement.params.add(size, "bigint")
-        return (
+        sql = (
             f"select t.*{keys}\nfrom {statement.traces}\n{joins}\nwhere {where}\n"
             f"order by {order}\nlimit {limit}"
         )
+        return sql, columns
 
-    def _walk(self, window: int, limit: int, start: Optional[Position]) -> list[dict[str, Any]]:
+    def _walk(self, window: int, limit: int, start: Optional[Position]) -> list[_Row]:
+        """The matches among the next ``window`` traces, ``limit`` at most."""
         statement = self._statement()
-        inner = self._window(statement, window, start)
+        inner, columns = self._window(statement, window, start)
         condition = statement.condition(self._query.filter, "probe")
-        columns = self._query.columns()
         keys = "".join(f", t.k{n}" for n in range(len(columns)))
-        order = ", ".join(
-            str(replace(column, expression=f"t.k{n}")) for n, column in enumerate(columns)
-        )
         sql = (
-            f"select t.request_id{keys}\nfrom (\n{inner}\n) t\nwhere {condition}\norder by {order}"
+            f"select t.request_id{keys}\nfrom (\n{inner}\n) t\nwhere {condition}\n"
+            f"order by {_order_by(columns, 't.k')}\n"
+            f"limit {statement.params.add(limit, 'bigint')}"
         )
-        return self._run(statement, sql, limit, 0)
+        return [
+            _Row(row["request_id"], self._values(row)) for row in statement.run(self._plpy, sql)
+        ]
 
     def _end_of_window(self, window: int, start: Optional[Position]) -> Optional[Position]:
         """The last row of a window; None if the traces ended within it."""
         statement = self._statement()
-        inner = self._window(statement, window, start)
+        inner, _ = self._window(statement, window, start)
         last = statement.params.add(window - 1, "bigint")
         rows = statement.run(self._plpy, f"select w.* from (\n{inner}\n) w offset {last}")
-        if not rows:
-            return None
-        values = _sort_values(rows[0], len(self._query.columns()))
-        return Position(values, self._now_ms)
+        return Position(self._values(rows[0]), self._now_ms) if len(rows) else None
+
+    def _values(self, row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[f"k{n}"] for n in range(len(self._types)))
+
+
+def _order_by(columns: Sequence[SortColumn], prefix: str) -> str:
+    """The order by the columns under the names that a subquery gave them."""
+    return ", ".join(
+        str(replace(column, expression=f"{prefix}{n}")) for n, column in enumerate(columns)
+    )
+
+
+def _typed(text: Optional[str], type: str) -> Any:
+    """A sort value from its text."""
+    if text is None:
+        return None
+    return int(text) if type == "bigint" else float(text) if type == "double precision" else text
 
 
 def _time_bounds(filter: tree.Node) -> list[tree.Node]:

@@ -1,25 +1,55 @@
-"""One SQL statement in the making: its parameters, its scope, how it is run."""
+"""One SQL statement in the making: its scope, its parameters, how it is run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, Optional
 
 from insights_engine import tree
 from insights_engine.rawsql import Params, compile_filter
 
-#: Rows that a cursor hands over at a time.
-BATCH = 1000
+
+class ArrayParams(Params):
+    """Parameters that travel as one array of texts, for `Statement.run_in_parallel`."""
+
+    def add(self, value: Any, pgtype: str) -> str:
+        """``(($1)[n]::type)`` for ``value``."""
+        return f"(($1)[{super().add(value, pgtype)[1:]}]::{pgtype})"
+
+    def texts(self) -> list[str]:
+        """The values as PostgreSQL reads them."""
+        return [_text(value) for value in self.values]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        items = [_text(item).replace("\\", "\\\\").replace('"', '\\"') for item in value]
+        return "{" + ",".join(f'"{item}"' for item in items) + "}"
+    return repr(value)
 
 
 class Statement:
-    """Collects the parameters of one statement over ``trace_info t``."""
+    """Collects the parameters of one statement over ``trace_info t``.
 
-    def __init__(self, schema: str, experiments: Optional[list[int]], now_ms: int) -> None:
+    ``parallel`` chooses how it is going to be run: in parallel, which suits
+    going through all traces, or as it is, which suits looking at a few.
+    """
+
+    def __init__(
+        self,
+        schema: str,
+        experiments: Optional[list[int]],
+        now_ms: int,
+        parallel: bool = False,
+    ) -> None:
         self.schema = schema
         self.experiments = experiments
         self.now_ms = now_ms
-        self.params = Params()
+        self.params = ArrayParams() if parallel else Params()
 
     @property
     def traces(self) -> str:
@@ -52,19 +82,18 @@ class Statement:
             shape=shape,
         )
 
-    def run(self, plpy: Any, sql: str) -> list[dict[str, Any]]:
-        """All rows of ``sql``, which uses the parameters collected so far."""
-        plan = plpy.prepare(sql, self.params.types)
-        return list(plpy.execute(plan, self.params.values))
+    def run(self, plpy: Any, sql: str) -> Sequence[dict[str, Any]]:
+        """The rows of ``sql``, which uses the parameters collected so far."""
+        rows: Sequence[dict[str, Any]] = plpy.execute(
+            plpy.prepare(sql, self.params.types), self.params.values
+        )
+        return rows
 
-    def stream(self, plpy: Any, sql: str) -> Iterator[dict[str, Any]]:
-        """The same in batches, for results that need not fit into memory at once."""
-        cursor = plpy.cursor(plpy.prepare(sql, self.params.types), self.params.values)
-        while True:
-            rows = cursor.fetch(BATCH)
-            if not rows:
-                return
-            yield from rows
+    def run_in_parallel(self, plpy: Any, sql: str) -> list[list[Optional[str]]]:
+        """The rows of ``sql``, which selects one array of texts each."""
+        assert isinstance(self.params, ArrayParams)
+        plan = plpy.prepare("select r from insights.parallel_rows($1, $2) r", ["text", "text[]"])
+        return [row["r"] for row in plpy.execute(plan, [sql, self.params.texts()])]
 
 
 def current_time_ms(plpy: Any) -> int:
