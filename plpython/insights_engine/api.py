@@ -74,7 +74,7 @@ def _nothing(*columns: str) -> dict[str, Any]:
 
 def _parsed(plpy: Any, filter: Optional[str]) -> tree.Node:
     node = parse_filter(filter)
-    rawsql.check_patterns(plpy, node)
+    rawsql.check_patterns(plpy, node, filter or "")
     return node
 
 

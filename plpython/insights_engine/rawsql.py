@@ -25,6 +25,7 @@ from typing import Any, Callable, Optional, Union
 
 from . import tree
 from .errors import FilterError
+from .tokens import pattern_place
 
 #: The requested experiments; None: all of them.  The caller restricts the
 #: traces to them itself; here they bound what session-scoped assessments cover.
@@ -796,19 +797,27 @@ def canonical_numbers(text: str, keys: Sequence[str], whole: bool) -> dict[str, 
 # ------------------------------------------------------------------- patterns
 
 
-def check_patterns(plpy: Any, node: tree.Node) -> None:
-    """Raises FilterError for a pattern that PostgreSQL would refuse."""
+def check_patterns(plpy: Any, node: tree.Node, text: str = "") -> None:
+    """Raises FilterError for a pattern that PostgreSQL would refuse.
+
+    ``text`` is what ``node`` was parsed from; the error shows the place in it.
+    """
     for match in patterns(node):
         if match.op == "RLIKE":
             try:
                 plan = plpy.prepare("select '' ~ $1", ["text"])
                 plpy.execute(plan, [match.pattern])
             except plpy.SPIError as error:
-                raise FilterError(str(error), filter="") from None
+                place, length = pattern_place(text, match.pattern)
+                raise FilterError(str(error), place, length, filter=text) from None
         elif (len(match.pattern) - len(match.pattern.rstrip("\\"))) % 2:
+            place, length = pattern_place(text, match.pattern)
             raise FilterError(
                 "LIKE pattern must not end with escape character",
-                hint="a backslash in a LIKE pattern is written twice",
+                place,
+                length,
+                "A backslash in a LIKE pattern is written twice.",
+                text,
             )
 
 

@@ -107,6 +107,23 @@ def unquote(quoted: str) -> str:
     return quoted[1:-1].replace(mark * 2, mark)
 
 
+def pattern_place(text: str, pattern: str) -> tuple[int | None, int]:
+    """Where ``text`` has the string ``pattern`` after LIKE, and how long it is there.
+
+    A tree does not know the places of its nodes; this finds one again for the
+    errors that come after parsing.
+    """
+    for escaped_quotes in (False, True):
+        try:
+            tokens = tokenize(text, escaped_quotes=escaped_quotes)
+        except FilterError:
+            continue
+        for before, token in zip(tokens, tokens[1:]):
+            if before.kind == "LIKE" and unquote(text[token.start : token.end]) == pattern:
+                return token.start, token.end - token.start
+    return None, 1
+
+
 def check_text(text: str) -> None:
     """Refuse what is too long, or cannot be text in PostgreSQL at all."""
     try:
