@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,9 @@ class Asked:
             "select insights_count(%s::int[], %s)", (_ids(scope), text)
         ).fetchone()
         assert count == (len(found),)
-        assert set(found) == oracle.matches(self.world, parse_filter(text), scope)
+        assert set(found) == oracle.matches(
+            self.world, parse_filter(text), scope, int(time.time() * 1000)
+        )
         return set(found)
 
     def search(
@@ -73,11 +76,11 @@ def _ids(scope: Sequence[int] | None) -> list[int] | None:
 
 
 @pytest.fixture
-def ask(module_conn: psycopg.Connection[Any]) -> Iterator[Callable[[World], Asked]]:
+def ask(module_conn: psycopg.Connection[Any]) -> Callable[[World], Asked]:
     """Loads a world; the result answers filters."""
 
     def loaded(world: World) -> Asked:
         load(module_conn, world)
         return Asked(module_conn, world)
 
-    yield loaded
+    return loaded
