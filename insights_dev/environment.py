@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,6 +52,36 @@ def ensure_venv_module() -> None:
         )
 
 
+def pip(*arguments: str) -> None:
+    """Runs ``pip install`` in the new environment."""
+    command = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
+    subprocess.run([*command, *arguments], check=True, stdout=sys.stderr)
+
+
+def install_lock() -> None:
+    """Installs what the lock names: by uv, which takes seconds, else by pip.
+
+    uv knows nothing of pip's settings (an index of one's own, a certificate), so
+    it may fail where pip succeeds.
+    """
+    uv_lines = re.search(r"^uv==.*(?:\n .*)*", LOCK.read_text(), re.MULTILINE)
+    if uv_lines is None:
+        raise SystemExit(f"error: {LOCK.name} has no uv")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as only_uv:
+        only_uv.write(uv_lines.group() + "\n")
+        only_uv.flush()
+        pip("--quiet", "--require-hashes", "-r", only_uv.name)
+    done = subprocess.run(
+        [str(VENV / "bin" / "uv"), "pip", "install", "--python", str(VENV / "bin" / "python")]
+        + ["--require-hashes", "--only-binary", ":all:", "-r", str(LOCK)],
+        check=False,
+        stdout=sys.stderr,
+    )
+    if done.returncode:
+        say("uv could not (see above); trying pip, which takes some minutes")
+        pip("--require-hashes", "--only-binary", ":all:", "-r", str(LOCK))
+
+
 def main() -> int:
     """Makes the environment if it is missing or out of date."""
     if sys.version_info < OLDEST:
@@ -63,19 +95,10 @@ def main() -> int:
     say("making .venv")
     shutil.rmtree(VENV, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
-    pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
     count = sum(1 for line in LOCK.read_text().splitlines() if line[:1].isalnum())
-    say(f"installing {count} packages from {LOCK.name} (a few minutes when nothing is cached)")
-    subprocess.run(
-        [*pip, "--require-hashes", "--only-binary", ":all:", "-r", str(LOCK)],
-        check=True,
-        stdout=sys.stderr,
-    )
-    subprocess.run(
-        [*pip, "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
-        check=True,
-        stdout=sys.stderr,
-    )
+    say(f"installing {count} packages from {LOCK.name}")
+    install_lock()
+    pip("--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
     stamp.write_text(current)
     return 0
 
