@@ -180,10 +180,10 @@ class Grid:
                 break
             sizes[min(growing, key=lambda i: sizes[i])] += 1
             room -= 1
-        if room < 0:
-            # Nothing more can be left out: the widest column is cut.
-            widest = max(shown, key=lambda i: sizes[i])
-            sizes[widest] = max(1, sizes[widest] + room)
+        # Nothing more can be left out: the widest columns are cut.
+        while room < 0 and any(sizes[i] > 1 for i in shown):
+            sizes[max(shown, key=lambda i: sizes[i])] -= 1
+            room += 1
         return [sizes[i] if i in shown else None for i in range(len(sizes))]
 
 

@@ -214,7 +214,7 @@ class Page(Rows[Trace]):
                 Column("duration", right=True, rank=4),
                 Column("name", least=11, rank=2),
                 Column("request", least=16, rank=5),
-                Column("response", least=16, rank=6),
+                Column("response", least=24, rank=6),
             ),
             tuple(
                 (
@@ -259,7 +259,9 @@ class Correlation(Row):
 
     def grid(self) -> Grid:
         """Count by count and statistic by statistic."""
-        bounds = f"{number(self.odds_ratio_low)} to {number(self.odds_ratio_high)}"
+        bounds = ""
+        if self.odds_ratio_low is not None and self.odds_ratio_high is not None:
+            bounds = f"95 %: {number(self.odds_ratio_low)} to {number(self.odds_ratio_high)}"
         rows = [
             ("filter 1", number(self.filter1_count), _share(self.filter1_count, self.total_count)),
             ("filter 2", number(self.filter2_count), _share(self.filter2_count, self.total_count)),
@@ -269,7 +271,7 @@ class Correlation(Row):
             ("npmi, smoothed", number(self.npmi_smoothed), ""),
             ("lift", number(self.lift), "times as often together as by chance"),
             ("phi", number(self.phi), ""),
-            ("odds ratio", number(self.odds_ratio), f"95 %: {bounds}"),
+            ("odds ratio", number(self.odds_ratio), bounds),
             ("p", number(self.p_value), "chance of this much without an association"),
         ]
         return Grid(
