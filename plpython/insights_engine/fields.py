@@ -167,7 +167,6 @@ def _spell_key(entity: str, key: str) -> str:
 #: Names that other tools, or MLflow's own objects, give to what a field holds.
 SYNONYMS: dict[str, str] = {
     "id": "trace_id",
-    "trace": "trace_id",
     "traceid": "trace_id",
     "state": "status",
     "trace_status": "status",
@@ -205,7 +204,6 @@ SYNONYMS: dict[str, str] = {
     "span_status": "span.status",
     "model": "span.attributes.model",
     "spans": "span_count",
-    "span": "span.name",
 }
 
 SPAN_SYNONYMS: dict[str, str] = {
@@ -240,9 +238,9 @@ ENTITY_SYNONYMS: dict[str, str] = {
 }
 
 
-def nearest(name: str, candidates: Sequence[str]) -> str | None:
+def nearest(name: str, candidates: Sequence[str], cutoff: float = 0.6) -> str | None:
     """The candidate that ``name`` is most likely a misspelling of, if any."""
     from difflib import get_close_matches  # slow to import, and needed for errors only
 
-    found = get_close_matches(name[:100].lower(), candidates, n=1, cutoff=0.6)
+    found = get_close_matches(name[:100].lower(), candidates, n=1, cutoff=cutoff)
     return found[0] if found else None

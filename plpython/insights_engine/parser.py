@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from insights_engine import tree
-from insights_engine.errors import FilterError
+from insights_engine.errors import FilterError, visible
 from insights_engine.resolver import Resolver
 from insights_engine.syntax import Raw, parse_syntax
 from insights_engine.tokens import check_text, tokenize
@@ -53,7 +53,7 @@ def _resolve(text: str) -> Resolver:
     check_text(text)
     if not text.strip():
         raise FilterError(
-            f"Invalid filter '{text}'. Could not be parsed.".replace("\n", " "),
+            f"Invalid filter '{visible(text, 60)}'. Could not be parsed.",
             hint="The filter that matches every trace is the empty string.",
             filter=text,
         )

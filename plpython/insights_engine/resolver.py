@@ -15,7 +15,7 @@ from typing import NamedTuple, NoReturn, Union
 from insights_engine import fields, tree
 from insights_engine.errors import FilterError, visible
 from insights_engine.syntax import Raw
-from insights_engine.tokens import Token, unit_hint, unit_in_ms, unquote
+from insights_engine.tokens import FUNCTIONS, Token, unit_hint, unit_in_ms, unquote
 
 # What stock MLflow prints in its messages; sets are printed sorted.
 _MLFLOW_ENTITIES = (
@@ -284,8 +284,12 @@ class Resolver:
         number = self._value(value)
         if isinstance(number.value, (str, tree.Now)):
             hint = f"For example {function}(...) > 1000."
-            if isinstance(number.value, str) and _NUMBER.match(number.value):
-                hint = f"Remove the quotes: {visible(number.value, 40)}."
+            if isinstance(number.value, str):
+                duration = _NUMBER_AND_UNIT.match(number.value)
+                if _NUMBER.match(number.value):
+                    hint = f"Remove the quotes: {visible(number.value, 40)}."
+                elif duration:
+                    hint = unit_hint(duration[1], duration[2])
             self._fail(
                 f"{function}(...) is compared with a number, found {self._shown(number)}",
                 number,
@@ -549,7 +553,11 @@ class Resolver:
                     value,
                     hint,
                 )
-            self._fail(f"{shown} is a number, and {self._shown(value)} is not", value, hint)
+            self._fail(
+                f"Expected a numeric value for {shown}. Got value {self._shown(value)}",
+                value,
+                hint,
+            )
         if isinstance(field, tree.Assessment):
             hint = f"Remove the quotes: {visible(text, 40)}."
             if not reads_as_number:
@@ -825,12 +833,16 @@ class Resolver:
             hint = f"Names are written in lower case: {key}."
         elif "." in name and entity in fields.ENTITIES:
             hint = f"Did you mean {visible(name, 60)}, without anything before it?"
+        elif key.upper() in FUNCTIONS:
+            hint = f"{key}(...) is a function, as in count(span.type = 'LLM') > 0."
+        elif key in fields.ENTITIES:
+            hint = f"A name must follow: {key}.name."
+            if fields.ENTITIES[key] not in ("trace", "span", "issue"):
+                hint = f"A key must follow: {key}.key or {key}['key']."
         elif key in fields.SYNONYMS:
             hint = f"Did you mean {fields.SYNONYMS[key]}?"
         elif near:
             hint = f"Did you mean {near}?"
-        elif key in fields.ENTITIES:
-            hint = f"A key must follow: {key}.key or {key}['key']."
         else:
             shown = visible(name, 40)
             hint = (

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from insights_engine import fields
 from insights_engine.errors import FilterError, visible
 from insights_engine.tables import EXTEND, PASS_ON, RULES, STATES
-from insights_engine.tokens import Token, tokenize
+from insights_engine.tokens import FUNCTIONS, Token, tokenize, unit_hint, unit_in_ms
 
 
 class Raw(NamedTuple):
@@ -37,7 +36,7 @@ def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
                 values.append(token)
                 break
             if step == 0:
-                _Refusal(text, tokens, index, STATES[states[-1]]).refuse()
+                _Refusal(text, tokens, index, _acceptable(states)).refuse()
             symbol, size, name, how = RULES[-step - 1]
             if how != PASS_ON:
                 children = values[len(values) - size :]
@@ -58,6 +57,32 @@ def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
 
 
 # ------------------------------------------------------------------------ errors
+
+
+def _acceptable(states: list[int]) -> frozenset[str]:
+    """The kinds of tokens that could follow.
+
+    The table's row alone names too many: it would reduce on some that turn out
+    not to fit afterwards.
+    """
+    return frozenset(
+        kind for kind in STATES[states[-1]] if kind.isupper() and _can_shift(states, kind)
+    )
+
+
+def _can_shift(states: list[int], kind: str) -> bool:
+    states = list(states)
+    while True:
+        step = STATES[states[-1]].get(kind, 0)
+        if step >= 0:
+            return step > 0
+        symbol, size, _, _ = RULES[-step - 1]
+        if symbol == "start":
+            return True
+        if size:
+            del states[-size:]
+        states.append(STATES[states[-1]][symbol])
+
 
 _SQL_WORDS = re.compile(
     "SELECT|FROM|WITH|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|TRUNCATE|GRANT|UNION|EXPLAIN"
@@ -109,7 +134,9 @@ _FUNCTION_WORDS = {
     "LOWER": "field ILIKE 'text', which ignores case",
     "UPPER": "field ILIKE 'text', which ignores case",
 }
-_FUNCTIONS = ("any", "count", "sum", "avg", "min", "max", "now")
+_FUNCTION_NAMES = ("any", "count", "sum", "avg", "min", "max", "now")
+_VALUES = ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "NULL", "RPAR", "NOW")
+_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}")
 
 _CONDITION = "a condition such as status = 'OK'"
 
@@ -118,7 +145,7 @@ class _Refusal:
     """Explains why the token at ``index`` cannot stand where it stands."""
 
     def __init__(
-        self, text: str, tokens: list[Token], index: int, expected: Mapping[str, int]
+        self, text: str, tokens: list[Token], index: int, expected: frozenset[str]
     ) -> None:
         self.text = text
         self.tokens = tokens
@@ -129,7 +156,8 @@ class _Refusal:
 
     def refuse(self) -> NoReturn:
         """Raise the FilterError."""
-        kind = self.token.kind
+        token = self.token
+        kind = token.kind
         if kind == "RPAR" and self._innermost(self.index) is None:
             self._fail("this parenthesis closes nothing", "Remove it, or open one before it.")
         if kind == "$END" and "RPAR" in self.expected:
@@ -140,6 +168,13 @@ class _Refusal:
             self._after_word(self.before)
         if "CMP" in self.expected and "LIKE" in self.expected:
             self._operator()
+        if "WHERE" in self.expected:
+            self._aggregate(token)
+        if "AND" in self.expected and "OR" not in self.expected and "FIELD" not in self.expected:
+            self._fail(
+                f"BETWEEN takes two values joined by AND, found {self._named(token)}",
+                "For example execution_time_ms BETWEEN 100 AND 200.",
+            )
         if "CMP" in self.expected:
             self._function_comparison()
         if "COMMA" in self.expected:
@@ -161,11 +196,15 @@ class _Refusal:
         if token.kind == "FIELD":
             self._unquoted(token, shown)
         if token.kind == "NULL":
-            not_null = "IS NOT NULL" if operator in ("!=", "<>") else "IS NULL"
+            hint = "Missing values are found with IS NULL."
+            if operator in ("!=", "<>"):
+                hint = "Values that are there are found with IS NOT NULL."
+            if self._compares_function():
+                hint = "An aggregate over no span at all matches nothing."
             self._fail(
                 "Expected a quoted string value or a list of quoted string values for"
                 f" attributes. Got value {shown}",
-                f"Missing values are found with {not_null}.",
+                hint,
             )
         if in_list and token.kind == "RPAR":
             self._fail(
@@ -186,10 +225,10 @@ class _Refusal:
                 "For example 'text'." if only_text else "For example 'text' or 100.",
             )
         if only_text:
-            hint = f"Write '{shown}'." if token.kind in ("NUMBER", "BOOLEAN") else None
+            literal = token.kind in ("NUMBER", "BOOLEAN")
             self._fail(
                 f"{operator} takes a pattern in quotes, found {self._named(token)}",
-                hint or "For example LIKE '%text%'.",
+                f"Write '{shown}'." if literal else f"For example {operator} '%text%'.",
             )
         if token.kind == "LPAR":
             self._fail(
@@ -197,7 +236,10 @@ class _Refusal:
                 "A list of values goes with IN: field IN ('a', 'b').",
             )
         if token.kind in ("CMP", "LIKE", "IN", "IS", "BETWEEN"):
-            self._fail(f"a second operator after {operator}: {shown}", "Remove one of them.")
+            hint = "Remove one of them."
+            if operator in ("!", "<", ">") and shown == "=":
+                hint = f"Write {operator}{shown} without a space."
+            self._fail(f"a second operator after {operator}: {shown}", hint)
         if token.kind in ("AGGREGATE", "COUNT", "ANY"):
             self._fail(
                 f"expected a value after {operator}, found {shown}(...)",
@@ -213,7 +255,11 @@ class _Refusal:
         following = self.tokens[self.index + 1].kind
         if following == "LPAR":
             self._unknown_function(token, "now() is the only function that is a value.")
+        if _SQL_WORDS.fullmatch(word.upper()):
+            self._sql(token)
         hint = f"Write '{shown}'."
+        if self._compares_function() or self._compares_number():
+            hint = "A number must follow."
         if word.startswith("`"):
             hint = f"Write {visible(fields.quote(word[1:-1]), 60)}; backticks are for names."
         elif word.upper() in ("NOW", "CURRENT_TIMESTAMP", "CURRENT_DATE", "TODAY"):
@@ -227,6 +273,16 @@ class _Refusal:
             f" value {shown}. Use either single or double quotes.",
             hint,
         )
+
+    def _compares_function(self) -> bool:
+        """Whether the value at ``index`` is compared with count(...) or the like."""
+        return self.index > 1 and self.tokens[self.index - 2].kind == "RPAR"
+
+    def _compares_number(self) -> bool:
+        """Whether it is compared with a field that is known to hold numbers."""
+        name = self._source(self.tokens[self.index - 2]).rsplit(".", 1)[-1]
+        field = fields.TRACE_FIELDS.get(name)
+        return field is not None and fields.is_number(field)
 
     def _after_word(self, before: Token) -> NoReturn:
         """After IN, BETWEEN (which also takes values), IS, or NOT."""
@@ -264,7 +320,6 @@ class _Refusal:
         assert before is not None
         name = self._shown(before)
         word = self._source(before).upper()
-        context = self._innermost(self.index)
         if token.kind == "LPAR":
             self._unknown_function(before)
         if _SQL_WORDS.fullmatch(word):
@@ -272,12 +327,16 @@ class _Refusal:
         following = self._source(token).upper() if token.kind == "FIELD" else ""
         if _SQL_WORDS.fullmatch(following):
             self._sql(token)
-        if (
-            context is not None
-            and self._function_of(context) is not None
-            and "WHERE" in self.expected
-        ):
-            self._aggregate(context, token)
+        earlier = self.tokens[self.index - 2].kind if self.index > 1 else ""
+        if earlier == "NUMBER" and unit_in_ms(word) is not None:
+            number = self.tokens[self.index - 2]
+            self._fail(
+                f"number with a unit: {self._source(number)} {name}",
+                unit_hint(self._source(number), word),
+                Token("", number.start, before.end),
+            )
+        if token.kind == "SIGN" and self.text.startswith("->", token.start):
+            self._fail("unknown operator ->", f"A key goes in brackets: {name}['key'].", length=2)
         if following in _OPERATOR_WORDS:
             self._fail(
                 f"unknown operator {self._shown(token)}",
@@ -294,20 +353,30 @@ class _Refusal:
                 "Compare a field directly with a value.",
             )
         if token.kind == "FIELD":
-            self._fail(
-                f"expected an operator after {name}, found {self._shown(token)}",
-                "A name or text with spaces goes in quotes: tags['my key'] = 'my value'.",
-            )
+            quoting = "A name or text with spaces goes in quotes: tags['my key'] = 'my value'."
+            if word in FUNCTIONS:
+                self._fail(
+                    f"a parenthesis is missing after {name}",
+                    f"{name}(...) is a function.",
+                    before,
+                )
+            if "." not in word and earlier in _VALUES and name not in fields.TRACE_FIELDS:
+                self._fail(f"expected AND or OR, found {name}", quoting, before)
+            self._fail(f"expected an operator after {name}, found {self._shown(token)}", quoting)
         where = "" if token.kind == "$END" else f", found {self._named(token)}"
         hint = f"For example {name} = 'value', or {name} IS NOT NULL."
-        if word in ("COUNT", "ANY", "SUM", "AVG", "MIN", "MAX", "NOW"):
-            hint = f"{name}(...) is a function: parentheses must follow."
+        opening = self._innermost(self.index)
+        function = self._function_of(opening) if opening is not None else None
+        if function is not None and function.kind == "COUNT" and token.kind == "RPAR":
+            hint = "count() counts all spans, count(span.type = 'LLM') those of one type."
         self._fail(
             f"{name} is compared with nothing{where}", hint, before if where == "" else token
         )
 
-    def _aggregate(self, opening: int, token: Token) -> NoReturn:
-        function = self._function_of(opening)
+    def _aggregate(self, token: Token) -> NoReturn:
+        """sum(field stands here, and neither ) nor WHERE follows."""
+        opening = self._innermost(self.index)
+        function = self._function_of(opening) if opening is not None else None
         assert function is not None
         name = self._shown(function).lower()
         form = f"{name}(span.duration_ms WHERE span.type = 'LLM') > 1000"
@@ -341,7 +410,11 @@ class _Refusal:
                 f"{name}(...) is compared by =, !=, <, <=, > or >=, found {self._shown(token)}",
                 f"For example {name}(...) >= 2 AND {name}(...) <= 5.",
             )
-        self._fail(f"{name}(...) is a number and must be compared", "Add > 0.", place)
+        self._fail(
+            f"{name}(...) is a number and must be compared",
+            f"Add > 0, as in {name}(...) > 0.",
+            place,
+        )
 
     def _list(self) -> NoReturn:
         """In a list of values: neither a comma nor the end follows."""
@@ -427,12 +500,16 @@ class _Refusal:
                     "Only count(...), sum(...), avg(...), min(...) and max(...) are.",
                 )
         if token.kind in ("STRING", "NUMBER", "DOUBLE_QUOTED"):
-            quote = (
-                "" if token.kind == "NUMBER" else " A quote inside a string is written twice: ''."
-            )
+            hint = "Join conditions with AND or OR."
+            date = _DATE.match(self.text, before.start)
+            if date:
+                hint = f"A time goes in quotes: '{date[0]}'."
+            elif before.kind == "NOW":
+                hint = "A duration goes in quotes: now() - '24 hours'."
+            elif token.kind != "NUMBER":
+                hint += " A quote inside a string is written twice: ''."
             self._fail(
-                f"Invalid clause(s) in filter string: '{shown}': a value without a field",
-                f"Join conditions with AND or OR.{quote}",
+                f"Invalid clause(s) in filter string: '{shown}': a value without a field", hint
             )
         if token.kind in ("SIGN", "STAR"):
             self._fail(
@@ -452,6 +529,12 @@ class _Refusal:
     # ---------------------------------------------------------------- helpers
 
     def _comma(self) -> NoReturn:
+        before, after = self.before, self.tokens[self.index + 1]
+        if before is not None and before.kind == after.kind == "NUMBER":
+            self._fail(
+                "a comma stands inside a number",
+                f"Write {self._shown(before)}{self._shown(after)}.",
+            )
         self._fail(
             "Invalid clause(s) in filter string: ',': conditions are not separated by commas",
             "Use AND or OR.",
@@ -485,7 +568,7 @@ class _Refusal:
         if _SQL_WORDS.fullmatch(word.upper()):
             self._sql(token)
         known = _FUNCTION_WORDS.get(word.upper())
-        near = None if known else fields.nearest(word, _FUNCTIONS)
+        near = None if known else fields.nearest(word, _FUNCTION_NAMES, 0.75)
         if known:
             hint = f"Write {known}."
         elif near:
@@ -523,6 +606,9 @@ class _Refusal:
     def _named(self, token: Token) -> str:
         return "the end" if token.kind == "$END" else self._shown(token)
 
-    def _fail(self, message: str, hint: str, token: Token | None = None) -> NoReturn:
+    def _fail(
+        self, message: str, hint: str, token: Token | None = None, length: int = 0
+    ) -> NoReturn:
         token = token or self.token
-        raise FilterError(message, token.start, token.end - token.start, hint, self.text)
+        length = length or token.end - token.start
+        raise FilterError(message, token.start, length, hint, self.text)

@@ -241,8 +241,9 @@ def _check_number(text: str, token: Token) -> None:
     if unit is None:
         return
     literal = text[token.start : unit.end()]
+    problem = "malformed number" if unit_in_ms(unit[0]) is None else "number with a unit"
     raise FilterError(
-        f"number with a unit: {visible(literal, 60)}",
+        f"{problem}: {visible(literal, 60)}",
         token.start,
         len(literal),
         unit_hint(text[token.start : token.end], unit[0]),
@@ -350,21 +351,28 @@ def _refuse_character(text: str, position: int, tokens: list[Token]) -> NoReturn
         word = "AND" if character == "&" else "OR"
         message = f"unknown operator {text[position : position + length]}"
         hint = f"Use {word}."
-    elif character in "[]{}":
-        message = f"unexpected '{character}'"
-        if character in "[{":
-            hint = "A list of values stands in parentheses: field IN ('a', 'b')."
-        if character == "{" or character == "[":
-            pass
     else:
         message = f"unexpected character '{visible(character)}'"
-        before = tokens[-1] if tokens else None
-        if before is not None and before.kind == "FIELD" and before.end == position:
-            hint = (
-                "Quote a key that holds other characters than letters, digits, _, - and dots:"
-                " tags['my key']."
-            )
+        hint = _character_hint(text, position, tokens)
     raise FilterError(message, position, length, hint, text)
+
+
+def _character_hint(text: str, position: int, tokens: list[Token]) -> str | None:
+    before = tokens[-1] if tokens else None
+    if before is None:
+        return "A filter is a condition such as status = 'OK'."
+    if before.kind == "FIELD" and before.end == position:
+        if text[position] == ":":
+            return f"Compare with =: {visible(text[before.start : before.end], 60)} = 'value'."
+        return (
+            "Quote a key that holds other characters than letters, digits, _, - and dots:"
+            " tags['my key']."
+        )
+    if text[position] in "[{":
+        return "A list of values stands in parentheses: field IN ('a', 'b')."
+    if before.kind in ("CMP", "LIKE") and text[position] in "$:%?@":
+        return "Parameters are not filled in: write the value itself, a text in quotes."
+    return None
 
 
 def _semicolon(text: str, position: int) -> tuple[str, str, int]:
