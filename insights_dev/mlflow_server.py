@@ -26,6 +26,11 @@ DEFAULT_PORT = 5001
 HOST = "127.0.0.1"
 WORKERS = 2
 _START_SECONDS = 120
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # The runner of evaluation jobs is ten processes more, which nothing here uses.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
 
 
 class MlflowServerError(Exception):
@@ -93,7 +98,7 @@ def start(
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **(environment or {})},
+            env={**_ENVIRONMENT, **os.environ, **(environment or {})},
         )
     server = MlflowServer(process.pid, port, str(log))
     _state(home).write_text(json.dumps(asdict(server), indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ def run(dsn: str, url: str, *, traces: int, seed: int) -> bool:
     """Whether every answer was right and every planted association found."""
     if traces > PAGE:
         raise ValueError(f"at most {PAGE} traces fit on one page over REST")
+    # It announces, at the end of the program, that it empties a queue that is empty.
+    logging.getLogger("mlflow.tracing.export.async_export_queue").setLevel(logging.WARNING)
     mlflow.set_tracking_uri(url)
     name = f"demo {time.strftime('%Y-%m-%d %H:%M:%S')}"
     experiment_id = mlflow.MlflowClient().create_experiment(name)
@@ -65,7 +68,8 @@ def _search(
     answers = ways.search(question.filter, question.order_by)
     expected = {trace.trace_id for trace in logged if question.holds(trace)}
     first = next(iter(answers.values()))
-    table = _table(f"Search: {question.title}", question.filter)
+    _heading(console, f"Search: {question.title}", question.filter)
+    table = Table()
     table.add_column("way")
     table.add_column("traces", justify="right")
     table.add_column("first three")
@@ -83,7 +87,8 @@ def _correlate(
     one = {trace.trace_id for trace in logged if question.holds1(trace)}
     two = {trace.trace_id for trace in logged if question.holds2(trace)}
     expected = (len(one), len(two), len(one & two), len(logged))
-    table = _table("Correlation", f"{question.filter1}\n{question.filter2}")
+    _heading(console, f"Correlation: {question.planted}?", question.filter1, question.filter2)
+    table = Table()
     table.add_column("way")
     for heading in ("filter 1", "filter 2", "both", "traces", "npmi"):
         table.add_column(heading, justify="right")
@@ -112,15 +117,13 @@ def _verdict(console: Console, ways: Ways, question: CorrelationQuestion) -> boo
     return True
 
 
-def _table(title: str, filters: str) -> Table:
-    table = Table(title=f"\n[bold]{title}[/bold]\n{escape(filters)}", title_justify="left")
-    table.title_style = ""
-    return table
+def _heading(console: Console, title: str, *filters: str) -> None:
+    console.print(f"\n[bold]{title}[/bold]")
+    for filter_string in filters:
+        console.print(f"  {escape(filter_string)}")
 
 
 def _show(console: Console, table: Table, right: bool) -> bool:
-    table.caption = "[green]agree[/green]" if right else "[red]DIFFER[/red]"
-    table.caption_justify = "left"
-    table.caption_style = ""
     console.print(table)
+    console.print("[green]agree[/green]" if right else "[red]DIFFER[/red]")
     return right

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
 import pytest
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from insights_dev import cluster, mlflow_server
 from insights_py.mlflow.store import InsightsStore
 from tests.conftest import Databases
 from tests.mlflow import world as worlds
@@ -56,3 +58,24 @@ def two_stores(
 @pytest.fixture
 def artifacts(tmp_path: Path) -> str:
     return str(tmp_path / "artifacts")
+
+
+@pytest.fixture(scope="session")
+def live_server(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of ``mlflow server --app-name insights`` on a fresh database."""
+    home = tmp_path_factory.mktemp("server")
+    with databases.fresh("insights") as dsn:
+        server = mlflow_server.start(dsn, home, cluster.free_port())
+        try:
+            yield server.url
+        finally:
+            mlflow_server.stop(home)
+
+
+@pytest.fixture(scope="module")
+def tracking_uri(live_server: str) -> Iterator[str]:
+    """The live server's address, set as this process's tracking URI."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(live_server)
+    yield live_server
+    mlflow.set_tracking_uri(before)
