@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
 from insights_engine import fields
 from insights_engine.errors import FilterError, visible
 from insights_engine.tables import EXTEND, PASS_ON, RULES, STATES
-from insights_engine.tokens import FUNCTIONS, Token, tokenize, unit_hint, unit_in_ms
+from insights_engine.tokens import FUNCTIONS, Token, scan, unit_hint, unit_in_ms
 
 
 class Raw(NamedTuple):
@@ -23,11 +24,12 @@ class Raw(NamedTuple):
 
 def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
     """Shift and reduce by the tables, without recursion.  Raises FilterError."""
-    tokens = tokenize(text, escaped_quotes=escaped_quotes)
-    tokens.append(Token("$END", len(text), len(text)))
+    stream = scan(text, escaped_quotes=escaped_quotes)
+    tokens: list[Token] = []
     states = [0]
     values: list[Any] = []
-    for index, token in enumerate(tokens):
+    for token in stream:
+        tokens.append(token)
         kind = token.kind
         while True:
             step = STATES[states[-1]].get(kind, 0)
@@ -36,7 +38,7 @@ def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
                 values.append(token)
                 break
             if step == 0:
-                _Refusal(text, tokens, index, _acceptable(states)).refuse()
+                _Refusal(text, tokens, stream, _acceptable(states)).refuse()
             symbol, size, name, how = RULES[-step - 1]
             if how != PASS_ON:
                 children = values[len(values) - size :]
@@ -142,17 +144,22 @@ _CONDITION = "a condition such as status = 'OK'"
 
 
 class _Refusal:
-    """Explains why the token at ``index`` cannot stand where it stands."""
+    """Explains why the last of ``tokens`` cannot stand where it stands."""
 
     def __init__(
-        self, text: str, tokens: list[Token], index: int, expected: frozenset[str]
+        self, text: str, tokens: list[Token], rest: Iterator[Token], expected: frozenset[str]
     ) -> None:
         self.text = text
-        self.tokens = tokens
-        self.index = index
-        self.token = tokens[index]
-        self.before = tokens[index - 1] if index else None
+        self.index = len(tokens) - 1
+        self.token = tokens[-1]
+        self.before = tokens[-2] if len(tokens) > 1 else None
         self.expected = expected
+        end = Token("$END", len(text), len(text))
+        try:
+            following = next(rest, end)
+        except FilterError:
+            following = end
+        self.tokens = [*tokens, following]
 
     def refuse(self) -> NoReturn:
         """Raise the FilterError."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
 from insights_engine.errors import FilterError, visible
 
 MAX_BYTES = 64 * 1024
 MAX_PREDICATES = 1000
+MAX_VALUES = 5000
 MAX_NESTING = 100
 
 
@@ -150,15 +152,24 @@ def check_text(text: str) -> None:
 
 
 def tokenize(text: str, *, escaped_quotes: bool = False) -> list[Token]:
-    """The tokens of a filter that `check_text` let pass.
+    """All tokens of a filter.  Raises FilterError."""
+    return list(scan(text, escaped_quotes=escaped_quotes))[:-1]
+
+
+def scan(text: str, *, escaped_quotes: bool = False) -> Iterator[Token]:
+    """The tokens of a filter that `check_text` let pass, then one of kind $END.
 
     ``escaped_quotes``: a quote after a backslash does not end a string, as in
     MLflow's lexer (the backslash stays part of the string there, too).
+
+    Raises FilterError on reaching a place where there is no token, or one
+    beyond the limits; a reader that stops before never learns of it.
     """
     pattern = _PATTERN_ESCAPED if escaped_quotes else _PATTERN
     tokens: list[Token] = []
     position = 0
     predicates = 0
+    commas = 0
     opened: list[int] = []  # how deep each open parenthesis goes
     depth = 0
     while position < len(text):
@@ -184,31 +195,42 @@ def tokenize(text: str, *, escaped_quotes: bool = False) -> list[Token]:
         elif kind == "LPAR":
             depth += 1
             opened.append(depth)
+        elif kind == "COMMA":
+            commas += 1
+            if commas >= MAX_VALUES:
+                _refuse_excess(text, token, f"has more than {MAX_VALUES} values in lists")
         else:
             if kind == "RPAR" and opened:
                 opened.pop()
             depth = opened[-1] if opened else 0
-            if kind in ("CMP", "LIKE", "IN", "BETWEEN", "IS"):
+            if kind in _PREDICATES:
                 predicates += 1
                 if predicates > MAX_PREDICATES:
-                    raise FilterError(
-                        f"the filter has more than {MAX_PREDICATES} predicates",
-                        start,
-                        position - start,
-                        "Many values of one field fit into a list: field IN ('a', 'b', ...).",
-                        text,
-                    )
+                    _refuse_excess(text, token, f"has more than {MAX_PREDICATES} predicates")
         if depth > MAX_NESTING:
-            raise FilterError(
-                f"the filter is nested more than {MAX_NESTING} levels deep",
-                start,
-                position - start,
-                "Parentheses and NOT may stand inside one another up to "
-                f"{MAX_NESTING} levels deep.",
-                text,
-            )
+            _refuse_excess(text, token, f"is nested more than {MAX_NESTING} levels deep")
         tokens.append(token)
-    return tokens
+        yield token
+    yield Token("$END", len(text), len(text))
+
+
+#: Every predicate has exactly one of these.
+_PREDICATES = frozenset(("CMP", "LIKE", "IN", "BETWEEN", "IS"))
+
+
+def _refuse_excess(text: str, token: Token, problem: str) -> NoReturn:
+    hints = {
+        "COMMA": "Split the list over several filters.",
+        "LPAR": "Parentheses and NOT may stand inside one another no deeper than that.",
+        "NOT": "Parentheses and NOT may stand inside one another no deeper than that.",
+    }
+    raise FilterError(
+        f"the filter {problem}",
+        token.start,
+        token.end - token.start,
+        hints.get(token.kind, "Values of one field fit into a list: field IN ('a', 'b', ...)."),
+        text,
+    )
 
 
 def _word_or_field(text: str, start: int, end: int) -> tuple[Token, int]:
