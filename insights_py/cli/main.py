@@ -92,12 +92,26 @@ def database_options(command: Command) -> Command:
     return dsn_option(command)
 
 
+def _complete_experiment(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """The names of experiments that begin so, for the shell's completion."""
+    try:
+        with Insights(_dsn(context.params.get("dsn"))) as insights:
+            names = [experiment.name for experiment in insights.experiments()]
+    except (click.UsageError, InsightsError):
+        # There is nowhere to say it: the user is in the middle of a line.
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
 experiment_option = click.option(
     "-e",
     "--experiment",
     "experiments",
     metavar="ID|NAME",
     multiple=True,
+    shell_complete=_complete_experiment,
     help="Experiment by id or name; repeat it for several. Default: all.",
 )
 

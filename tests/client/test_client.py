@@ -38,9 +38,7 @@ def opened(kind: str, dsn: str, stack: ExitStack) -> Any:
     if name == "dsn":
         return dsn
     if name == "psycopg":
-        connection = stack.enter_context(
-            psycopg.connect(dsn, autocommit="transaction" not in kind)
-        )
+        connection = stack.enter_context(psycopg.connect(dsn, autocommit="transaction" not in kind))
         if "dictionaries" in kind:
             connection.row_factory = dict_row  # type: ignore[assignment]
         return connection

@@ -44,7 +44,7 @@ def load(conn: psycopg.Connection[Any]) -> None:
 def _trace(cursor: psycopg.Cursor[Any], number: int) -> None:
     chat = number < 40
     model = "gpt-4" if number % 3 == 0 else "gpt-4o-mini"
-    failed = model == "gpt-4" and number % 2 == 0 or number % 16 == 5
+    failed = (model == "gpt-4" and number % 2 == 0) or number % 16 == 5
     release = "v2" if number % 4 == 1 else "v1"
     identity = trace_id(number)
     begin = START + number * MINUTE
