@@ -72,8 +72,18 @@ def install_lock() -> None:
         only_uv.flush()
         pip("--quiet", "--require-hashes", "-r", only_uv.name)
     done = subprocess.run(
-        [str(VENV / "bin" / "uv"), "pip", "install", "--python", str(VENV / "bin" / "python")]
-        + ["--require-hashes", "--only-binary", ":all:", "-r", str(LOCK)],
+        [
+            str(VENV / "bin" / "uv"),
+            "pip",
+            "install",
+            "--python",
+            str(VENV / "bin" / "python"),
+            "--require-hashes",
+            "--only-binary",
+            ":all:",
+            "-r",
+            str(LOCK),
+        ],
         check=False,
         stdout=sys.stderr,
     )
