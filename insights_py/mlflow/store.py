@@ -29,7 +29,7 @@ from mlflow.store.tracking.sqlalchemy_workspace_store import WorkspaceAwareSqlAl
 from mlflow.tracing.analysis import TraceFilterCorrelationResult
 from mlflow.utils.search_utils import SearchTraceUtils
 from mlflow.utils.validation import _parse_experiment_ids, _resolve_experiment_ids_and_locations
-from sqlalchemy import Integer, Text, cast, func, select
+from sqlalchemy import Integer, Text, any_, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, array_agg
 from sqlalchemy.exc import DBAPIError
 
@@ -312,12 +312,15 @@ class _InsightsSearch(SqlAlchemyStore):
         candidates = first_traces.with_entities(
             func.coalesce(array_agg(cast(SqlTraceInfo.request_id, Text)), cast([], ARRAY(Text)))
         ).scalar_subquery()
+        # A statement of its own: as part of the query for the sessions the function
+        # would not run, and so refuse no filter, while there are no candidates.
         matches = func.insights.match_trace_ids(
             _text_array([experiment_id]), cast(_text(filter_string), Text), candidates
-        ).column_valued("matching_trace_id")
+        ).column_valued("trace_id")
+        matching = session.scalars(select(matches)).all()
         return (
             first_traces.with_entities(SqlTraceInfo.session_id.label("session_id"))
-            .filter(SqlTraceInfo.request_id.in_(select(matches)))
+            .filter(SqlTraceInfo.request_id == any_(_text_array(matching)))
             .distinct()
             .subquery()
         )

@@ -6,6 +6,8 @@ test_differential.py.
 
 from __future__ import annotations
 
+from functools import cache
+
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -77,6 +79,7 @@ def _numeric(names: list[str], numbers: SearchStrategy[int | float]) -> SearchSt
     ).map(" ".join)
 
 
+@cache
 def predicates(world: World) -> SearchStrategy[str]:
     """One predicate that both stores accept and mean the same by."""
     times = st.integers(-1, 160).map(lambda step: START_MS + step * STEP_MS)
@@ -156,6 +159,7 @@ def _same_in_stored_json(predicate: str) -> bool:
     return pattern.strip("%").isalpha() and pattern.startswith("%") and pattern.endswith("%")
 
 
+@cache
 def span_predicates() -> SearchStrategy[str]:
     """One predicate on spans."""
     attributes = st.sampled_from(list(worlds.ATTRIBUTES.items())).flatmap(
@@ -190,6 +194,7 @@ def span_predicates() -> SearchStrategy[str]:
     )
 
 
+@cache
 def filters(world: World) -> SearchStrategy[str]:
     """AND lists, with at most one clause on runs (of several MLflow heeds the last)."""
     run = st.sampled_from([*world.runs, "no-run"]).map(lambda run: f"run_id = '{run}'")
@@ -203,6 +208,7 @@ def filters(world: World) -> SearchStrategy[str]:
     )
 
 
+@cache
 def orders(world: World) -> SearchStrategy[list[str]]:
     """``order_by`` lists of different fields."""
     fields = st.lists(
@@ -230,6 +236,7 @@ def orders(world: World) -> SearchStrategy[list[str]]:
     )
 
 
+@cache
 def locations(world: World) -> SearchStrategy[list[str] | None]:
     """Experiments to search: some, all, none, unknown ones."""
     return st.none() | st.lists(
