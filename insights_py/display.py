@@ -231,15 +231,16 @@ def _wrapped(text: str, size: int) -> list[str]:
 def _folded(text: str) -> list[str]:
     """The lines of ``text``, each with its indentation, each `visible`."""
     lines = text.expandtabs(4).splitlines() or [""]
-    return [_harmless(line) for line in lines]
+    return [printable(line) for line in lines]
 
 
 def visible(text: str) -> str:
     """``text`` on one line, without anything that a terminal would obey."""
-    return " ".join(_harmless(text).split())
+    return " ".join(printable(text).split())
 
 
-def _harmless(text: str) -> str:
+def printable(text: str) -> str:
+    """``text`` without anything that a terminal would obey, blank for blank."""
     return "".join(
         " "
         if character in "\t\n\v\f\r\x85\u2028\u2029"

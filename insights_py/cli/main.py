@@ -67,14 +67,13 @@ def _filter_argument(context: click.Context, parameter: click.Parameter, value: 
     return text
 
 
-def filter_argument(name: str, required: bool = True) -> Callable[[Command], Command]:
-    return click.argument(
-        name,
-        required=required,
-        default=None if required else "",
-        callback=_filter_argument,
-        metavar=name.upper() if required else f"[{name.upper()}]",
-    )
+def filter_argument(name: str) -> Callable[[Command], Command]:
+    return click.argument(name, callback=_filter_argument, metavar=name.upper())
+
+
+optional_filter_argument = click.argument(
+    "filter", default="", callback=_filter_argument, metavar="[FILTER]"
+)
 
 
 dsn_option = click.option(
@@ -184,7 +183,7 @@ def cli() -> None:
 
 
 @cli.command()
-@filter_argument("filter", required=False)
+@optional_filter_argument
 @experiment_option
 @click.option("-n", "--max-results", default=100, show_default=True, help="Traces to fetch.")
 @click.option("--all", "everything", is_flag=True, help="Fetch every trace that matches.")
@@ -267,7 +266,7 @@ def _print_traces(traces: Iterable[Trace], token: str | None, form: str | None) 
 
 
 @cli.command()
-@filter_argument("filter", required=False)
+@optional_filter_argument
 @experiment_option
 @exit_code_option
 @format_options

@@ -13,7 +13,7 @@ from typing import IO, Any
 from rich.console import Console
 from rich.text import Text
 
-from insights_py.display import Grid
+from insights_py.display import Grid, printable
 from insights_py.errors import InsightsError
 
 #: With one of these in front a spreadsheet takes a cell for a formula.
@@ -99,41 +99,42 @@ def note(text: str) -> None:
         Console(stderr=True, highlight=False).print(Text(text, style="dim"), soft_wrap=True)
 
 
+def report(lines: Iterable[Sequence[tuple[str, str]]]) -> None:
+    """Lines of styled pieces on standard output; nothing is cut."""
+    _lines(sys.stdout, lines)
+
+
 def failure(error: InsightsError) -> None:
     """An error on standard error: the message, the filter with its caret, the hint."""
-    lines: list[list[tuple[str, str]]] = [[("insights: ", "bold red"), (error.message, "bold")]]
-    if error.detail:
-        for line in error.detail.splitlines():
-            caret = line.strip(" ^") == "" and "^" in line
-            lines.append([("  " + line, "bold red" if caret else "")])
+    _lines(sys.stderr, [[("insights: ", "bold red"), (error.message, "bold")]])
+    for line in (error.detail or "").splitlines():
+        caret = line.strip(" ^") == "" and "^" in line
+        # Not folded by us: the caret must stay under its place.
+        _lines(sys.stderr, [[("  " + line, "bold red" if caret else "")]], fold=False)
     if error.hint:
-        lines.append([("Hint: ", "green"), (error.hint, "")])
-    _lines(sys.stderr, lines)
-
-
-def report(lines: Iterable[Sequence[tuple[str, str]]]) -> None:
-    """Lines of styled pieces on standard output; nothing is cut, long lines run on."""
-    _lines(sys.stdout, lines)
+        _lines(sys.stderr, [[("Hint: ", "green"), (error.hint, "")]])
 
 
 def complaint(message: str, usage: str = "") -> None:
     """A wrong use of the command line, on standard error."""
-    lines: list[list[tuple[str, str]]] = [[(line, "dim")] for line in usage.splitlines()]
-    lines += [
-        [("insights: " if index == 0 else "", "bold red"), (line, "bold" if index == 0 else "")]
-        for index, line in enumerate(message.splitlines())
-    ]
-    _lines(sys.stderr, lines)
+    first, *rest = message.splitlines()
+    _lines(
+        sys.stderr,
+        [
+            *([(line, "dim")] for line in usage.splitlines()),
+            [("insights: ", "bold red"), (first, "bold")],
+            *([(line, "")] for line in rest),
+        ],
+    )
 
 
-def _lines(stream: IO[str], lines: Iterable[Sequence[tuple[str, str]]]) -> None:
+def _lines(stream: IO[str], lines: Iterable[Sequence[tuple[str, str]]], fold: bool = True) -> None:
+    """Coloured, and folded at blanks, in a terminal; as they are elsewhere."""
     if stream.isatty():
         console = Console(file=stream, highlight=False)
         for pieces in lines:
-            # Never broken by us: the caret must stay under its place.
-            console.print(
-                Text.assemble(*pieces), soft_wrap=True, no_wrap=True, overflow="ignore", crop=False
-            )
+            harmless = [(printable(text), style) for text, style in pieces]
+            console.print(Text.assemble(*harmless), soft_wrap=not fold)
     else:
         for pieces in lines:
             stream.write("".join(text for text, _ in pieces) + "\n")
