@@ -22,9 +22,6 @@ from insights_engine import fields, tree
 from insights_engine.errors import InsightsError, visible
 from insights_engine.rawsql import Params
 
-#: duplicate_column, which is what a field that is named twice amounts to.
-SQLSTATE_DUPLICATE = "42701"
-
 MAX_CLAUSES = 32
 
 # What tells one trace from all others, newest first: MLflow's tie-breakers.
@@ -89,7 +86,6 @@ def parse_order(clauses: Optional[Sequence[Optional[str]]]) -> tuple[Clause, ...
         shown = [visible(clause or "", 100) for clause in clauses]
         raise InsightsError(
             f"`order_by` contains duplicate fields: {shown}",
-            sqlstate=SQLSTATE_DUPLICATE,
             hint="Name each field once; timestamp and timestamp_ms are the same field.",
         )
     if _TIME not in seen:
