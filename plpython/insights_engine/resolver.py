@@ -88,7 +88,7 @@ _OPERATOR_HINTS = {
 }
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
-_INTEGER = re.compile(r"([+-]?)0*(\d+)\Z", re.ASCII)
+_INTEGER = re.compile(r"([+-]?)(\d+)\Z", re.ASCII)
 _NUMBER_AND_UNIT = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*([A-Za-z]+)\s*\Z", re.ASCII)
 _DURATION_PART = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*([A-Za-z]+)\s*,?", re.ASCII)
 _TIME = re.compile(
@@ -504,7 +504,8 @@ class Resolver:
                 "Numbers reach up to about 1.8e308.",
             )
         integer = _INTEGER.match(source)
-        return int(integer[1] + integer[2]) if integer else number
+        # Without the zeros, because Python reads no integer of 4300 digits.
+        return int(integer[1] + (integer[2].lstrip("0") or "0")) if integer else number
 
     def _number(
         self,
@@ -617,16 +618,12 @@ class Resolver:
         )
 
     def _now(self, raw: Raw) -> _Value:
-        offset = 0
-        sign = 1
         first, last = raw.children[0], raw.children[-1]
-        for child in raw.children[1:]:
-            if child.kind == "SIGN":
-                sign = -1 if self._source(child) == "-" else 1
-            elif child.kind != "INTERVAL":
-                offset += sign * self._duration(child)
-        if abs(offset) > _MAX_DURATION_MS:
-            self._fail("the time is too far away", last, "Use a shorter duration.")
+        offset = 0
+        if len(raw.children) > 1:
+            offset = self._duration(last)
+            if self._source(raw.children[1]) == "-":
+                offset = -offset
         return _Value("time", tree.Now(offset), first.start, last.end)
 
     def _duration(self, token: Token) -> int:

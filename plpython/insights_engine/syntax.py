@@ -140,6 +140,7 @@ _FUNCTION_NAMES = ("any", "count", "sum", "avg", "min", "max", "now")
 _VALUES = ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "NULL", "RPAR", "NOW")
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}")
 
+_QUOTING = "A name or text with spaces goes in quotes: tags['my key'] = 'my value'."
 _CONDITION = "a condition such as status = 'OK'"
 
 
@@ -344,6 +345,15 @@ class _Refusal:
             )
         if token.kind == "SIGN" and self.text.startswith("->", token.start):
             self._fail("unknown operator ->", f"A key goes in brackets: {name}['key'].", length=2)
+        if (
+            token.kind in ("FIELD", "STRING", "DOUBLE_QUOTED", "NUMBER")
+            and earlier in _VALUES
+            and word not in FUNCTIONS
+            and following not in _OPERATOR_WORDS
+            and "." not in word
+            and name not in fields.TRACE_FIELDS
+        ):
+            self._fail(f"expected AND or OR, found {name}", _QUOTING, before)
         if following in _OPERATOR_WORDS:
             self._fail(
                 f"unknown operator {self._shown(token)}",
@@ -360,16 +370,13 @@ class _Refusal:
                 "Compare a field directly with a value.",
             )
         if token.kind == "FIELD":
-            quoting = "A name or text with spaces goes in quotes: tags['my key'] = 'my value'."
             if word in FUNCTIONS:
                 self._fail(
                     f"a parenthesis is missing after {name}",
                     f"{name}(...) is a function.",
                     before,
                 )
-            if "." not in word and earlier in _VALUES and name not in fields.TRACE_FIELDS:
-                self._fail(f"expected AND or OR, found {name}", quoting, before)
-            self._fail(f"expected an operator after {name}, found {self._shown(token)}", quoting)
+            self._fail(f"expected an operator after {name}, found {self._shown(token)}", _QUOTING)
         where = "" if token.kind == "$END" else f", found {self._named(token)}"
         hint = f"For example {name} = 'value', or {name} IS NOT NULL."
         opening = self._innermost(self.index)
@@ -521,7 +528,7 @@ class _Refusal:
         if token.kind in ("SIGN", "STAR"):
             self._fail(
                 f"there is no arithmetic on values: {shown}",
-                "Only now() takes + and -: now() - '24 hours'.",
+                "Only now() takes + or -, and one duration: now() - '1 day 2 hours'.",
             )
         if token.kind == "WHERE":
             self._fail(

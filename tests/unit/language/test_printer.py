@@ -62,7 +62,7 @@ def test_parsing_what_was_printed_gives_the_same_tree(node: tree.Node) -> None:
         ("NOT span.type = 'A'", "NOT any(span.type = 'A')"),
         ("COUNT(*) > 3", "count() > 3"),
         ("timestamp > now() - '90 min'", "timestamp_ms > now() - '1 hour 30 minutes'"),
-        ("timestamp > NOW() + '1500ms' - '1 w'", "timestamp_ms > now() - '6 days 23 hours 59"
+        ("timestamp > NOW() + '1 w -1500ms'", "timestamp_ms > now() + '6 days 23 hours 59"
          " minutes 58 seconds 500 ms'"),
         ("timestamp >= '1970-01-02'", "timestamp_ms >= 86400000"),
         ("((status = 'a' OR (status = 'b')))", "status = 'a' OR status = 'b'"),

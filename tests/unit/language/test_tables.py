@@ -19,7 +19,7 @@ VALID = [
     "status = 'a' name = \"b\" AND AND tags.x != 'c'",
     "NOT (status = 'a' OR NOT name LIKE 'b')",
     "status NOT IN ('a', 'b',) OR status IN ('a')",
-    "end_time NOT BETWEEN 1 AND now() - '1 day' + interval '2 hours' AND user IS NULL",
+    "end_time NOT BETWEEN 1 AND now() - interval '2 hours' AND user IS NULL",
     "any(span.type = 'a' AND (span.name = 'b' OR span.status IS NOT NULL))",
     "count() > 1 AND count(*) > 1 AND count(span.type NOT LIKE 'x') <= 2",
     "sum(span.duration_ms) > 1 OR avg(span.attributes['a']['b'] WHERE span.type = 'x') < 2.5",
@@ -54,7 +54,7 @@ def as_text(node: Raw | Token | Tree[LarkToken] | LarkToken) -> str:
         return f"{node.name}({' '.join(as_text(child) for child in node.children)})"
     children = list(node.children)
     # lark nests left-recursive rules, the driver builds one flat node.
-    flat = {"ands", "conjunction", "disjunction", "values", "time"}
+    flat = {"ands", "conjunction", "disjunction", "values"}
     while children and isinstance(children[0], Tree) and node.data == children[0].data in flat:
         children[:1] = children[0].children
     return f"{node.data}({' '.join(as_text(child) for child in children)})"
