@@ -54,6 +54,14 @@ def attributes_of(content: str) -> Any:
     return attributes if isinstance(attributes, dict) else {}
 
 
+def remembered(memory: dict[str, Any], content: str) -> Any:
+    """`attributes_of`, which ``memory`` keeps for another look at the same span."""
+    last = memory.get("insights_span")
+    if last is None or last[0] != content:
+        last = memory["insights_span"] = (content, attributes_of(content))
+    return last[1]
+
+
 def step_into(value: Any, path: Sequence[str]) -> Any:
     """The value under ``path``: keys of objects and decimal indexes of lists."""
     for step in path:
@@ -112,37 +120,3 @@ def number_form(value: Any) -> Optional[float]:
     except OverflowError:  # an integer beyond every double
         return None
     return number if math.isfinite(number) else None
-
-
-def total(numbers: Sequence[Optional[float]]) -> Optional[float]:
-    """The correctly rounded sum, the same in any order; None for no numbers.
-
-    A sum beyond the largest double is an infinity.
-    """
-    present = [number for number in numbers if number is not None]
-    if not present:
-        return None
-    try:
-        return math.fsum(present)
-    except OverflowError:  # of a partial sum, perhaps not of the whole
-        return _quotient(present, 1)
-
-
-def mean(numbers: Sequence[Optional[float]]) -> Optional[float]:
-    """The correctly rounded average, the same in any order; None for no numbers."""
-    present = [number for number in numbers if number is not None]
-    if not present:
-        return None
-    if all(number.is_integer() and abs(number) < 2.0**40 for number in present):
-        return sum(map(int, present)) / len(present)
-    return _quotient(present, len(present))
-
-
-def _quotient(numbers: Sequence[float], divisor: int) -> float:
-    from fractions import Fraction
-
-    exact = sum(map(Fraction, numbers), Fraction()) / divisor
-    try:
-        return float(exact)
-    except OverflowError:
-        return math.inf if exact > 0 else -math.inf

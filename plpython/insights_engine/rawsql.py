@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -117,7 +118,7 @@ def compile_filter(
     if shape not in ("set", "probe"):
         raise ValueError(f"shape {shape!r}")
     compiler = _Compiler(params, schema, None if scope is None else list(scope), now_ms, shape)
-    return compiler.trace(node, alias)
+    return compiler.trace(_without_not(node), alias)
 
 
 def _sql_op(op: str) -> str:
@@ -136,17 +137,21 @@ def _any(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else "(" + " or ".join(parts) + ")"
 
 
+#: One text of each item must be there.
+_Fragments = tuple[tuple[str, ...], ...]
+
+
 @dataclass(frozen=True)
 class _SpanSql:
     """A condition on a span: all of ``columns``, ``fragments`` and ``exact``.
 
-    ``columns`` are cheap.  ``fragments`` are texts that the content must have
+    ``columns`` are cheap.  The content must have one of each of ``fragments``
     for ``exact`` to hold, unless it has escapes.  ``exact`` decodes content,
     None where nothing needs decoding.  NULL counts as false.
     """
 
     columns: tuple[str, ...] = ()
-    fragments: tuple[str, ...] = ()
+    fragments: _Fragments = ()
     exact: str | None = None
 
 
@@ -162,11 +167,14 @@ class _Compiler:
     # ------------------------------------------------------------ trace level
 
     def trace(self, node: tree.Node, t: str) -> str:
-        """``node`` as an expression over the trace_info row ``t``, never NULL."""
+        """``node`` as an expression over the trace_info row ``t``, never NULL.
+
+        Not stands before predicates and quantifiers only.
+        """
         if isinstance(node, tree.And):
             return _all([self.trace(item, t) for item in node.items])
         if isinstance(node, tree.Or):
-            return _any([self.trace(item, t) for item in node.items])
+            return self.alternatives(node, t)
         if isinstance(node, tree.Not):
             return f"(not {self.trace(node.item, t)})"
         if isinstance(node, tree.AnySpan):
@@ -176,6 +184,35 @@ class _Compiler:
         if isinstance(node, tree.AggregateSpans):
             return self.aggregate(node, t)
         return self.predicate(node, t)
+
+    def alternatives(self, node: tree.Or, t: str) -> str:
+        """OR.  PostgreSQL makes no joins of subqueries below it, only of whole conjuncts.
+
+        So where many traces are asked about, the union of the alternatives
+        becomes one subquery.
+        """
+        plain = [item for item in node.items if _own_columns(item)]
+        others = [item for item in node.items if not _own_columns(item)]
+        if self.shape == "probe" or not others:
+            return _any([self.trace(item, t) for item in node.items])
+        branches = [[item] for item in others] + ([plain] if plain else [])
+        selects = []
+        for branch in branches:
+            self._aliases += 1
+            inner = f"{t}{self._aliases}"
+            condition = _any([self.trace(item, inner) for item in branch])
+            selects.append(
+                f"select {inner}.request_id from {self.schema}.trace_info {inner}"
+                f" where {self.within_scope(inner)}{condition}"
+            )
+        union = " union all ".join(selects)
+        return self.exists(f"({union}) u", f"u.request_id = {t}.request_id")
+
+    def within_scope(self, alias: str) -> str:
+        """Keeps a subquery over all traces or spans to the requested experiments."""
+        if self.scope is None:
+            return ""
+        return f"{alias}.experiment_id = any({self.params.add(self.scope, 'int[]')}) and "
 
     def predicate(self, node: tree.Predicate, t: str) -> str:
         target = node.field
@@ -364,23 +401,28 @@ class _Compiler:
         wanted = f"{kind} and a.name = {self.params.add(target.name, 'text')} and a.valid"
         if not isinstance(node, tree.IsNull):
             wanted += f" and {self.assessed(node)}"
-        direct = self.exists(
-            f"{self.schema}.assessments a", f"a.trace_id = {t}.request_id and {wanted}"
-        )
-        scoped = "" if self.scope is None else f" and {self.in_scope('c')}"
         mark = self.params.add(f'"{SESSION}":', "text")
-        # Few assessments cover sessions: whether there are any is asked once.
-        session = (
-            f"({t}.session_id is not null and exists (select from {self.schema}.trace_info c"
-            f" join {self.schema}.assessments a on a.trace_id = c.request_id"
-            f" where c.session_id = {t}.session_id{scoped} and {wanted}"
-            f" and strpos(a.assessment_metadata, {mark}) > 0))"
+        covering = (
+            f"from {self.schema}.trace_info c join {self.schema}.assessments a"
+            f" on a.trace_id = c.request_id where {self.within_scope('c')}{wanted}"
+            f" and strpos(a.assessment_metadata, {mark}) > 0"
         )
-        found = f"({direct} or {session})"
+        if self.shape == "probe":
+            direct = self.exists(
+                f"{self.schema}.assessments a", f"a.trace_id = {t}.request_id and {wanted}"
+            )
+            # Without a fence: as few assessments cover sessions, it may pay to
+            # find them all once.
+            covered = f"exists (select {covering} and c.session_id = {t}.session_id)"
+            found = f"({direct} or ({t}.session_id is not null and {covered}))"
+        else:
+            found = self.either(
+                f"select a.trace_id from {self.schema}.assessments a where {wanted}",
+                f"select m.request_id from {self.schema}.trace_info m"
+                f" where {self.within_scope('m')}m.session_id in (select c.session_id {covering})",
+                t,
+            )
         return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
-
-    def in_scope(self, alias: str) -> str:
-        return f"{alias}.experiment_id = any({self.params.add(self.scope, 'int[]')})"
 
     def assessed(self, node: tree.Predicate) -> str:
         """A condition on the value of assessment ``a``; NULL counts as false."""
@@ -414,8 +456,22 @@ class _Compiler:
         return f"s.trace_id = {t}.request_id and s.experiment_id = {t}.experiment_id"
 
     def any_span(self, condition: tree.Node, t: str) -> str:
+        scope = self.within_scope("s") if self.shape == "set" else ""
         return self.exists(
-            f"{self.schema}.spans s", f"{self.of_trace(t)} and {self.span_where(condition)}"
+            f"{self.schema}.spans s",
+            f"{self.of_trace(t)} and {scope}{self.span_where(condition)}",
+        )
+
+    def grouped(self, condition: tree.Node | None, having: str, t: str) -> str:
+        """Whether the trace's spans under ``condition``, at least one, satisfy ``having``."""
+        groups = (
+            f"select s.trace_id, s.experiment_id from {self.schema}.spans s"
+            f" where {self.within_scope('s')}{self.span_where(condition)}"
+            f" group by s.trace_id, s.experiment_id having {having}"
+        )
+        return self.exists(
+            f"({groups}) g",
+            f"g.trace_id = {t}.request_id and g.experiment_id = {t}.experiment_id",
         )
 
     def span_where(self, condition: tree.Node | None) -> str:
@@ -442,17 +498,21 @@ class _Compiler:
             return _all(span.columns)
         return _all([*span.columns, self.contains([span.fragments])])
 
-    def contains(self, alternatives: Sequence[Sequence[str]]) -> str:
-        """Whether the content has all of some fragments, or escapes.
+    def contains(self, alternatives: Sequence[_Fragments]) -> str:
+        """Whether the content has what one of the alternatives wants, or escapes.
 
         Characters that JSON has to escape are not in a fragment, but a writer
-        may escape others too, and ``\\u0061`` is how to.
+        may escape others too, as ``\\u0061``.
         """
-        found = [
-            _all([f"strpos(s.content, {self.params.add(text, 'text')}) > 0" for text in fragments])
-            for fragments in [*alternatives, ["\\u"]]
-        ]
-        return _any(found)
+        texts = [text for wanted in alternatives for options in wanted for text in options]
+        escape = "\\u00" if all(text.isascii() for text in texts) else "\\u"
+        return _any([*map(self.has_all, alternatives), self.has(escape)])
+
+    def has_all(self, fragments: _Fragments) -> str:
+        return _all([_any([self.has(text) for text in options]) for options in fragments])
+
+    def has(self, text: str) -> str:
+        return f"strpos(s.content, {self.params.add(text, 'text')}) > 0"
 
     def span(self, node: tree.Node) -> _SpanSql:
         if isinstance(node, tree.And):
@@ -460,7 +520,7 @@ class _Compiler:
             exacts = [item.exact for item in items if item.exact is not None]
             return _SpanSql(
                 tuple(column for item in items for column in item.columns),
-                tuple(dict.fromkeys(text for item in items for text in item.fragments)),
+                tuple(dict.fromkeys(options for item in items for options in item.fragments)),
                 _all(exacts) if exacts else None,
             )
         if isinstance(node, tree.Or):
@@ -521,12 +581,12 @@ class _Compiler:
         if isinstance(node, tree.In) and not node.negated:
             alternatives = [_value_fragments(value) for value in node.values]
             if all(alternatives) and len(alternatives) <= _MANY:
-                columns = (self.contains([[*keys, *fragments] for fragments in alternatives]),)
+                columns = (self.contains([(*fragments, *keys) for fragments in alternatives]),)
                 keys = ()
         elif isinstance(node, tree.TextCompare) and node.op == "=":
-            keys += _value_fragments(node.value)
+            keys = _value_fragments(node.value) + keys
         elif isinstance(node, tree.Match) and node.op == "LIKE" and not node.negated:
-            keys += _pattern_fragments(node.pattern)
+            keys = _pattern_fragments(node.pattern) + keys
         return _SpanSql(columns, keys, self.text(text, node, number))
 
     # ------------------------------------------------- counts and aggregates
@@ -543,26 +603,49 @@ class _Compiler:
     def span_count(self, node: tree.Predicate, condition: tree.Node | None, t: str) -> str:
         if isinstance(node, tree.IsNull):
             return "true" if node.negated else "false"
-        where = f"{self.of_trace(t)} and {self.span_where(condition)}"
-        count = f"(select count(*) from {self.schema}.spans s where {where})"
-        return self.bigint(count, node, clamp=True)
+        if self.shape == "probe":
+            where = f"{self.of_trace(t)} and {self.span_where(condition)}"
+            count = f"(select count(*) from {self.schema}.spans s where {where})"
+            return self.bigint(count, node, clamp=True)
+        having = self.bigint("count(*)", node, clamp=True)
+        if self.holds_for_zero(node):
+            return f"(not {self.grouped(condition, f'not ({having})', t)})"
+        return self.grouped(condition, having, t)
+
+    def holds_for_zero(self, node: tree.Predicate) -> bool:
+        def compare(op: str, bound: tree.Value) -> bool:
+            number = self.as_integer(bound) if isinstance(bound, tree.Now) else bound
+            assert not isinstance(number, str)
+            return _COMPARE[op](0, number)
+
+        if isinstance(node, tree.NumberCompare):
+            return compare(node.op, node.value)
+        if isinstance(node, tree.Between):
+            return (compare(">=", node.low) and compare("<=", node.high)) != node.negated
+        if isinstance(node, tree.In):
+            return any(compare("=", value) for value in node.values) != node.negated
+        raise TypeError(f"not a comparison of numbers: {node}")
 
     def aggregate(self, node: tree.AggregateSpans, t: str) -> str:
-        where = f"{self.of_trace(t)} and {self.span_where(node.condition)}"
         if isinstance(node.field, tree.SpanNumber):
             value = _DURATION_AGGREGATES[node.function]
         else:
             path = self.params.add(list(node.field.path), "text[]")
-            number = f"insights.span_attribute_number(s.content, {path})"
-            keys = _key_fragments(node.field.path)
-            if keys:
-                number = f"case when {self.contains([keys])} then {number} end"
+            exact = node.function in ("sum", "avg")
+            function = "span_attribute_decimal" if exact else "span_attribute_number"
+            number = f"insights.{function}(s.content, {path})"
+            fragments = _key_fragments(node.field.path)
+            if fragments:
+                number = f"case when {self.contains([fragments])} then {number} end"
             value = _NUMBER_AGGREGATES[node.function].format(number)
+        if node.function in ("sum", "avg"):
+            value = _TO_DOUBLE.format(value)
         bound = self.params.add(self.as_double(node.value), "float8")
-        return (
-            f"coalesce((select {value} from {self.schema}.spans s where {where})"
-            f" {_sql_op(node.op)} {bound}, false)"
-        )
+        condition = f"{value} {_sql_op(node.op)} {bound}"
+        if self.shape == "probe":
+            where = f"{self.of_trace(t)} and {self.span_where(node.condition)}"
+            return f"coalesce((select {condition} from {self.schema}.spans s where {where}), false)"
+        return self.grouped(node.condition, condition, t)
 
     # ------------------------------------------------------------------ values
 
@@ -641,19 +724,74 @@ class _Compiler:
         return number
 
 
+# Sums are exact decimals, so that they are the same in any order of the rows
+# and can be made in parallel.  The factor gives the division of an average so
+# many decimals that the cast to a double still rounds correctly.
+_WIDE = f"1.{'0' * 40}"
 _DURATION_AGGREGATES = {
-    "sum": "(sum(s.duration_ns) * 0.000001)::float8",
-    # The 40 decimals are carried through the division; the cast then rounds once.
-    "avg": f"(sum(s.duration_ns) * 1.{'0' * 40} / (1000000 * count(s.duration_ns)))::float8",
+    "sum": "(sum(s.duration_ns) * 0.000001)",
+    "avg": f"(sum(s.duration_ns) * {_WIDE} / (1000000 * count(s.duration_ns)))",
     "min": "min(s.duration_ns) / 1e6::float8",
     "max": "max(s.duration_ns) / 1e6::float8",
 }
 _NUMBER_AGGREGATES = {
-    "sum": "insights.float_sum(array_agg({0}))",
-    "avg": "insights.float_mean(array_agg({0}))",
+    "sum": "sum({0})",
+    "avg": f"avg({_WIDE} * {{0}})",
     "min": "min({0})",
     "max": "max({0})",
 }
+# A cast raises an error where it should give an infinity, or zero: from the
+# largest double plus half its last place, and up to half the smallest.
+_TO_DOUBLE = (
+    "case when abs({0}) >= 1.797693134862315807937289714053e308"
+    " then sign({0})::float8 * 'Infinity'::float8"
+    " when abs({0}) <= 2.470328229206232720882843964341e-324 then 0 else {0}::float8 end"
+)
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_INVERSE = {"=": "!=", "!=": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+
+
+def _without_not(node: tree.Node, negate: bool = False) -> tree.Node:
+    """The filter with every Not moved inwards, to predicates and quantifiers."""
+    if isinstance(node, tree.Not):
+        return _without_not(node.item, not negate)
+    if isinstance(node, (tree.And, tree.Or)):
+        kind: type[tree.And] | type[tree.Or]
+        kind = tree.And if isinstance(node, tree.And) != negate else tree.Or
+        return kind(tuple(_without_not(item, negate) for item in node.items))
+    if not negate:
+        return node
+    if isinstance(node, tree.CountSpans):
+        return tree.CountSpans(node.condition, _INVERSE[node.op], node.value)
+    return tree.Not(node)
+
+
+def _own_columns(node: tree.Node) -> bool:
+    """Whether a node concerns nothing but columns of trace_info."""
+    if isinstance(node, (tree.And, tree.Or)):
+        return all(_own_columns(item) for item in node.items)
+    if isinstance(node, tree.Not):
+        return _own_columns(node.item)
+    if isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
+        return False
+    target = node.field
+    if isinstance(target, tree.TraceText):
+        return target.name in _TEXT_COLUMNS or target.name == "experiment_id"
+    if isinstance(target, tree.TraceNumber):
+        return target.name != "span_count"
+    if isinstance(target, tree.Tag):
+        return target.key == TRACE_NAME
+    return isinstance(target, tree.Metadata) and (
+        target.key == SESSION or target.key in _SYNTHESISED
+    )
 
 
 def _numbers(node: tree.Predicate, compare: Callable[[str, tree.Value], str]) -> str:
@@ -720,37 +858,36 @@ _OUTSIDE = re.compile(r"[][{}:, 0-9+.\-trufalsnNIiyeE]*")
 _WORDS = ("true", "false", "null", "NaN", "Infinity")
 
 
-def _key_fragments(path: Sequence[str]) -> tuple[str, ...]:
+def _key_fragments(path: Sequence[str]) -> _Fragments:
     """Fragments of any content in which ``path`` leads somewhere."""
     found = []
     if path[0] and not _ESCAPED.search(path[0]):
-        found.append(f'"{path[0]}"')
+        found.append((f'"{path[0]}"',))
     # Further keys stand between quotes that are themselves escaped or not.
     found += [
-        step for step in path[1:] if step and not step.isdigit() and not _ESCAPED.search(step)
+        (step,) for step in path[1:] if step and not step.isdigit() and not _ESCAPED.search(step)
     ]
     return tuple(found)
 
 
-def _longest(text: str) -> str:
-    return max(_ESCAPED.split(text), key=len)
-
-
-def _value_fragments(value: tree.Value) -> tuple[str, ...]:
+def _value_fragments(value: tree.Value) -> _Fragments:
     """Fragments of any content in which an attribute's text is ``value``."""
     if not isinstance(value, str) or value[:1] in ("{", "["):
         return ()  # an object or a list: its text need not be as it was written
     if _NUMBER.fullmatch(value) or value.lstrip("-") in ("NaN", "Infinity"):
         return ()
-    fragment = _longest(value)
-    return (fragment,) if fragment else ()
+    fragment = max(_ESCAPED.split(value), key=len)
+    if fragment != value or value in ("true", "false"):
+        return ((fragment,),) if fragment else ()
+    # A string: plain, or JSON within JSON; the first option rules most spans out.
+    return ((f'"{value}',), (f'"{value}\\"', f'"{value}"')) if value else ()
 
 
-def _pattern_fragments(pattern: str) -> tuple[str, ...]:
+def _pattern_fragments(pattern: str) -> _Fragments:
     """Fragments of any content in which an attribute's text is LIKE ``pattern``."""
     literals = re.split(r"[%_]", re.sub(r"\\(.)", _stand_in, pattern, flags=re.DOTALL))
     runs = [run for literal in literals for run in _ESCAPED.split(literal) if _inside(run)]
-    return (max(runs, key=len),) if runs else ()
+    return ((max(runs, key=len),),) if runs else ()
 
 
 def _stand_in(match: re.Match[str]) -> str:

@@ -14,7 +14,7 @@ if read is None:
     @python:insights_engine/attributes.py@
 
     def read(content, path):
-        return text_form(attribute(content, path))
+        return text_form(attribute_in(remembered(GD, content), path))
 
     SD["read"] = read
 return read(content, path)

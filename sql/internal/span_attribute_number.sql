@@ -15,7 +15,7 @@ if read is None:
     @python:insights_engine/attributes.py@
 
     def read(content, path):
-        return number_form(attribute(content, path))
+        return number_form(attribute_in(remembered(GD, content), path))
 
     SD["read"] = read
 return read(content, path)

@@ -95,7 +95,7 @@ class _Evaluation:
                 # Durations are whole nanoseconds; their sums are exact in milliseconds.
                 numbers.append(Fraction(span.end_ns - span.start_ns, 10**6))
             elif number is not None:
-                numbers.append(Fraction(number))
+                numbers.append(Fraction(repr(number)))  # as it prints: 0.1 is a tenth
         if not numbers:
             return False
         total = aggregate(node.function, numbers)
