@@ -182,41 +182,53 @@ def span_fields(vocabulary: Vocabulary = ANYTHING) -> st.SearchStrategy[tree.Fie
     return st.one_of(*([st.sampled_from(chosen)] if chosen else []), attributes)
 
 
+_BOOLEANS = st.booleans()
+_ANY_COMPARATOR = st.sampled_from(_COMPARATORS)
+
+
+def _forms(subject: tree.Field) -> list[str]:
+    """The kinds of predicates that the language has for a field."""
+    if fields.is_usage(subject):
+        return ["null", "text"]
+    forms = ["null", "in"]
+    if not fields.is_number(subject):
+        forms.append("match")
+        if subject != tree.SpanText("content"):
+            forms.append("text")
+    if fields.may_hold_numbers(subject):
+        forms += ["number", "between"]
+    return forms
+
+
+@st.composite
 def predicates(
-    subject: tree.Field, vocabulary: Vocabulary = ANYTHING
-) -> st.SearchStrategy[tree.Predicate]:
-    """Every predicate that the language has for a field."""
-    negated = st.booleans()
-    options: list[st.SearchStrategy[tree.Predicate]] = [
-        st.builds(tree.IsNull, st.just(subject), negated)
-    ]
+    draw: st.DrawFn,
+    subjects: st.SearchStrategy[tree.Field],
+    vocabulary: Vocabulary = ANYTHING,
+) -> tree.Predicate:
+    """Every predicate that the language has for one of the fields."""
+    subject = draw(subjects)
+    forms = _forms(subject)
+    form = draw(st.sampled_from(forms))
+    negated = draw(_BOOLEANS)
+    if form == "null":
+        return tree.IsNull(subject, negated)
     texts = vocabulary.prompts if subject == tree.TraceText("prompt") else vocabulary.texts
     values = vocabulary.times if fields.is_time(subject) else vocabulary.numbers
-    if fields.is_usage(subject):
-        return st.one_of(*options, _text_compare(subject, texts))
-    items: list[st.SearchStrategy[tree.Value]] = []
-    if not fields.is_number(subject):
-        if subject != tree.SpanText("content"):
-            options.append(_text_compare(subject, texts))
-        operators = st.sampled_from(vocabulary.match_operators)
-        options.append(
-            st.builds(tree.Match, st.just(subject), operators, vocabulary.patterns, negated)
-        )
-        items.append(texts)
-    if fields.may_hold_numbers(subject):
-        comparators = st.sampled_from(_COMPARATORS)
-        options.append(st.builds(tree.NumberCompare, st.just(subject), comparators, values))
-        options.append(st.builds(tree.Between, st.just(subject), values, values, negated))
-        items.append(values)
-    lists = st.lists(st.one_of(*items), min_size=1, max_size=4).map(tuple)
-    options.append(st.builds(tree.In, st.just(subject), lists, negated))
-    return st.one_of(*options)
-
-
-def _text_compare(
-    subject: tree.Field, texts: st.SearchStrategy[str]
-) -> st.SearchStrategy[tree.Predicate]:
-    return st.builds(tree.TextCompare, st.just(subject), st.sampled_from(["=", "!="]), texts)
+    if form == "text":
+        return tree.TextCompare(subject, "!=" if negated else "=", draw(texts))
+    if form == "match":
+        operator = draw(st.sampled_from(vocabulary.match_operators))
+        return tree.Match(subject, operator, draw(vocabulary.patterns), negated)
+    if form == "number":
+        return tree.NumberCompare(subject, draw(_ANY_COMPARATOR), draw(values))
+    if form == "between":
+        return tree.Between(subject, draw(values), draw(values), negated)
+    items: list[tree.Value] = []
+    for _ in range(draw(st.integers(1, 3))):
+        numeric = "number" in forms and ("text" not in forms or draw(_BOOLEANS))
+        items.append(draw(values) if numeric else draw(texts))
+    return tree.In(subject, tuple(items), negated)
 
 
 def conjunction(items: Sequence[tree.Node]) -> tree.Node:
@@ -247,7 +259,7 @@ def span_conditions(
     vocabulary: Vocabulary = ANYTHING, max_leaves: int = 4
 ) -> st.SearchStrategy[tree.Node]:
     """What stands inside any(), count() and after WHERE."""
-    leaves = span_fields(vocabulary).flatmap(lambda f: predicates(f, vocabulary))
+    leaves = predicates(span_fields(vocabulary), vocabulary)
     return _algebra(leaves, max_leaves)
 
 
@@ -279,7 +291,7 @@ def quantifiers(
 def filters(vocabulary: Vocabulary = ANYTHING, max_leaves: int = 6) -> st.SearchStrategy[tree.Node]:
     """Whole filters, EVERYTHING included."""
     leaves = st.one_of(
-        trace_fields(vocabulary).flatmap(lambda f: predicates(f, vocabulary)),
+        predicates(trace_fields(vocabulary), vocabulary),
         quantifiers(vocabulary),
     )
     return st.one_of(st.just(tree.EVERYTHING), *[_algebra(leaves, max_leaves)] * 9)
