@@ -272,7 +272,11 @@ class Correlation(Row):
             ("lift", number(self.lift), "times as often together as by chance"),
             ("phi", number(self.phi), ""),
             ("odds ratio", number(self.odds_ratio), bounds),
-            ("p", number(self.p_value), "chance of this much without an association"),
+            (
+                "p",
+                "–" if self.p_value is None else f"{self.p_value:.2g}",
+                "chance of this much without an association",
+            ),
         ]
         return Grid(
             (Column("", style="dim"), Column("", right=True), Column("", least=10, rank=1)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from insights_py import Insights
 from insights_py.cli import exits, output
 from insights_py.cli.main import cli, run
 from insights_py.version import __version__
+from tests.client.terminal import environment
 from tests.client.world import trace_id
 
 ERRORS = "span.status = 'ERROR'"
@@ -495,16 +495,7 @@ def test_completion_scripts(insights: Run) -> None:
 @pytest.fixture
 def program(tmp_path: Path, world_dsn: str) -> dict[str, str]:
     """An environment in which ``insights`` is a program on the PATH."""
-    script = tmp_path / "insights"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m insights_py "$@"\n')
-    script.chmod(0o755)
-    root = str(Path(__file__).parents[2])
-    return {
-        **os.environ,
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "PYTHONPATH": root,
-        "INSIGHTS_DSN": world_dsn,
-    }
+    return environment(tmp_path, world_dsn)
 
 
 def shell(command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:

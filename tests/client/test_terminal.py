@@ -2,55 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
-from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
+from tests.client.terminal import COLOUR, screen
 from tests.client.world import trace_id
-
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def screen(dsn: str, columns: int, *arguments: str, term: str = "xterm-256color") -> str:
-    """What the command writes to a terminal of this width, standard error included."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "insights_py", *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={
-            **env,
-            "TERM": term,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "INSIGHTS_DSN": dsn,
-        },
-    )
-    os.close(theirs)
-    written = b""
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:
-            # How Linux says that the other side is closed.
-            break
-        if not piece:
-            break
-        written += piece
-    os.close(ours)
-    process.wait(30)
-    return written.decode().replace("\r\n", "\n")
 
 
 @pytest.mark.parametrize("columns", [80, 120])
