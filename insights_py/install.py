@@ -7,6 +7,7 @@ an error half way, leaves the database as it was.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["InstallError", "Outcome", "install", "installed_revision", "libpq", "uninstall"]
 
 SCHEMA = "insights"
+
+# Alembic's environment is global to the process.
+_one_at_a_time = threading.Lock()
 
 # Of all advisory locks this one means: an installation is at work.
 _LOCK = 0x696E7369676874
@@ -97,7 +101,7 @@ def _run(dsn: str, mlflow_schema: str | None, target: str) -> Outcome:
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(address), poolclass=pool.NullPool
     )
-    with translated(), engine.connect() as connection:
+    with _one_at_a_time, translated(), engine.connect() as connection:
         driver = connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
         before, schema = _state(driver)

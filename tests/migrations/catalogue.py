@@ -1,0 +1,93 @@
+"""What a database contains, as text that two databases can be compared by."""
+
+from __future__ import annotations
+
+import subprocess
+
+import psycopg
+
+from insights_dev.cluster import Server
+from tests.conftest import Databases
+
+# Each query gives rows (identity, description) of what belongs to this project.
+_OURS = """
+    (n.nspname = 'insights' or (n.nspname = 'public' and {name} like 'insights\\_%%'))
+"""
+
+_QUERIES = (
+    # functions with their definition, owner, rights and comment
+    """
+    select 'function ' || p.oid::regprocedure,
+           concat_ws(E'\\n', pg_get_functiondef(p.oid), p.proowner::regrole, p.proacl,
+                     obj_description(p.oid, 'pg_proc'))
+    from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+    where p.prokind <> 'a' and
+    """
+    + _OURS.format(name="p.proname"),
+    # tables, views, composite types, indexes
+    """
+    select 'relation ' || c.relname,
+           concat_ws(E'\\n', c.relkind, c.relowner::regrole, c.relacl,
+                     obj_description(c.oid, 'pg_class'), obj_description(c.reltype, 'pg_type'),
+                     case when c.relkind = 'i' then pg_get_indexdef(c.oid) end,
+                     case when c.relkind in ('v', 'm') then pg_get_viewdef(c.oid) end)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where
+    """
+    + _OURS.format(name="c.relname"),
+    # columns and attributes
+    """
+    select 'column ' || c.relname || '.' || a.attname,
+           concat_ws(E'\\n', a.attnum, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                     pg_get_expr(d.adbin, d.adrelid), a.attacl,
+                     col_description(c.oid, a.attnum))
+    from pg_attribute a
+    join pg_class c on c.oid = a.attrelid
+    join pg_namespace n on n.oid = c.relnamespace
+    left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
+    where a.attnum > 0 and not a.attisdropped and
+    """
+    + _OURS.format(name="c.relname"),
+    # constraints and triggers, on MLflow's tables too
+    """
+    select 'constraint ' || c.conrelid::regclass || '.' || c.conname, pg_get_constraintdef(c.oid)
+    from pg_constraint c join pg_namespace n on n.oid = c.connamespace
+    where n.nspname in ('insights', 'public')
+    """,
+    """
+    select 'trigger ' || t.tgrelid::regclass || '.' || t.tgname, pg_get_triggerdef(t.oid)
+    from pg_trigger t
+    where not t.tgisinternal
+    """,
+    """
+    select 'schema ' || n.nspname, concat_ws(E'\\n', n.nspowner::regrole, n.nspacl)
+    from pg_namespace n
+    where n.nspname in ('insights', 'public')
+    """,
+    """
+    select 'extension ' || e.extname, concat_ws(E'\\n', e.extversion, e.extnamespace::regnamespace)
+    from pg_extension e
+    """,
+)
+
+
+def objects(connection: psycopg.Connection) -> dict[str, str]:
+    """Identity to description of everything that this project has in a database."""
+    found: dict[str, str] = {}
+    for query in _QUERIES:
+        found.update(connection.execute(query.replace("%%", "%").encode()).fetchall())
+    return found
+
+
+def dump(databases: Databases, dsn: str) -> str:
+    """``pg_dump --schema-only``, without the random key that new versions print."""
+    server: Server = databases.server
+    name = dsn.rpartition("/")[2]
+    if server.kind == "container":
+        command = ["docker", "exec", server.home, "pg_dump", "--username", server.user]
+        command += ["--schema-only", name]
+    else:
+        command = [f"{server.binaries}/pg_dump", "--schema-only", dsn]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    lines = text.splitlines(keepends=True)
+    return "".join(x for x in lines if not x.startswith(("\\restrict ", "\\unrestrict ")))

@@ -1,0 +1,367 @@
+"""Installing and uninstalling, and all that can stand in the way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from insights_py import bundles, checks
+from insights_py.doctor import doctor
+from insights_py.install import InstallError, install, installed_revision, uninstall
+from tests.conftest import Databases
+from tests.migrations.catalogue import dump, objects
+
+
+@pytest.fixture
+def mlflow_conn(mlflow_only_dsn: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(mlflow_only_dsn, autocommit=True) as connection:
+        yield connection
+
+
+def refused(databases: Databases, dsn: str, schema: str | None = None) -> InstallError:
+    """The error of an installation that must fail and must change nothing."""
+    before = dump(databases, dsn)
+    with pytest.raises(InstallError) as caught:
+        install(dsn, schema)
+    assert dump(databases, dsn) == before
+    assert caught.value.hint
+    return caught.value
+
+
+def alembic(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command ``alembic`` as a user runs it."""
+    config = str(bundles.migrations().parent / "alembic.ini")
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", "-c", config, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+# ------------------------------------------------------------------- it works
+
+
+def test_pg_dump_is_the_same_after_uninstalling(databases: Databases, mlflow_only_dsn: str) -> None:
+    before = dump(databases, mlflow_only_dsn)
+    assert install(mlflow_only_dsn).changed
+    assert dump(databases, mlflow_only_dsn) != before
+    assert uninstall(mlflow_only_dsn).changed
+    assert dump(databases, mlflow_only_dsn) == before
+
+
+@pytest.mark.parametrize("extension", ["plpython3u", "pg_trgm"])
+def test_an_extension_that_was_there_stays(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection, extension: str
+) -> None:
+    mlflow_conn.execute(sql.SQL("create extension {}").format(sql.Identifier(extension)))
+    before = dump(databases, mlflow_only_dsn)
+    install(mlflow_only_dsn)
+    uninstall(mlflow_only_dsn)
+    assert dump(databases, mlflow_only_dsn) == before
+
+
+def test_an_extension_that_is_in_use_stays(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    install(mlflow_only_dsn)
+    mlflow_conn.execute("create function mine() returns int language plpython3u as $$ return 1 $$")
+    uninstall(mlflow_only_dsn)
+    assert mlflow_conn.execute("select mine()").fetchone() == (1,)
+    assert "extension plpython3u" in objects(mlflow_conn)
+    assert "extension pg_trgm" not in objects(mlflow_conn)
+
+
+def test_repeating_changes_nothing(mlflow_only_dsn: str, mlflow_conn: psycopg.Connection) -> None:
+    first = install(mlflow_only_dsn)
+    rows = "select xmin, oid from pg_proc where proname like 'insights_%' order by 2"
+    before = objects(mlflow_conn), mlflow_conn.execute(rows).fetchall()
+    second = install(mlflow_only_dsn)
+    assert (first.before, second.before) == (None, first.after)
+    assert not second.changed
+    assert (objects(mlflow_conn), mlflow_conn.execute(rows).fetchall()) == before
+
+
+def test_uninstalling_nothing_changes_nothing(databases: Databases, mlflow_only_dsn: str) -> None:
+    before = dump(databases, mlflow_only_dsn)
+    assert not uninstall(mlflow_only_dsn).changed
+    assert dump(databases, mlflow_only_dsn) == before
+
+
+def test_two_at_once(mlflow_only_dsn: str, mlflow_conn: psycopg.Connection) -> None:
+    config = str(bundles.migrations().parent / "alembic.ini")
+    code = (
+        "import sys; from insights_py.install import install; print(install(sys.argv[1]).changed)"
+    )
+    commands = [
+        [sys.executable, "-c", code, mlflow_only_dsn],
+        [sys.executable, "-c", code, mlflow_only_dsn],
+        [
+            sys.executable,
+            "-m",
+            "alembic",
+            "-c",
+            config,
+            "-x",
+            f"dsn={mlflow_only_dsn}",
+            "upgrade",
+            "head",
+        ],
+    ]
+    # All wait for this lock, so that none is done before the others begin.
+    with psycopg.connect(mlflow_only_dsn) as blocker:
+        blocker.execute("lock table alembic_version in access exclusive mode")
+        running = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for command in commands
+        ]
+        waiting = (0,)
+        while waiting != (3,):
+            assert all(process.poll() is None for process in running)
+            waiting = mlflow_conn.execute(
+                "select count(*) from pg_locks where not granted"
+                " and pid in (select pid from pg_stat_activity where datname = current_database())"
+            ).fetchone() or (0,)
+    results = [(*process.communicate(timeout=120), process.returncode) for process in running]
+    assert [code for _, _, code in results] == [0, 0, 0], results
+    assert installed_revision(mlflow_conn) is not None
+    assert mlflow_conn.execute("select count(*) from insights.installation").fetchone() == (1,)
+    assert mlflow_conn.execute("select insights_count(null::text[], '')").fetchone() == (0,)
+
+
+def test_alembic_does_the_same(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    before = dump(databases, mlflow_only_dsn)
+    done = alembic("-x", f"dsn={mlflow_only_dsn}", "upgrade", "head")
+    assert done.returncode == 0, done.stderr
+    by_alembic = objects(mlflow_conn)
+    done = alembic("-x", f"dsn={mlflow_only_dsn}", "current")
+    assert "(head)" in done.stdout, done.stderr
+    done = alembic("-x", f"dsn={mlflow_only_dsn}", "downgrade", "base")
+    assert done.returncode == 0, done.stderr
+    assert dump(databases, mlflow_only_dsn) == before
+    install(mlflow_only_dsn)
+    assert objects(mlflow_conn) == by_alembic
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg", "postgresql+psycopg2", "postgres"])
+def test_addresses_as_mlflow_writes_them(mlflow_only_dsn: str, scheme: str) -> None:
+    assert install(mlflow_only_dsn.replace("postgresql", scheme, 1)).changed
+
+
+@pytest.mark.parametrize("name", ["mlflow", "MLflow's own"[:6] + " own", "user", "zürich"])
+def test_tables_in_another_schema(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection, name: str
+) -> None:
+    mlflow_conn.execute(sql.SQL("alter schema public rename to {}").format(sql.Identifier(name)))
+    mlflow_conn.execute("create schema public")
+    before = dump(databases, mlflow_only_dsn)
+    assert name in str(refused(databases, mlflow_only_dsn))
+    assert install(mlflow_only_dsn, name).mlflow_schema == name
+    schema = sql.Identifier(name)
+    count = sql.SQL("select {}.insights_count(null::text[], '')").format(schema)
+    assert mlflow_conn.execute(count).fetchone() == (0,)
+    search = sql.SQL("select * from {}.insights_search(null::text[], $$tags.a = 'b'$$)")
+    assert mlflow_conn.execute(search.format(schema)).fetchall() == []
+    assert all(check.ok for check in doctor(mlflow_only_dsn)), doctor(mlflow_only_dsn)
+    uninstall(mlflow_only_dsn)
+    assert dump(databases, mlflow_only_dsn) == before
+
+
+def test_functions_of_the_users_with_such_names_survive(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    mlflow_conn.execute("create function insights_of_mine() returns int language sql as 'select 1'")
+    install(mlflow_only_dsn)
+    uninstall(mlflow_only_dsn)
+    assert mlflow_conn.execute("select insights_of_mine()").fetchone() == (1,)
+
+
+# ---------------------------------------------------------- what stands in the way
+
+
+def test_a_database_that_is_not_mlflows(databases: Databases) -> None:
+    dsn = databases.create()
+    error = refused(databases, dsn)
+    assert "has none" in str(error)
+    assert "mlflow db upgrade" in str(error)
+    done = alembic("-x", f"dsn={dsn}", "upgrade", "head")
+    assert done.returncode != 0
+    assert "mlflow db upgrade" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    databases.drop(dsn)
+
+
+@pytest.mark.parametrize("head", ["ffffffffffff", "bda7b8c39065"])
+def test_an_unknown_head_of_mlflows(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection, head: str
+) -> None:
+    mlflow_conn.execute("update alembic_version set version_num = %s", [head])
+    error = refused(databases, mlflow_only_dsn)
+    assert head in str(error)
+    assert "3.17" in str(error)
+
+
+def test_a_table_of_mlflows_is_missing(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    mlflow_conn.execute("drop table spans cascade")
+    assert "lacks spans" in str(refused(databases, mlflow_only_dsn))
+
+
+def test_not_a_superuser(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    mlflow_conn.execute("create role mlflow_owner login password 'x'")
+    mlflow_conn.execute("grant all on schema public to mlflow_owner")
+    mlflow_conn.execute("grant all on all tables in schema public to mlflow_owner")
+    name = mlflow_only_dsn.rpartition("/")[2]
+    dsn = replace(databases.server, user="mlflow_owner", password="x").dsn(name)
+    before = dump(databases, mlflow_only_dsn)
+    with pytest.raises(InstallError, match=r"mlflow_owner is not a superuser\n.*superuser"):
+        install(dsn)
+    assert dump(databases, mlflow_only_dsn) == before
+    mlflow_conn.execute("drop owned by mlflow_owner")
+    mlflow_conn.execute("drop role mlflow_owner")
+
+
+def test_the_server_lacks_an_extension(
+    databases: Databases, mlflow_only_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "EXTENSIONS", ("plpython9u",))
+    monkeypatch.setitem(checks._PACKAGES, "plpython9u", "apt-get install some-{major}")
+    error = refused(databases, mlflow_only_dsn)
+    assert "plpython9u: the server does not have it" in str(error)
+    assert "apt-get install some-1" in str(error)
+
+
+def test_the_server_is_too_old(
+    databases: Databases, mlflow_only_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "OLDEST_SERVER", 990000)
+    assert "PostgreSQL 14 is the oldest" in str(refused(databases, mlflow_only_dsn))
+
+
+def test_the_encoding_is_not_utf8(databases: Databases) -> None:
+    name = "latin"
+    with databases.admin() as admin:
+        admin.execute("create database latin template template0 encoding 'LATIN1' locale 'C'")
+    dsn = databases.server.dsn(name)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("create table trace_info ()")
+        connection.execute("create table experiments ()")
+    assert "LATIN1" in str(refused(databases, dsn))
+    databases.drop(dsn)
+
+
+def test_a_session_that_may_not_write(databases: Databases, mlflow_only_dsn: str) -> None:
+    dsn = mlflow_only_dsn + "?options=-cdefault_transaction_read_only%3Don"
+    with pytest.raises(InstallError, match="read only"):
+        install(dsn)
+
+
+def test_a_schema_of_this_name_that_is_not_ours(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    mlflow_conn.execute("create schema insights")
+    assert "schema insights" in str(refused(databases, mlflow_only_dsn))
+
+
+def test_a_function_of_this_name_that_is_not_ours(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    mlflow_conn.execute(
+        "create function insights_count(int) returns int language sql as 'select 1'"
+    )
+    assert "insights_count(integer)" in str(refused(databases, mlflow_only_dsn))
+
+
+def test_a_newer_release_is_installed(databases: Databases, dsn: str) -> None:
+    install_if_needed(dsn)
+    with psycopg.connect(dsn) as connection:
+        connection.execute("update insights.alembic_version set version_num = '9999'")
+    assert "9999" in str(refused(databases, dsn))
+    with pytest.raises(InstallError, match="newer"):
+        uninstall(dsn)
+
+
+def test_objects_of_the_users_that_depend_on_ours(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    install(mlflow_only_dsn)
+    before = objects(mlflow_conn)
+    mlflow_conn.execute("create view mine as select insights_count(null::text[], '')")
+    with pytest.raises(InstallError, match="view mine depends on function insights_count"):
+        uninstall(mlflow_only_dsn)
+    assert objects(mlflow_conn) == before
+    mlflow_conn.execute("drop view mine")
+    uninstall(mlflow_only_dsn)
+
+
+def test_an_error_half_way_leaves_nothing(
+    databases: Databases, mlflow_only_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = dump(databases, mlflow_only_dsn)
+    read = bundles.read
+
+    def broken(revision: str, name: str) -> str:
+        return read(revision, name) + ("select 1/0;" if name == "functions.sql" else "")
+
+    monkeypatch.setattr(bundles, "read", broken)
+    with pytest.raises(Exception, match="division by zero"):
+        install(mlflow_only_dsn)
+    assert dump(databases, mlflow_only_dsn) == before
+
+
+# ---------------------------------------------------------------------- doctor
+
+
+def install_if_needed(dsn: str) -> None:
+    """The template may have been made from the working tree, without Alembic."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        if installed_revision(connection) is None:
+            pytest.fail("the bundle is stale: run make bundle")
+
+
+def test_doctor_before_installing(mlflow_only_dsn: str) -> None:
+    failed = [check.name for check in doctor(mlflow_only_dsn) if not check.ok]
+    assert failed == ["trace functions"]
+
+
+def test_doctor_after_installing(mlflow_only_dsn: str) -> None:
+    install(mlflow_only_dsn)
+    assert [check for check in doctor(mlflow_only_dsn) if not check.ok] == []
+
+
+def test_doctor_sees_what_is_missing(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    install(mlflow_only_dsn)
+    mlflow_conn.execute("drop function insights_validate(text)")
+    mlflow_conn.execute("update insights.installation set bundle = 'other'")
+    mlflow_conn.execute("update alembic_version set version_num = 'ffffffffffff'")
+    failed = {check.name: check for check in doctor(mlflow_only_dsn) if not check.ok}
+    assert set(failed) == {"MLflow's version", "bundle", "public functions"}
+    assert all(check.remedy for check in failed.values())
+
+
+def test_doctor_as_a_role_without_rights(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    install(mlflow_only_dsn)
+    mlflow_conn.execute("create role nobody_special login password 'x'")
+    name = mlflow_only_dsn.rpartition("/")[2]
+    dsn = replace(databases.server, user="nobody_special", password="x").dsn(name)
+    try:
+        failed = {check.name: check for check in doctor(dsn) if not check.ok}
+    finally:
+        mlflow_conn.execute("drop role nobody_special")
+    assert "privileges" in failed
+    assert "grant select" in failed["privileges"].remedy
