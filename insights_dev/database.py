@@ -30,10 +30,18 @@ def migrate_mlflow(dsn: str) -> None:
 
 
 def install_insights(dsn: str) -> None:
-    """Installs this project the way users do."""
-    from insights_py.install import install
+    """Installs this project the way users do.
+
+    An unreleased bundle may have changed since it was installed here; then it is
+    taken out first, which loses nothing: everything of ours is derived.
+    """
+    from insights_py.doctor import doctor
+    from insights_py.install import install, uninstall
 
     install(dsn)
+    if not all(check.ok for check in doctor(dsn) if check.name == "bundle"):
+        uninstall(dsn)
+        install(dsn)
 
 
 def install_working_tree(dsn: str) -> None:

@@ -152,6 +152,20 @@ def mlflow(connection: psycopg.Connection, schema: str) -> Iterator[Check]:
     )
     if "alembic_version" in missing:
         return
+    (readable,) = _row(
+        connection,
+        "select pg_catalog.has_table_privilege("
+        " pg_catalog.format('%%I.alembic_version', %s::text), 'SELECT')",
+        [schema],
+    )
+    if not readable:
+        yield Check(
+            "MLflow's version",
+            False,
+            f"role {connection.info.user} may not read {schema}.alembic_version",
+            "Look with MLflow's own role, or as a superuser.",
+        )
+        return
     heads = sorted(
         row[0]
         for row in connection.execute(

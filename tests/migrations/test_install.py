@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -123,6 +124,7 @@ def test_two_at_once(mlflow_only_dsn: str, mlflow_conn: psycopg.Connection) -> N
         ]
         waiting = (0,)
         while waiting != (3,):
+            time.sleep(0.05)
             assert all(process.poll() is None for process in running)
             waiting = mlflow_conn.execute(
                 "select count(*) from pg_locks where not granted"
@@ -277,9 +279,7 @@ def test_a_schema_of_this_name_that_is_not_ours(
 def test_a_function_of_this_name_that_is_not_ours(
     databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
 ) -> None:
-    mlflow_conn.execute(
-        "create function insights_count(int) returns int language sql as 'select 1'"
-    )
+    mlflow_conn.execute("create function insights_count(int) returns int return 1")
     assert "insights_count(integer)" in str(refused(databases, mlflow_only_dsn))
 
 

@@ -16,6 +16,260 @@ An ordinary package: importable and testable without a database.  Functions
 that need one take PL/Python's ``plpy`` module as their first argument.
 """
 ''',
+"insights_engine.api": r'''"""What the PL/Python functions call, one entry point each.
+
+A user's mistake never leaves here as an exception: it would reach the user
+with a Python traceback in its CONTEXT.  It is returned as a `problem`, which
+``insights.accept`` in the SQL around raises as a plain error.  The same goes
+for what PostgreSQL itself refuses while a query runs: a table that the caller
+may not read, a statement that was cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, Optional
+
+from insights_engine import correlate as correlation
+from insights_engine import explain as explanation
+from insights_engine import printer, rawsql, search, tree
+from insights_engine.errors import InsightsError
+from insights_engine.experiments import experiment_ids
+from insights_engine.ordering import parse_order
+from insights_engine.parser import parse_conjunction, parse_filter
+from insights_engine.statement import Statement, current_time_ms
+
+Problem = dict[str, Optional[str]]
+Ids = Optional[Sequence[Any]]
+
+
+def _problem(error: InsightsError) -> Problem:
+    return {
+        "sqlstate": error.sqlstate,
+        "message": error.message,
+        "detail": error.detail(),
+        "hint": error.hint,
+    }
+
+
+def _refused(error: Any) -> Problem:
+    """An error of PostgreSQL's own, with its SQLSTATE, DETAIL and HINT."""
+    data = getattr(error, "spidata", None) or (None, None, None)
+    return {
+        "sqlstate": error.sqlstate,
+        "message": str(error.args[0]) if error.args else str(error),
+        "detail": data[1],
+        "hint": data[2],
+    }
+
+
+def _one(plpy: Any, answer: Callable[[], dict[str, Any]], empty: dict[str, Any]) -> dict[str, Any]:
+    """A row of results, or of nothing but the problem."""
+    try:
+        return {**answer(), "problem": None}
+    except InsightsError as error:
+        return {**empty, "problem": _problem(error)}
+    except plpy.SPIError as error:
+        return {**empty, "problem": _refused(error)}
+
+
+def _many(
+    plpy: Any, answer: Callable[[], Iterator[dict[str, Any]]], empty: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Rows of results; a problem comes as a row of its own, the last."""
+    try:
+        for row in answer():
+            yield {**row, "problem": None}
+    except InsightsError as error:
+        yield {**empty, "problem": _problem(error)}
+    except plpy.SPIError as error:
+        yield {**empty, "problem": _refused(error)}
+
+
+def _nothing(*columns: str) -> dict[str, Any]:
+    return dict.fromkeys(columns)
+
+
+def _parsed(plpy: Any, filter: Optional[str]) -> tree.Node:
+    node = parse_filter(filter)
+    rawsql.check_patterns(plpy, node, filter or "")
+    return node
+
+
+def validate(plpy: Any, filter: Optional[str]) -> dict[str, Any]:
+    """The canonical form of a filter."""
+    return _one(
+        plpy, lambda: {"result": printer.print_filter(_parsed(plpy, filter))}, _nothing("result")
+    )
+
+
+def count(plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str]) -> dict[str, Any]:
+    """How many traces match."""
+
+    def answer() -> dict[str, Any]:
+        experiments = experiment_ids(exp_ids)
+        node = _parsed(plpy, filter)
+        statement = Statement(schema, experiments, current_time_ms(plpy), parallel=True)
+        return {"result": correlation.count(plpy, statement, node)}
+
+    return _one(plpy, answer, _nothing("result"))
+
+
+CORRELATION_COLUMNS = (
+    "filter1_count",
+    "filter2_count",
+    "joint_count",
+    "total_count",
+    "npmi",
+    "npmi_smoothed",
+    "lift",
+    "phi",
+    "odds_ratio",
+    "odds_ratio_low",
+    "odds_ratio_high",
+    "p_value",
+)
+
+
+def correlate(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filter1: Optional[str],
+    filter2: Optional[str],
+    base_filter: Optional[str],
+) -> dict[str, Any]:
+    """The counts and statistics of two filters among the traces of a base."""
+
+    def answer() -> dict[str, Any]:
+        experiments = experiment_ids(exp_ids)
+        # Each by itself first, so that an error shows the filter it is in.
+        base, _, _ = (_parsed(plpy, filter) for filter in (base_filter, filter1, filter2))
+        statement = Statement(schema, experiments, current_time_ms(plpy), parallel=True)
+        return correlation.correlate(
+            plpy,
+            statement,
+            base,
+            parse_conjunction(base_filter, filter1),
+            parse_conjunction(base_filter, filter2),
+        )
+
+    return _one(plpy, answer, _nothing(*CORRELATION_COLUMNS))
+
+
+def explain(
+    plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str]
+) -> Iterator[dict[str, Any]]:
+    """How a filter is understood and answered."""
+
+    def answer() -> Iterator[dict[str, Any]]:
+        experiments = experiment_ids(exp_ids)
+        node = _parsed(plpy, filter)
+        statement = Statement(schema, experiments, current_time_ms(plpy))
+        for step, detail in explanation.explain(plpy, statement, node):
+            yield {"step": step, "detail": detail}
+
+    return _many(plpy, answer, _nothing("step", "detail"))
+
+
+def _query(
+    plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str], order_by: Ids
+) -> search.Query:
+    return search.Query(
+        schema,
+        experiment_ids(exp_ids, locations=True),
+        _parsed(plpy, filter),
+        parse_order(order_by),
+    )
+
+
+def _page(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filter: Optional[str],
+    max_results: Optional[int],
+    order_by: Ids,
+    page_token: Optional[str],
+    page_offset: Optional[int] = None,
+) -> search.Page:
+    limit = search.check_max_results(max_results)
+    if page_offset is not None and page_offset < 0:
+        raise InsightsError("The offset of a page must not be negative.")
+    query = _query(plpy, schema, exp_ids, filter, order_by)
+    return search.find_page(plpy, query, limit, current_time_ms(plpy), page_token, page_offset or 0)
+
+
+SEARCH_COLUMNS = (
+    "trace_id",
+    "experiment_id",
+    "timestamp_ms",
+    "execution_time_ms",
+    "status",
+    "trace_name",
+    "session_id",
+    "request_preview",
+    "response_preview",
+    "tags",
+    "metadata",
+    "assessments",
+    "next_page_token",
+)
+
+
+def search_traces(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filter: Optional[str],
+    max_results: Optional[int],
+    order_by: Ids,
+    page_token: Optional[str],
+) -> Iterator[dict[str, Any]]:
+    """A page of matching traces with what one wants to see of them."""
+
+    def answer() -> Iterator[dict[str, Any]]:
+        page = _page(plpy, schema, exp_ids, filter, max_results, order_by, page_token)
+        return search.read_rows(plpy, schema, page)
+
+    return _many(plpy, answer, _nothing(*SEARCH_COLUMNS))
+
+
+def search_trace_ids(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filter: Optional[str],
+    max_results: Optional[int],
+    order_by: Ids,
+    page_token: Optional[str],
+    page_offset: Optional[int],
+) -> Iterator[dict[str, Any]]:
+    """A page of matching traces: their ids alone."""
+
+    def answer() -> Iterator[dict[str, Any]]:
+        page = _page(plpy, schema, exp_ids, filter, max_results, order_by, page_token, page_offset)
+        for trace_id in page.trace_ids:
+            yield {"trace_id": trace_id, "next_page_token": page.next_page_token}
+
+    return _many(plpy, answer, _nothing("trace_id", "next_page_token"))
+
+
+def match_trace_ids(
+    plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str], trace_ids: Ids
+) -> Iterator[dict[str, Any]]:
+    """Those of the given traces that match."""
+
+    def answer() -> Iterator[dict[str, Any]]:
+        query = _query(plpy, schema, exp_ids, filter, None)
+        if query.experiments == []:
+            return
+        given = [trace_id for trace_id in trace_ids or () if isinstance(trace_id, str)]
+        for trace_id in search.match_trace_ids(plpy, query, given, current_time_ms(plpy)):
+            yield {"trace_id": trace_id}
+
+    return _many(plpy, answer, _nothing("trace_id"))
+''',
 "insights_engine.attributes": r'''"""Reads values out of the JSON that MLflow stores: span content, assessments.
 
 This module uses nothing but the standard library and no other module of the
@@ -31,7 +285,9 @@ other writers, to a plain value.  Whatever cannot be read counts as missing.
 import json
 import math
 import re
-from typing import Any, List, Optional, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Optional
 
 #: Stands for a value that is not there; JSON's null counts as missing too.
 MISSING = None
@@ -70,6 +326,14 @@ def attributes_of(content: str) -> Any:
     return attributes if isinstance(attributes, dict) else {}
 
 
+def remembered(memory: dict[str, Any], content: str) -> Any:
+    """`attributes_of`, which ``memory`` keeps for another look at the same span."""
+    last = memory.get("insights_span")
+    if last is None or last[0] != content:
+        last = memory["insights_span"] = (content, attributes_of(content))
+    return last[1]
+
+
 def step_into(value: Any, path: Sequence[str]) -> Any:
     """The value under ``path``: keys of objects and decimal indexes of lists."""
     for step in path:
@@ -87,10 +351,9 @@ def attribute_in(attributes: Any, path: Sequence[str]) -> Any:
     """The decoded value of one attribute, or of a part of it."""
     value = attributes.get(path[0])
     if isinstance(value, str):
-        try:
+        # What is not JSON is a text that is its own value.
+        with suppress(ValueError, RecursionError):
             value = json.loads(value)
-        except (ValueError, RecursionError):
-            pass  # not JSON: the text itself is the value
     return step_into(value, path[1:]) if len(path) > 1 else value
 
 
@@ -129,26 +392,73 @@ def number_form(value: Any) -> Optional[float]:
     except OverflowError:  # an integer beyond every double
         return None
     return number if math.isfinite(number) else None
+''',
+"insights_engine.correlate": r'''"""Counting: one filter, or two filters and how they meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from insights_engine import statistics, tree
+from insights_engine.statement import Statement
 
 
-def total(numbers: Sequence[Optional[float]]) -> Optional[float]:
-    """The correctly rounded sum, the same in any order; None for no numbers.
+def count_sql(statement: Statement, node: tree.Node) -> str:
+    """The query that counts the traces matching ``node``."""
+    return f"select count(*)\nfrom {statement.traces}\nwhere {statement.where(node)}"
 
-    A sum beyond the largest double is an infinity.
+
+def count(plpy: Any, statement: Statement, node: tree.Node) -> int:
+    """How many traces match."""
+    return _numbers(plpy, statement, [count_sql(statement, node)])[0]
+
+
+def _numbers(plpy: Any, statement: Statement, queries: list[str], prefix: str = "") -> list[int]:
+    """The results of some counting queries, in one statement and snapshot."""
+    if statement.experiments == []:
+        return [0] * len(queries)
+    columns = ",\n".join(f"({query})::text" for query in queries)
+    rows = statement.run_in_parallel(plpy, f"{prefix}select array[\n{columns}\n]")
+    return [int(number or 0) for number in rows[0]]
+
+
+def correlate(
+    plpy: Any, statement: Statement, base: tree.Node, filter1: tree.Node, filter2: tree.Node
+) -> dict[str, Any]:
+    """The counts of two filters and the statistics that follow from them.
+
+    ``filter1`` and ``filter2`` include the base.  Each is a set of its own, so
+    that its subqueries become joins; as mere flags of one scan they would have
+    to be hashed or probed trace by trace.
     """
-    present: List[float] = [number for number in numbers if number is not None]
-    if not present:
-        return None
-    try:
-        return math.fsum(present)
-    except OverflowError:  # a partial sum, perhaps not the whole
-        from fractions import Fraction
-
-        exact = sum((Fraction(number) for number in present), Fraction())
-        try:
-            return float(exact)
-        except OverflowError:
-            return math.inf if exact > 0 else -math.inf
+    sets = ",\n".join(
+        f"{name} as materialized (\n"
+        f"select t.request_id\nfrom {statement.traces}\nwhere {statement.where(node)}\n)"
+        for name, node in (("f1", filter1), ("f2", filter2))
+    )
+    queries = [
+        "select count(*) from f1",
+        "select count(*) from f2",
+        # Not a join: estimates may be far off, and nested loops then never end.
+        "select count(*) from (select * from f1 intersect select * from f2) both_match",
+        count_sql(statement, base),
+    ]
+    counts = statistics.Counts(*_numbers(plpy, statement, queries, f"with {sets}\n"))
+    found = statistics.associate(counts)
+    return {
+        "filter1_count": counts.filter1,
+        "filter2_count": counts.filter2,
+        "joint_count": counts.joint,
+        "total_count": counts.total,
+        "npmi": found.npmi,
+        "npmi_smoothed": found.npmi_smoothed,
+        "lift": found.lift,
+        "phi": found.phi,
+        "odds_ratio": found.odds_ratio,
+        "odds_ratio_low": found.odds_ratio_low,
+        "odds_ratio_high": found.odds_ratio_high,
+        "p_value": found.p_value,
+    }
 ''',
 "insights_engine.errors": r'''"""The errors that users see: what is wrong, where, and what to write instead."""
 
@@ -250,6 +560,103 @@ class FilterError(InsightsError):
         heading = f"Line {number} of {total}:\n" if total > 1 else ""
         return f"{heading}{before}{rest}\n{caret}"
 ''',
+"insights_engine.experiments": r'''"""Experiment ids, as MLflow's store takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from insights_engine.errors import InsightsError, visible
+
+# trace_info.experiment_id is an integer column.
+_LARGEST = 2**31 - 1
+
+
+def experiment_ids(ids: Optional[Sequence[Any]], locations: bool = False) -> Optional[list[int]]:
+    """The distinct ids in ascending order; None, every experiment, for None.
+
+    Ids are read as Python's ``int`` reads them, which is what MLflow does.  An
+    id that no experiment can have is left out: it finds nothing, like the id
+    of an experiment that does not exist.  ``locations`` chooses the sentence
+    of ``search_traces`` for an id with a dot in it.
+    """
+    if ids is None:
+        return None
+    if any(isinstance(one, (list, tuple)) for one in ids):
+        raise InsightsError("Experiment ids must be an array of one dimension.")
+    if locations:
+        _refuse_dots(ids)
+    numbers = {_experiment_id(one) for one in ids}
+    return sorted(number for number in numbers if 0 <= number <= _LARGEST)
+
+
+def _refuse_dots(ids: Sequence[Any]) -> None:
+    dotted = ", ".join(visible(one) for one in ids if isinstance(one, str) and "." in one)
+    if dotted:
+        if len(dotted) > 20:
+            dotted = dotted[:20] + "..."
+        raise InsightsError(
+            f"Locations must be a list of experiment IDs. Found invalid experiment IDs: {dotted}.",
+            hint="Experiment ids are whole numbers, such as '0'.",
+        )
+
+
+def _experiment_id(one: Any) -> int:
+    try:
+        return int(one)
+    except (TypeError, ValueError):
+        shown = visible(str(one), 60)
+        raise InsightsError(
+            f"Invalid experiment ID '{shown}'. Experiment ID must be a valid integer.",
+            hint="Experiment ids are whole numbers, such as '0'; NULL instead of the "
+            "array stands for all experiments.",
+        ) from None
+''',
+"insights_engine.explain": r'''"""How a filter is understood and answered, as rows of a step and its detail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from insights_engine import correlate, printer, tree
+from insights_engine.statement import Statement
+
+_LONGEST_VALUE = 200
+
+
+def explain(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[str, str]]:
+    """The canonical filter, its predicates, the SQL that counts it, its plan."""
+    yield "filter", printer.print_filter(node) or "(every trace)"
+    for predicate in _predicates(node):
+        yield "predicate", printer.print_filter(predicate)
+    if statement.experiments == []:
+        yield "answer", "no experiment was asked for, so no trace matches"
+        return
+    sql = correlate.count_sql(statement, node)
+    yield "sql", sql
+    for number, (type_, value) in enumerate(
+        zip(statement.params.types, statement.params.values), start=1
+    ):
+        shown = repr(value)
+        if len(shown) > _LONGEST_VALUE:
+            shown = shown[: _LONGEST_VALUE - 3] + "..."
+        yield "parameter", f"${number} {type_} = {shown}"
+    for row in statement.run(plpy, f"explain {sql}"):
+        yield "plan", row["QUERY PLAN"]
+
+
+def _predicates(node: tree.Node) -> Iterator[tree.Node]:
+    """The parts that AND, OR and NOT put together."""
+    if isinstance(node, (tree.And, tree.Or)):
+        for item in node.items:
+            yield from _predicates(item)
+    elif isinstance(node, tree.Not):
+        yield from _predicates(node.item)
+    else:
+        yield node
+''',
 "insights_engine.fields": r'''"""Every field of the language: its names, its type, what it may be compared with.
 
 The one place to look a name up, for filters as for ``order_by``, and to print
@@ -259,7 +666,7 @@ a field in its canonical spelling.
 from __future__ import annotations
 
 import re
-from typing import Sequence
+from collections.abc import Sequence
 
 from insights_engine import tree
 
@@ -333,9 +740,7 @@ USAGE_METADATA = ("mlflow.trace.tokenUsage", "mlflow.trace.cost")
 _FREE_TEXTS = frozenset(("experiment_id", "session_id", "user"))
 
 #: Integer columns: a literal beyond bigint can only be a mistake there.
-INTEGER_FIELDS = frozenset(
-    name for name in tree.TRACE_NUMBER_FIELDS if not name.endswith("_cost")
-)
+INTEGER_FIELDS = frozenset(name for name in tree.TRACE_NUMBER_FIELDS if not name.endswith("_cost"))
 
 TIME_FIELDS = frozenset(("timestamp_ms", "end_time_ms"))
 
@@ -421,7 +826,6 @@ def _spell_key(entity: str, key: str) -> str:
 #: Names that other tools, or MLflow's own objects, give to what a field holds.
 SYNONYMS: dict[str, str] = {
     "id": "trace_id",
-    "trace": "trace_id",
     "traceid": "trace_id",
     "state": "status",
     "trace_status": "status",
@@ -459,7 +863,6 @@ SYNONYMS: dict[str, str] = {
     "span_status": "span.status",
     "model": "span.attributes.model",
     "spans": "span_count",
-    "span": "span.name",
 }
 
 SPAN_SYNONYMS: dict[str, str] = {
@@ -494,33 +897,520 @@ ENTITY_SYNONYMS: dict[str, str] = {
 }
 
 
-def nearest(name: str, candidates: Sequence[str]) -> str | None:
+def nearest(name: str, candidates: Sequence[str], cutoff: float = 0.6) -> str | None:
     """The candidate that ``name`` is most likely a misspelling of, if any."""
     from difflib import get_close_matches  # slow to import, and needed for errors only
 
-    found = get_close_matches(name[:100].lower(), candidates, n=1, cutoff=0.6)
+    found = get_close_matches(name[:100].lower(), candidates, n=1, cutoff=cutoff)
     return found[0] if found else None
+''',
+"insights_engine.ordering": r'''"""The clauses of ``order_by``: what MLflow takes, and every other field with one value.
+
+Missing values come last, ascending and descending.  ``timestamp_ms DESC`` and
+``trace_id ASC`` are appended unless a clause orders by them already, so the
+order is total.
+
+``feedback.x``, ``expectation.x`` and ``assessment.x`` order by the trace's own
+newest valid assessment of that name (by last update, then creation, then id).
+Its values order so: numbers by value, then all others, booleans included, by
+their decoded text (of long texts the first 1,000 characters); DESC is the exact
+reverse, except that JSON's null counts as missing and stays last.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional, Union
+
+from insights_engine import fields, tree
+from insights_engine.errors import InsightsError, visible
+from insights_engine.rawsql import Params
+
+MAX_CLAUSES = 32
+
+# What tells one trace from all others, newest first: MLflow's tie-breakers.
+_TIME = tree.TraceNumber("timestamp_ms")
+_ID = tree.TraceText("trace_id")
+
+_HINT = "A clause is a field, optionally followed by ASC or DESC: timestamp_ms DESC, tags.env."
+
+# A name, plain or in one of the quotes, and whatever stands between the dots.
+_QUOTED = r"`[^`]+`|\"[^\"]*\"|'[^']*'"
+_CLAUSE = re.compile(
+    rf"""
+    (?P<entity>{_QUOTED}|[^\s.,;()\[\]`"']+)
+    (?:
+        \.(?P<key>(?:{_QUOTED}|[^\s,;()\[\]`"'])*)
+      | \[(?P<bracket>'(?:[^']|'')*'|"(?:[^"]|"")*")\]
+    )?
+    (?:\s+(?P<rest>\S.*))?
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One clause: a field of the trace and its direction."""
+
+    field: tree.TraceField
+    descending: bool = False
+
+    def __str__(self) -> str:
+        return fields.spell(self.field) + (" DESC" if self.descending else " ASC")
+
+
+@dataclass(frozen=True)
+class SortColumn:
+    """One SQL expression to sort by, over the alias ``t`` and the order's joins."""
+
+    expression: str
+    type: str
+    nullable: bool
+    descending: bool
+
+    def __str__(self) -> str:
+        direction = " desc" if self.descending else ""
+        # An index on a column without nulls only serves if nothing is said
+        # about nulls where they would come first by default.
+        return f"{self.expression}{direction}{' nulls last' if self.nullable else ''}"
+
+
+# --------------------------------------------------------------------- parsing
+
+
+def parse_order(clauses: Optional[Sequence[Optional[str]]]) -> tuple[Clause, ...]:
+    """The clauses, the tie-breakers included.  Raises InsightsError."""
+    clauses = clauses or ()
+    if len(clauses) > MAX_CLAUSES:
+        raise InsightsError(f"`order_by` has more than {MAX_CLAUSES} clauses.")
+    order = [_parse_clause(clause) for clause in clauses]
+    seen = [clause.field for clause in order]
+    if len(set(seen)) < len(seen):
+        shown = [visible(clause or "", 100) for clause in clauses]
+        raise InsightsError(
+            f"`order_by` contains duplicate fields: {shown}",
+            hint="Name each field once; timestamp and timestamp_ms are the same field.",
+        )
+    if _TIME not in seen:
+        order.append(Clause(_TIME, descending=True))
+    if _ID not in seen:
+        order.append(Clause(_ID))
+    return tuple(order)
+
+
+def _parse_clause(clause: Optional[str]) -> Clause:
+    if not isinstance(clause, str):
+        raise InsightsError("`order_by` must be an array of texts without NULL.", hint=_HINT)
+    match = _CLAUSE.fullmatch(clause.strip())
+    if match is None:
+        raise _unreadable(clause)
+    rest = (match["rest"] or "asc").split()
+    if len(rest) > 1:
+        raise _unreadable(clause)
+    direction = rest[0].lower()
+    if direction not in ("asc", "desc"):
+        raise InsightsError(
+            f"Invalid ordering key in order_by clause '{visible(clause, 100)}'.", hint=_HINT
+        )
+    return Clause(_resolve(match), direction == "desc")
+
+
+def _unreadable(clause: str) -> InsightsError:
+    return InsightsError(
+        f"Invalid order_by clause '{visible(clause, 100)}'. Could not be parsed.", hint=_HINT
+    )
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "`\"'" else name
+
+
+def _resolve(match: re.Match[str]) -> tree.TraceField:
+    entity_name = _unquoted(match["entity"])
+    if match["key"] is None and match["bracket"] is None:
+        return _attribute(entity_name)
+    entity = fields.ENTITIES.get(entity_name)
+    if entity is None:
+        guess = fields.nearest(entity_name, list(fields.ENTITIES))
+        raise InsightsError(
+            f"Invalid entity type '{visible(entity_name, 60)}'. "
+            f"Valid values are {_set(fields.ENTITIES)}",
+            hint=f"did you mean {guess}?" if guess else None,
+        )
+    if match["bracket"] is not None:
+        quote = match["bracket"][0]
+        key = match["bracket"][1:-1].replace(quote * 2, quote)
+        return _keyed(entity, key, clean=False)
+    key = "".join(_unquoted(part) for part in re.findall(rf"{_QUOTED}|[^`\"']+", match["key"]))
+    return _keyed(entity, key, clean=True)
+
+
+def _set(names: Union[Sequence[str], dict[str, str]]) -> str:
+    return "{" + ", ".join(repr(name) for name in sorted(names)) + "}"
+
+
+#: The attributes of a trace with one value each.
+_ATTRIBUTES = {
+    name: field
+    for name, field in fields.TRACE_FIELDS.items()
+    if isinstance(field, (tree.TraceText, tree.TraceNumber)) and name != "prompt"
+}
+
+
+def _attribute(key: str) -> tree.TraceField:
+    field = _ATTRIBUTES.get(key)
+    if field is None:
+        guess = fields.nearest(key, list(_ATTRIBUTES))
+        raise InsightsError(
+            f"Invalid attribute key '{visible(key, 60)}' specified. "
+            f"Valid keys are '{_set(list(_ATTRIBUTES))}'",
+            hint=f"did you mean {guess}?" if guess else None,
+        )
+    return field
+
+
+def _keyed(entity: str, key: str, clean: bool) -> tree.TraceField:
+    """The field ``entity.key``, or ``entity['key']`` without MLflow's remapping."""
+    if entity == "trace":
+        return _attribute(key)
+    if entity == "span":
+        raise _no_order("span")
+    if clean:
+        remapped = fields.KEY_TO_FIELD.get(key.lower())
+        if isinstance(remapped, tree.SpanText):
+            raise _no_order("span")
+        if isinstance(remapped, tree.TraceText):
+            # Ordering by links is ordering by the tag that MLflow once kept.
+            return tree.Tag("mlflow.linkedPrompts") if remapped.name == "prompt" else remapped
+        key = fields.KEY_TO_KEY.get(key.lower(), key)
+    if entity == "tags":
+        promoted = fields.PROMOTED_TAGS.get(key)
+        return promoted if promoted == tree.TraceText("name") else tree.Tag(key)
+    if entity == "metadata":
+        if key in fields.USAGE_METADATA:
+            raise InsightsError(
+                f"Ordering by reserved metadata '{key}' is not supported because it is "
+                "represented by multiple columns.",
+                hint="Order by total_tokens or total_cost, for example.",
+            )
+        promoted_metadata = fields.PROMOTED_METADATA.get(key)
+        if isinstance(promoted_metadata, tree.TraceText):
+            return promoted_metadata
+        return tree.Metadata(key)
+    if entity == "issue":
+        raise _no_order("issue")
+    if not key:
+        raise InsightsError("Assessment field name cannot be empty", hint=_HINT)
+    return tree.Assessment(entity, key)
+
+
+def _no_order(kind: str) -> InsightsError:
+    return InsightsError(
+        f"Invalid identifier type '{kind}'",
+        hint="Traces can be ordered by their own fields, tags.x, metadata.x, feedback.x, "
+        "expectation.x and assessment.x.",
+    )
+
+
+# ------------------------------------------------------------------- compiling
+
+_COLUMNS = {
+    "trace_id": SortColumn("t.request_id", "text", False, False),
+    "experiment_id": SortColumn("t.experiment_id", "bigint", False, False),
+    "status": SortColumn("t.status", "text", False, False),
+    "client_request_id": SortColumn("t.client_request_id", "text", True, False),
+    "name": SortColumn("t.trace_name", "text", True, False),
+    "session_id": SortColumn("t.session_id", "text", True, False),
+    "request_preview": SortColumn("t.request_preview", "text", True, False),
+    "response_preview": SortColumn("t.response_preview", "text", True, False),
+    "timestamp_ms": SortColumn("t.timestamp_ms", "bigint", False, False),
+    # numeric, because two bigints can add up to more than one.
+    "end_time_ms": SortColumn(
+        "(t.timestamp_ms::numeric + coalesce(t.execution_time_ms, 0))", "numeric", False, False
+    ),
+}
+
+_METADATA_KEYS = {"user": "mlflow.trace.user", "run_id": "mlflow.sourceRun"}
+
+
+def compile_order(
+    order: Sequence[Clause], params: Params, schema: str
+) -> tuple[list[SortColumn], str]:
+    """The expressions to sort by, and the joins (with ``t``) that they need."""
+    columns: list[SortColumn] = []
+    joins: list[str] = []
+    for number, clause in enumerate(order):
+        alias = f"o{number}"
+        found, join = _compile(clause.field, alias, params, schema)
+        if join:
+            joins.append(join)
+        columns += [
+            SortColumn(column.expression, column.type, column.nullable, clause.descending)
+            for column in found
+        ]
+    return columns, "\n".join(joins)
+
+
+def _compile(
+    field: tree.TraceField, alias: str, params: Params, schema: str
+) -> tuple[list[SortColumn], str]:
+    if isinstance(field, tree.TraceText) and field.name in _METADATA_KEYS:
+        field = tree.Metadata(_METADATA_KEYS[field.name])
+    if isinstance(field, (tree.Tag, tree.Metadata)):
+        table = "trace_tags" if isinstance(field, tree.Tag) else "trace_request_metadata"
+        key = params.add(field.key, "text")
+        join = (
+            f"left join {schema}.{table} {alias}"
+            f" on {alias}.request_id = t.request_id and {alias}.key = {key}"
+        )
+        return [SortColumn(f"{alias}.value", "text", True, False)], join
+    if isinstance(field, tree.Assessment):
+        columns = [
+            SortColumn(f"{alias}.kind", "bigint", True, False),
+            SortColumn(f"{alias}.number", "double precision", True, False),
+            SortColumn(f"{alias}.text", "text", True, False),
+        ]
+        return columns, _newest_assessment(field, alias, params, schema)
+    if isinstance(field, tree.Issue):
+        raise _no_order("issue")
+    if field.name == "span_count":
+        join = (
+            f"cross join lateral (select count(*) as value from {schema}.spans s"
+            f" where s.trace_id = t.request_id and s.experiment_id = t.experiment_id) {alias}"
+        )
+        return [SortColumn(f"{alias}.value", "bigint", False, False)], join
+    column = _COLUMNS.get(field.name)
+    if column is None:
+        type_ = "double precision" if field.name.endswith("_cost") else "bigint"
+        column = SortColumn(f"t.{field.name}", type_, True, False)
+    return [column], ""
+
+
+def _newest_assessment(field: tree.Assessment, alias: str, params: Params, schema: str) -> str:
+    kinds = ["feedback", "expectation"] if field.kind == "assessment" else [field.kind]
+    name = params.add(field.name, "text")
+    types = params.add(kinds, "text[]")
+    return f"""left join lateral (
+    select
+        case when a.is_numeric_value then 0 when v.text is not null then 1 end as kind,
+        case when a.is_numeric_value then a.aggregate_value end as number,
+        case when a.is_numeric_value then null else v.text end as text
+    from (
+        select a.is_numeric_value, a.aggregate_value, a.value
+        from {schema}.assessments a
+        where a.trace_id = t.request_id and a.name = {name}
+            and a.assessment_type = any({types}) and a.valid
+        order by a.last_updated_timestamp desc, a.created_timestamp desc, a.assessment_id desc
+        limit 1
+    ) a
+    cross join lateral (select pg_catalog.left(insights.json_text(a.value), 1000) as text) v
+) {alias} on true"""
+''',
+"insights_engine.paging": r'''"""Page tokens: where the next page of a search begins.
+
+A token holds the sort values of the last row of its page, so the next page is
+"what comes after this row" and stays right while traces arrive or vanish; an
+offset would repeat or skip rows then.  It is base64url text around JSON::
+
+    [fingerprint, now, [values], checksum]
+
+``fingerprint`` stands for the experiments, the filter and the order: a token
+continues the search that gave it and no other.  ``now`` is the time that
+``now()`` in the filter stood for on the first page and keeps standing for.
+The values are exact (no rounding) and reach SQL as parameters only.  The
+checksum finds accidents and edits; it is no secret, since whoever makes up a
+token merely asks for another part of an answer that is theirs anyway.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional, Union
+
+from insights_engine.errors import InsightsError, visible
+from insights_engine.ordering import SortColumn
+from insights_engine.rawsql import Params
+
+SortValue = Union[str, int, float, None]
+
+# 32 sort values of 8,000 characters that JSON escapes to 12 bytes each fit.
+MAX_TOKEN = 8 * 1024 * 1024
+
+_HINT = (
+    "A token continues the search that returned it, with the same experiments, filter and "
+    "order; leave it out to begin with the first page."
+)
+_DECIMAL = re.compile(r"-?[0-9]{1,40}")
+_SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+@dataclass(frozen=True)
+class Position:
+    """The row after which a page begins, and the time the search began (ms)."""
+
+    values: tuple[SortValue, ...]
+    now_ms: int
+
+
+def fingerprint(experiments: Optional[Sequence[int]], filter: str, order: Sequence[str]) -> str:
+    """What a token must have in common with the search it is used for.
+
+    ``filter`` and ``order`` in canonical form, ``experiments`` sorted.
+    """
+    search = json.dumps([experiments, filter, list(order)])
+    return hashlib.sha256(search.encode()).hexdigest()[:32]
+
+
+def encode(position: Position, fingerprint: str) -> str:
+    """The token for the page after ``position``."""
+    values = [_to_json(value) for value in position.values]
+    body = [fingerprint, position.now_ms, values]
+    text = json.dumps([*body, _checksum(body)], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode(token: str, fingerprint: str, columns: Sequence[SortColumn]) -> Position:
+    """The position that a token stands for.  Raises InsightsError."""
+    body = _read(token)
+    if not (
+        isinstance(body, list)
+        and len(body) == 4
+        and isinstance(body[0], str)
+        and type(body[1]) is int
+        and abs(body[1]) < 2**63
+        and isinstance(body[2], list)
+    ):
+        hint = _HINT
+        if isinstance(body, dict) and "offset" in body:
+            hint = "This is an offset token of MLflow's own search. " + _HINT
+        raise _invalid(f"parsed value={visible(repr(body), 100)}", hint)
+    if body[3] != _checksum(body[:3]):
+        raise _invalid("it has been changed or cut off")
+    if body[0] != fingerprint:
+        raise _invalid("it belongs to another search")
+    if len(body[2]) != len(columns):
+        raise _invalid("it has been changed or cut off")
+    return Position(tuple(map(_from_json, body[2], columns)), body[1])
+
+
+def _read(token: str) -> Any:
+    if len(token) > MAX_TOKEN:
+        raise _invalid(f"it is longer than {MAX_TOKEN} characters")
+    try:
+        text = token.strip().rstrip("=").encode("ascii")
+        # MLflow's tokens use the other alphabet; reading both gives those a
+        # better message than "could not base64-decode".
+        text = text.replace(b"-", b"+").replace(b"_", b"/")
+        raw = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except (UnicodeEncodeError, binascii.Error):
+        raise _invalid("could not base64-decode") from None
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise _invalid(f"decoded value={visible(repr(raw), 100)}") from None
+
+
+def _invalid(reason: str, hint: str = _HINT) -> InsightsError:
+    return InsightsError(f"Invalid page token, {reason}", hint=hint)
+
+
+def _checksum(body: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()[:16]
+
+
+def _to_json(value: SortValue) -> Union[SortValue, dict[str, str]]:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return str(value)  # numeric arrives as a Decimal
+
+
+def _from_json(value: Any, column: SortColumn) -> SortValue:
+    """A value of a token, if the column can have it."""
+    if value is None and column.nullable:
+        return None
+    if column.type == "text":
+        if isinstance(value, str) and _storable(value):
+            return value
+    elif column.type == "bigint":
+        if type(value) is int and -(2**63) <= value < 2**63:
+            return value
+    elif column.type == "numeric":
+        if isinstance(value, str) and _DECIMAL.fullmatch(value):
+            return value
+    elif isinstance(value, dict):
+        if list(value) == ["float"] and value["float"] in _SPECIAL:
+            return _SPECIAL[value["float"]]
+    elif type(value) is float:
+        return value
+    raise _invalid("it has been changed or cut off")
+
+
+def _storable(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def after(columns: Sequence[SortColumn], values: Sequence[SortValue], params: Params) -> str:
+    """The SQL condition that a row comes after ``values`` in the order.
+
+    Lexicographic: a row is after if it is after in the first column, or equal
+    there and after in the rest.  Nulls are equal to each other and after all
+    else, whatever the direction.
+    """
+    names = [
+        None if value is None else params.add(value, column.type)
+        for column, value in zip(columns, values)
+    ]
+    condition = ""
+    for column, name in reversed(list(zip(columns, names))):
+        equal = f"{column.expression} {'is null' if name is None else f'= {name}'}"
+        beyond = _beyond(column, name)
+        parts = [beyond] if beyond else []
+        if condition:
+            parts.append(f"{equal} and {condition}")
+        if not parts:
+            condition = "false"
+        elif len(parts) == 1:
+            condition = f"({parts[0]})"
+        else:
+            condition = f"({parts[0]} or ({parts[1]}))"
+    first, name = columns[0], names[0]
+    if name is not None and not first.nullable:
+        # Says nothing new, but can be an index's bound, which OR cannot.
+        comparator = "<=" if first.descending else ">="
+        condition = f"({first.expression} {comparator} {name} and {condition})"
+    return condition
+
+
+def _beyond(column: SortColumn, name: Optional[str]) -> Optional[str]:
+    """That the column's value comes after the parameter; None: nothing does."""
+    if name is None:
+        return None
+    further = f"{column.expression} {'<' if column.descending else '>'} {name}"
+    return f"({further} or {column.expression} is null)" if column.nullable else further
 ''',
 "insights_engine.parser": r'''"""Text of a filter in, syntax tree in normal form out."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import List, NamedTuple, Union
 
 from insights_engine import tree
-from insights_engine.errors import FilterError
+from insights_engine.errors import FilterError, visible
 from insights_engine.resolver import Resolver
-from insights_engine.syntax import refuse
-from insights_engine.tables import RULES, STATES
-from insights_engine.tokens import Token, check_text, tokenize
-
-
-class Raw(NamedTuple):
-    """A node of the concrete syntax: named as in grammar.lark."""
-
-    name: str
-    children: List[Union["Raw", Token]]
+from insights_engine.syntax import Raw, parse_syntax
+from insights_engine.tokens import check_text, tokenize
 
 
 def parse_filter(text: str | None) -> tree.Node:
@@ -533,7 +1423,7 @@ def parse_filter(text: str | None) -> tree.Node:
 
 @lru_cache(maxsize=256)
 def _parse_filter(text: str) -> tree.Node:
-    return _resolver(text).filter()
+    return _resolve(text).filter()
 
 
 def parse_conjunction(*texts: str | None) -> tree.Node:
@@ -541,12 +1431,9 @@ def parse_conjunction(*texts: str | None) -> tree.Node:
 
     The scope rule for spans sees them as one text: plain ``span.*`` conditions
     of different filters speak of the same span.  A filter with OR counts as
-    parenthesised.
+    parenthesised.  Raises FilterError, placed in the text that is wrong.
     """
-    given = [text for text in texts if text]
-    if len(given) == 1:
-        return parse_filter(given[0])
-    return Resolver.conjunction([_resolver(text) for text in given])
+    return Resolver.conjunction([_resolve(text) for text in texts if text])
 
 
 def parse_field(text: str) -> tree.Field:
@@ -564,62 +1451,2623 @@ def parse_field(text: str) -> tree.Field:
     return Resolver(text, Raw("start", [])).field(tokens[0])
 
 
-def _resolver(text: str) -> Resolver:
+def _resolve(text: str) -> Resolver:
     check_text(text)
+    if not text.strip():
+        raise FilterError(
+            f"Invalid filter '{visible(text, 60)}'. Could not be parsed.",
+            hint="The filter that matches every trace is the empty string.",
+            filter=text,
+        )
     try:
-        return _resolved(text, escaped_quotes=False)
+        return _resolve_once(text, escaped_quotes=False)
     except FilterError:
-        # MLflow's lexer lets a backslash keep a quote inside a string.  Such
-        # filters are read, too, but only if they make no sense otherwise.
+        # MLflow's lexer lets a backslash keep a quote inside a string.  Such a
+        # filter is read, too, but only if it makes no sense otherwise.
         if "\\'" not in text and '\\"' not in text:
             raise
         try:
-            return _resolved(text, escaped_quotes=True)
+            return _resolve_once(text, escaped_quotes=True)
         except FilterError:
             pass
         raise
 
 
-def _resolved(text: str, *, escaped_quotes: bool) -> Resolver:
+def _resolve_once(text: str, *, escaped_quotes: bool) -> Resolver:
     resolver = Resolver(text, parse_syntax(text, escaped_quotes=escaped_quotes))
     resolver.resolve()
     return resolver
+''',
+"insights_engine.printer": r'''"""The canonical text of a filter: ``parse_filter(print_filter(t)) == t``."""
+
+from __future__ import annotations
+
+from insights_engine import fields, tree
+
+_UNITS = (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000), ("ms", 1))
 
 
-def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
-    """The concrete syntax: shift and reduce by the tables, without recursion."""
-    tokens = tokenize(text, escaped_quotes=escaped_quotes)
-    tokens.append(Token("$END", len(text), len(text)))
-    states = [0]
-    values: list[Raw | Token] = []
-    for index, token in enumerate(tokens):
-        kind = token.kind
-        while True:
-            step = STATES[states[-1]].get(kind, 0)
-            if step > 0:
-                states.append(step)
-                values.append(token)
-                break
-            if step == 0:
-                refuse(text, tokens, index, STATES[states[-1]])
-            symbol, size, name, how = RULES[-step - 1]
-            if how != 1:
-                children = values[len(values) - size :]
-                if how == 2:
-                    node = children[0]
-                    assert isinstance(node, Raw)
-                    node.children.extend(children[1:])
+def print_filter(node: tree.Node) -> str:
+    """The canonical text of a tree in normal form ('' for EVERYTHING)."""
+    if node == tree.EVERYTHING:
+        return ""
+    if isinstance(node, tree.AnySpan) and not _has_not(node.condition):
+        # Nothing stands beside it, so the plain condition means the same.
+        return _span_text(node.condition)
+    return _trace_text(node)
+
+
+# ----------------------------------------------------------------- trace level
+
+
+def _trace_text(node: tree.Node) -> str:
+    if isinstance(node, tree.Or):
+        return " OR ".join(_trace_text(item) for item in node.items)
+    if isinstance(node, tree.And):
+        return _and_text(node)
+    if isinstance(node, tree.Not):
+        item = node.item
+        text = _trace_text(item)
+        return f"NOT ({text})" if isinstance(item, (tree.And, tree.Or)) else f"NOT {text}"
+    if isinstance(node, tree.AnySpan):
+        return f"any({_span_text(node.condition)})"
+    if isinstance(node, tree.CountSpans):
+        condition = "" if node.condition is None else _span_text(node.condition)
+        return f"count({condition}) {node.op} {node.value}"
+    if isinstance(node, tree.AggregateSpans):
+        where = "" if node.condition is None else f" WHERE {_span_text(node.condition)}"
+        field = fields.spell(node.field)
+        return f"{node.function}({field}{where}) {node.op} {_value_text(node.value)}"
+    return _predicate_text(node)
+
+
+def _and_text(node: tree.And) -> str:
+    # One quantified condition among others needs no any(): the scope rule
+    # gathers its plain conditions into the same one again.
+    alone = sum(isinstance(item, tree.AnySpan) for item in node.items) == 1
+    texts = []
+    for item in node.items:
+        if isinstance(item, tree.AnySpan) and alone and not _has_not(item.condition):
+            text = _span_text(item.condition)
+            texts.append(f"({text})" if isinstance(item.condition, tree.Or) else text)
+        else:
+            text = _trace_text(item)
+            texts.append(f"({text})" if isinstance(item, tree.Or) else text)
+    return " AND ".join(texts)
+
+
+# ------------------------------------------------------------------ span level
+
+
+def _has_not(node: tree.Node) -> bool:
+    if isinstance(node, (tree.And, tree.Or)):
+        return any(_has_not(item) for item in node.items)
+    return isinstance(node, tree.Not)
+
+
+def _span_text(node: tree.Node) -> str:
+    if isinstance(node, tree.Or):
+        return " OR ".join(_span_text(item) for item in node.items)
+    if isinstance(node, tree.And):
+        return " AND ".join(
+            f"({_span_text(item)})" if isinstance(item, tree.Or) else _span_text(item)
+            for item in node.items
+        )
+    if isinstance(node, tree.Not):
+        text = _span_text(node.item)
+        return f"NOT ({text})" if isinstance(node.item, (tree.And, tree.Or)) else f"NOT {text}"
+    return _predicate_text(node)
+
+
+# ------------------------------------------------------------------ predicates
+
+
+def _predicate_text(node: tree.Node) -> str:
+    if isinstance(node, (tree.TextCompare, tree.NumberCompare)):
+        return f"{fields.spell(node.field)} {node.op} {_value_text(node.value)}"
+    if isinstance(node, tree.Match):
+        op = f"NOT {node.op}" if node.negated else node.op
+        return f"{fields.spell(node.field)} {op} {fields.quote(node.pattern)}"
+    if isinstance(node, tree.In):
+        op = "NOT IN" if node.negated else "IN"
+        values = ", ".join(_value_text(value) for value in node.values)
+        return f"{fields.spell(node.field)} {op} ({values})"
+    if isinstance(node, tree.Between):
+        op = "NOT BETWEEN" if node.negated else "BETWEEN"
+        low, high = _value_text(node.low), _value_text(node.high)
+        return f"{fields.spell(node.field)} {op} {low} AND {high}"
+    if isinstance(node, tree.IsNull):
+        return f"{fields.spell(node.field)} IS {'NOT ' if node.negated else ''}NULL"
+    raise TypeError(f"not a predicate: {node!r}")
+
+
+def _value_text(value: tree.Value) -> str:
+    if isinstance(value, tree.Now):
+        return _now_text(value.offset_ms)
+    if isinstance(value, str):
+        return fields.quote(value)
+    return repr(value)
+
+
+def _now_text(offset_ms: int) -> str:
+    if not offset_ms:
+        return "now()"
+    rest = abs(offset_ms)
+    parts = []
+    for unit, size in _UNITS:
+        number, rest = divmod(rest, size)
+        if number:
+            plural = "s" if number > 1 and unit != "ms" else ""
+            parts.append(f"{number} {unit}{plural}")
+    return f"now() {'-' if offset_ms < 0 else '+'} '{' '.join(parts)}'"
+''',
+"insights_engine.rawsql": r'''"""Compiles a filter to SQL over MLflow's own tables: the raw predicate.
+
+`compile_filter` turns a normal-form tree into one boolean expression about a
+row of ``trace_info`` that is true or false, never NULL.  Names come from this
+module and from the installation, values travel as parameters.
+
+Two shapes mean the same.  ``set`` suits counting: subqueries that the planner
+may turn into joins, hash and run in parallel.  ``probe`` suits walking traces
+in order up to a limit: each trace is looked up in turn, nothing is computed
+beforehand.
+
+Reading an attribute means decoding a span's JSON in Python, so a cheap
+condition that must hold wherever the exact one does is tested first, inside
+CASE, whose order PostgreSQL keeps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable, Optional, Union
+
+from . import tree
+from .errors import FilterError
+from .tokens import pattern_place
+
+#: The requested experiments; None: all of them.  The caller restricts the
+#: traces to them itself; here they bound what session-scoped assessments cover.
+Scope = Optional[Sequence[int]]
+
+TOKEN_USAGE = "mlflow.trace.tokenUsage"
+COST = "mlflow.trace.cost"
+SESSION = "mlflow.trace.session"
+TRACE_NAME = "mlflow.traceName"
+SOURCE_RUN = "mlflow.sourceRun"
+USER = "mlflow.trace.user"
+
+#: Keys of the JSON text that MLflow synthesises, each with its column, in order.
+_TOKEN_COLUMNS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cache_creation_input_tokens_above_1hr",
+)
+_COST_COLUMNS = ("input_cost", "output_cost", "total_cost")
+_SYNTHESISED = {TOKEN_USAGE: _TOKEN_COLUMNS, COST: _COST_COLUMNS}
+
+# Columns of trace_info: (column, nullable).
+_TEXT_COLUMNS = {
+    "trace_id": ("request_id", False),
+    "status": ("status", False),
+    "client_request_id": ("client_request_id", True),
+    "name": ("trace_name", True),
+    "session_id": ("session_id", True),
+    "request_preview": ("request_preview", True),
+    "response_preview": ("response_preview", True),
+}
+_BIGINT_COLUMNS = {
+    "timestamp_ms": False,
+    "execution_time_ms": True,
+    **dict.fromkeys(_TOKEN_COLUMNS, True),
+}
+
+_BIGINT_MIN, _BIGINT_MAX = -(2**63), 2**63 - 1
+_INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
+_EXACT = 2.0**53
+
+_MATCH = {
+    ("LIKE", False): "~~",
+    ("LIKE", True): "!~~",
+    ("ILIKE", False): "~~*",
+    ("ILIKE", True): "!~~*",
+    ("RLIKE", False): "~",
+    ("RLIKE", True): "!~",
+}
+
+
+class Params:
+    """The parameters of one statement, for ``plpy.prepare`` and ``execute``."""
+
+    def __init__(self) -> None:
+        self.types: list[str] = []
+        self.values: list[Any] = []
+        self._known: dict[tuple[str, str], str] = {}
+
+    def add(self, value: Any, pgtype: str) -> str:
+        """``$n`` for ``value``; the same value of the same type is added once."""
+        key = (pgtype, repr(value))
+        if key not in self._known:
+            self.types.append(pgtype)
+            self.values.append(value)
+            self._known[key] = f"${len(self.values)}"
+        return self._known[key]
+
+
+def compile_filter(
+    node: tree.Node,
+    params: Params,
+    *,
+    schema: str,
+    scope: Scope,
+    now_ms: int,
+    shape: str,
+    alias: str = "t",
+) -> str:
+    """The filter as a boolean SQL expression over ``alias``, a trace_info row.
+
+    ``schema`` is MLflow's schema as a quoted identifier; ``shape`` is ``set``
+    or ``probe``.  The traces that the expression is asked about must lie in
+    ``scope``.
+    """
+    if shape not in ("set", "probe"):
+        raise ValueError(f"shape {shape!r}")
+    compiler = _Compiler(params, schema, None if scope is None else list(scope), now_ms, shape)
+    return compiler.trace(_without_not(node), alias)
+
+
+def _sql_op(op: str) -> str:
+    return "<>" if op == "!=" else op
+
+
+def _all(parts: Sequence[str]) -> str:
+    if not parts:
+        return "true"
+    return parts[0] if len(parts) == 1 else "(" + " and ".join(parts) + ")"
+
+
+def _any(parts: Sequence[str]) -> str:
+    if not parts:
+        return "false"
+    return parts[0] if len(parts) == 1 else "(" + " or ".join(parts) + ")"
+
+
+#: One text of each item must be there.
+_Fragments = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class _SpanSql:
+    """A condition on a span: all of ``columns``, ``fragments`` and ``exact``.
+
+    ``columns`` are cheap.  The content must have one of each of ``fragments``
+    for ``exact`` to hold, unless it has escapes.  ``exact`` decodes content,
+    None where nothing needs decoding.  NULL counts as false.
+    """
+
+    columns: tuple[str, ...] = ()
+    fragments: _Fragments = ()
+    exact: str | None = None
+
+
+@dataclass
+class _Compiler:
+    params: Params
+    schema: str
+    scope: list[int] | None
+    now_ms: int
+    shape: str
+    _aliases: int = field(default=0)
+
+    # ------------------------------------------------------------ trace level
+
+    def trace(self, node: tree.Node, t: str) -> str:
+        """``node`` as an expression over the trace_info row ``t``, never NULL.
+
+        Not stands before predicates and quantifiers only.
+        """
+        if isinstance(node, tree.And):
+            return _all([self.trace(item, t) for item in node.items])
+        if isinstance(node, tree.Or):
+            return self.alternatives(node, t)
+        if isinstance(node, tree.Not):
+            return f"(not {self.trace(node.item, t)})"
+        if isinstance(node, tree.AnySpan):
+            return self.any_span(node.condition, t)
+        if isinstance(node, tree.CountSpans):
+            return self.count(node, t)
+        if isinstance(node, tree.AggregateSpans):
+            return self.aggregate(node, t)
+        return self.predicate(node, t)
+
+    def alternatives(self, node: tree.Or, t: str) -> str:
+        """OR.  PostgreSQL makes no joins of subqueries below it, only of whole conjuncts.
+
+        So where many traces are asked about, the union of the alternatives
+        becomes one subquery.
+        """
+        plain = [item for item in node.items if _own_columns(item)]
+        others = [item for item in node.items if not _own_columns(item)]
+        if self.shape == "probe" or not others:
+            return _any([self.trace(item, t) for item in node.items])
+        branches = [[item] for item in others] + ([plain] if plain else [])
+        selects = []
+        for branch in branches:
+            self._aliases += 1
+            inner = f"{t}{self._aliases}"
+            condition = _any([self.trace(item, inner) for item in branch])
+            selects.append(
+                f"select {inner}.request_id from {self.schema}.trace_info {inner}"
+                f" where {self.within_scope(inner)}{condition}"
+            )
+        union = " union all ".join(selects)
+        return self.exists(f"({union}) u", f"u.request_id = {t}.request_id")
+
+    def within_scope(self, alias: str) -> str:
+        """Keeps a subquery over all traces or spans to the requested experiments."""
+        if self.scope is None:
+            return ""
+        return f"{alias}.experiment_id = any({self.params.add(self.scope, 'int[]')}) and "
+
+    def predicate(self, node: tree.Predicate, t: str) -> str:
+        target = node.field
+        if isinstance(target, tree.TraceText):
+            return self.trace_text(node, target.name, t)
+        if isinstance(target, tree.TraceNumber):
+            return self.trace_number(node, target.name, t)
+        if isinstance(target, tree.Tag):
+            if target.key == TRACE_NAME:
+                return self.trace_text(node, "name", t)
+            return self.keyed("trace_tags", target.key, node, t)
+        if isinstance(target, tree.Metadata):
+            if target.key == SESSION:
+                return self.trace_text(node, "session_id", t)
+            if target.key in _SYNTHESISED:
+                return self.synthesised(node, target.key, t)
+            return self.keyed("trace_request_metadata", target.key, node, t)
+        if isinstance(target, tree.Assessment):
+            return self.assessment(node, target, t)
+        if isinstance(target, tree.Issue):
+            return self.issue(node, t)
+        raise TypeError(f"a span predicate outside of any span: {node}")
+
+    def trace_text(self, node: tree.Predicate, name: str, t: str) -> str:
+        if name == "user":
+            return self.keyed("trace_request_metadata", USER, node, t)
+        if name == "run_id":
+            return self.run(node, t)
+        if name == "prompt":
+            return self.prompt(node, t)
+        if name == "experiment_id":
+            return self.experiment(node, t)
+        column, nullable = _TEXT_COLUMNS[name]
+        column = f"{t}.{column}"
+        if isinstance(node, tree.IsNull):
+            if not nullable:
+                return "true" if node.negated else "false"
+            return f"{column} is {'not ' if node.negated else ''}null"
+        condition = self.text(column, node)
+        if nullable or _numeric(node):
+            return self.known(column, condition, node)
+        return condition
+
+    def known(self, column: str, condition: str, node: tree.Predicate) -> str:
+        """``condition`` with NULL made false."""
+        if _numeric(node):
+            return f"coalesce({condition}, false)"
+        return f"({column} is not null and {condition})"
+
+    def experiment(self, node: tree.Predicate, t: str) -> str:
+        column = f"{t}.experiment_id"
+        if isinstance(node, tree.IsNull):
+            return "true" if node.negated else "false"
+        if isinstance(node, tree.TextCompare) and node.op == "=":
+            # As an integer, so that the index on experiments serves.
+            if not re.fullmatch(r"0|-?[1-9][0-9]{0,9}", node.value):
+                return "false"
+            number = int(node.value)
+            if not _INT_MIN <= number <= _INT_MAX:
+                return "false"
+            return f"{column} = {self.params.add(number, 'int')}"
+        condition = self.text(f"{column}::text", node)
+        return f"coalesce({condition}, false)" if _numeric(node) else condition
+
+    def trace_number(self, node: tree.Predicate, name: str, t: str) -> str:
+        if name == "span_count":
+            return self.span_count(node, None, t)
+        if name == "end_time_ms":
+            if isinstance(node, tree.IsNull):
+                return "true" if node.negated else "false"
+            near = "between -4611686018427387904 and 4611686018427387903"
+            start, took = f"{t}.timestamp_ms", f"coalesce({t}.execution_time_ms, 0)"
+            return (
+                f"case when {start} {near} and {took} {near}"
+                f" then {self.bigint(f'({start} + {took})', node)}"
+                f" else {self.bigint(f'({start}::numeric + {took})', node)} end"
+            )
+        column = f"{t}.{name}"
+        if isinstance(node, tree.IsNull):
+            if not _BIGINT_COLUMNS.get(name, True):
+                return "true" if node.negated else "false"
+            return f"{column} is {'not ' if node.negated else ''}null"
+        if name not in _BIGINT_COLUMNS:
+            return f"({column} is not null and {self.double(column, node)})"
+        condition = self.bigint(column, node)
+        return f"({column} is not null and {condition})" if _BIGINT_COLUMNS[name] else condition
+
+    def keyed(self, table: str, key: str, node: tree.Predicate, t: str) -> str:
+        """A predicate on a tag or a metadata entry."""
+        where = f"k.request_id = {t}.request_id and k.key = {self.params.add(key, 'text')}"
+        if isinstance(node, tree.IsNull):
+            found = self.exists(f"{self.schema}.{table} k", where)
+            return found if node.negated else f"(not {found})"
+        return self.exists(f"{self.schema}.{table} k", f"{where} and {self.text('k.value', node)}")
+
+    def exists(self, source: str, where: str) -> str:
+        # OFFSET 0 keeps the planner from making a join of it.
+        fence = " offset 0" if self.shape == "probe" else ""
+        return f"exists (select from {source} where {where}{fence})"
+
+    def synthesised(self, node: tree.Predicate, key: str, t: str) -> str:
+        """Metadata that MLflow synthesises as JSON text from number columns.
+
+        As in MLflow, only the very text that it synthesises equals.
+        """
+        columns = _SYNTHESISED[key]
+        present = _any([f"{t}.{column} is not null" for column in columns])
+        if isinstance(node, tree.IsNull):
+            return present if node.negated else f"(not {present})"
+        if isinstance(node, tree.TextCompare):
+            same = self.same_json(node.value, key, t)
+            return same if node.op == "=" else f"({present} and not {same})"
+        if isinstance(node, tree.In):
+            texts = [value for value in node.values if isinstance(value, str)]
+            same = _any([self.same_json(text, key, t) for text in texts])
+            return f"({present} and not {same})" if node.negated else same
+        raise FilterError(
+            f"Comparator '{_comparator(node)}' is not supported for reserved metadata '{key}'. "
+            "Only '=', '!=', 'IS NULL', and 'IS NOT NULL' are supported."
+        )
+
+    def same_json(self, text: str, key: str, t: str) -> str:
+        columns = _SYNTHESISED[key]
+        numbers = canonical_numbers(text, columns, whole=key == TOKEN_USAGE)
+        if not numbers:
+            return "false"
+        pgtype = "bigint" if key == TOKEN_USAGE else "double precision"
+        parts = [
+            f"({t}.{column} is not null and"
+            f" {t}.{column} = {self.params.add(numbers[column], pgtype)})"
+            if column in numbers
+            else f"{t}.{column} is null"
+            for column in columns
+        ]
+        return _all(parts)
+
+    # ------------------------------------------------------- links and runs
+
+    def run(self, node: tree.Predicate, t: str) -> str:
+        """Runs of a trace: its source run and those it has been linked to."""
+        if isinstance(node, tree.IsNull):
+            tests = ("m.value is not null", "true")
+        else:
+            tests = (self.text("m.value", node), self.text("e.destination_id", node))
+        found = self.either(
+            f"select m.request_id as trace_id from {self.schema}.trace_request_metadata m"
+            f" where m.key = {self.params.add(SOURCE_RUN, 'text')} and {tests[0]}",
+            f"select e.source_id from {self.schema}.entity_associations e"
+            f" where e.source_type = {self.params.add('trace', 'text')}"
+            f" and e.destination_type = {self.params.add('run', 'text')} and {tests[1]}",
+            t,
+        )
+        return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
+
+    def either(self, first: str, second: str, t: str) -> str:
+        return self.exists(f"({first} union all {second}) u", f"u.trace_id = {t}.request_id")
+
+    def prompt(self, node: tree.Predicate, t: str) -> str:
+        test = "true" if isinstance(node, tree.IsNull) else self.text("e.destination_id", node)
+        found = self.exists(
+            f"{self.schema}.entity_associations e",
+            f"e.source_type = {self.params.add('trace', 'text')}"
+            f" and e.source_id = {t}.request_id"
+            f" and e.destination_type = {self.params.add('prompt_version', 'text')} and {test}",
+        )
+        return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
+
+    def issue(self, node: tree.Predicate, t: str) -> str:
+        test = "true" if isinstance(node, tree.IsNull) else self.text("a.name", node)
+        found = self.exists(
+            f"{self.schema}.assessments a",
+            f"a.trace_id = {t}.request_id"
+            f" and a.assessment_type = {self.params.add('issue', 'text')} and {test}",
+        )
+        return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
+
+    # ------------------------------------------------------------ assessments
+
+    def assessment(self, node: tree.Predicate, target: tree.Assessment, t: str) -> str:
+        """Valid assessments of the trace, or, session-scoped, of its session."""
+        if target.kind == "assessment":
+            kinds = self.params.add(["feedback", "expectation"], "text[]")
+            kind = f"a.assessment_type = any({kinds})"
+        else:
+            kind = f"a.assessment_type = {self.params.add(target.kind, 'text')}"
+        wanted = f"{kind} and a.name = {self.params.add(target.name, 'text')} and a.valid"
+        if not isinstance(node, tree.IsNull):
+            wanted += f" and {self.assessed(node)}"
+        mark = self.params.add(f'"{SESSION}":', "text")
+        covering = (
+            f"from {self.schema}.trace_info c join {self.schema}.assessments a"
+            f" on a.trace_id = c.request_id where {self.within_scope('c')}{wanted}"
+            f" and strpos(a.assessment_metadata, {mark}) > 0"
+        )
+        if self.shape == "probe":
+            direct = self.exists(
+                f"{self.schema}.assessments a", f"a.trace_id = {t}.request_id and {wanted}"
+            )
+            # Without a fence: as few assessments cover sessions, it may pay to
+            # find them all once.
+            covered = f"exists (select {covering} and c.session_id = {t}.session_id)"
+            found = f"({direct} or ({t}.session_id is not null and {covered}))"
+        else:
+            found = self.either(
+                f"select a.trace_id from {self.schema}.assessments a where {wanted}",
+                f"select m.request_id from {self.schema}.trace_info m"
+                f" where {self.within_scope('m')}m.session_id in (select c.session_id {covering})",
+                t,
+            )
+        return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
+
+    def assessed(self, node: tree.Predicate) -> str:
+        """A condition on the value of assessment ``a``; NULL counts as false."""
+        if isinstance(node, tree.TextCompare):
+            forms = self.params.add([node.value, json.dumps(node.value)], "text[]")
+            return f"a.value = any({forms})" if node.op == "=" else f"a.value <> all({forms})"
+        if isinstance(node, tree.Match):
+            op = _MATCH[node.op, False]
+            pattern = self.params.add(node.pattern, "text")
+            stored = f"a.value {op} {pattern}"
+            decoded = f"insights.json_text(a.value) {op} {pattern}"
+            if node.negated:
+                return f"(not {stored} and ({decoded}) is not true)"
+            return f"({stored} or {decoded})"
+        if isinstance(node, tree.In):
+            texts = [value for value in node.values if isinstance(value, str)]
+            numbers = [value for value in node.values if not isinstance(value, str)]
+            parts = []
+            if texts:
+                both = [form for text in texts for form in (text, json.dumps(text))]
+                parts.append(f"a.value = any({self.params.add(both, 'text[]')})")
+            if numbers:
+                doubles = self.params.add([self.as_double(n) for n in numbers], "float8[]")
+                parts.append(f"(a.is_numeric_value and a.aggregate_value = any({doubles}))")
+            return f"({_any(parts)}) is not true" if node.negated else _any(parts)
+        return f"(a.is_numeric_value and {self.double('a.aggregate_value', node)})"
+
+    # ------------------------------------------------------------------ spans
+
+    def of_trace(self, t: str) -> str:
+        return f"s.trace_id = {t}.request_id and s.experiment_id = {t}.experiment_id"
+
+    def any_span(self, condition: tree.Node, t: str) -> str:
+        scope = self.within_scope("s") if self.shape == "set" else ""
+        return self.exists(
+            f"{self.schema}.spans s",
+            f"{self.of_trace(t)} and {scope}{self.span_where(condition)}",
+        )
+
+    def grouped(self, condition: tree.Node | None, having: str, t: str) -> str:
+        """Whether the trace's spans under ``condition``, at least one, satisfy ``having``."""
+        groups = (
+            f"select s.trace_id, s.experiment_id from {self.schema}.spans s"
+            f" where {self.within_scope('s')}{self.span_where(condition)}"
+            f" group by s.trace_id, s.experiment_id having {having}"
+        )
+        return self.exists(
+            f"({groups}) g",
+            f"g.trace_id = {t}.request_id and g.experiment_id = {t}.experiment_id",
+        )
+
+    def span_where(self, condition: tree.Node | None) -> str:
+        """A WHERE condition; cheap parts stand apart for the planner to see."""
+        if condition is None:
+            return "true"
+        compiled = self.span(condition)
+        if compiled.exact is None:
+            return _all(compiled.columns)
+        decoded = _SpanSql((), compiled.fragments, compiled.exact)
+        return _all([*compiled.columns, self.guarded(decoded)])
+
+    def guarded(self, span: _SpanSql) -> str:
+        """The condition as one expression that decodes as little as it can."""
+        cheap = self.cheap(span)
+        if span.exact is None:
+            return cheap
+        if cheap == "true":
+            return span.exact
+        return f"case when {cheap} then {span.exact} else false end"
+
+    def cheap(self, span: _SpanSql) -> str:
+        if not span.fragments:
+            return _all(span.columns)
+        return _all([*span.columns, self.contains([span.fragments])])
+
+    def contains(self, alternatives: Sequence[_Fragments]) -> str:
+        """Whether the content has what one of the alternatives wants, or escapes.
+
+        Characters that JSON has to escape are not in a fragment, but a writer
+        may escape others too, as ``\\u0061``.
+        """
+        texts = [text for wanted in alternatives for options in wanted for text in options]
+        escape = "\\u00" if all(text.isascii() for text in texts) else "\\u"
+        return _any([*map(self.has_all, alternatives), self.has(escape)])
+
+    def has_all(self, fragments: _Fragments) -> str:
+        return _all([_any([self.has(text) for text in options]) for options in fragments])
+
+    def has(self, text: str) -> str:
+        return f"strpos(s.content, {self.params.add(text, 'text')}) > 0"
+
+    def span(self, node: tree.Node) -> _SpanSql:
+        if isinstance(node, tree.And):
+            items = [self.span(item) for item in node.items]
+            exacts = [item.exact for item in items if item.exact is not None]
+            return _SpanSql(
+                tuple(column for item in items for column in item.columns),
+                tuple(dict.fromkeys(options for item in items for options in item.fragments)),
+                _all(exacts) if exacts else None,
+            )
+        if isinstance(node, tree.Or):
+            items = [self.span(item) for item in node.items]
+            if all(item.exact is None for item in items):
+                return _SpanSql((_any([_all(item.columns) for item in items]),))
+            cheap = [self.cheap(item) for item in items]
+            return _SpanSql(
+                () if "true" in cheap else (_any(cheap),),
+                (),
+                _any([self.guarded(item) for item in items]),
+            )
+        if isinstance(node, tree.Not):
+            item = self.span(node.item)
+            condition = f"({self.guarded(item)}) is not true"
+            return _SpanSql((condition,)) if item.exact is None else _SpanSql(exact=condition)
+        if isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
+            raise TypeError(f"a span quantifier within a span condition: {node}")
+        target = node.field
+        if isinstance(target, tree.SpanAttribute):
+            return self.span_attribute(node, target)
+        if isinstance(target, tree.SpanNumber):
+            return _SpanSql((self.span_number(node),))
+        if isinstance(target, tree.SpanText):
+            return _SpanSql((self.span_text(node, target.name),))
+        raise TypeError(f"a trace predicate within a span condition: {node}")
+
+    def span_number(self, node: tree.Predicate) -> str:
+        if isinstance(node, tree.IsNull):
+            return f"s.duration_ns is {'not ' if node.negated else ''}null"
+        return self.double("(s.duration_ns / 1e6::float8)", node)
+
+    def span_text(self, node: tree.Predicate, name: str) -> str:
+        column = f"s.{name}"
+        if isinstance(node, tree.IsNull):
+            if name == "content":
+                return f"s.content {'<>' if node.negated else '='} ''"
+            return f"{column} is {'not ' if node.negated else ''}null"
+        condition = self.text(column, node)
+        # Content that was archived is empty, and missing.
+        if name == "content" and _may_match_empty(node):
+            return f"(s.content <> '' and {condition})"
+        return condition
+
+    def span_attribute(self, node: tree.Predicate, target: tree.SpanAttribute) -> _SpanSql:
+        path = self.params.add(list(target.path), "text[]")
+        text = f"insights.span_attribute(s.content, {path})"
+        number = f"insights.span_attribute_number(s.content, {path})"
+        keys = _key_fragments(target.path)
+        if isinstance(node, tree.IsNull):
+            if node.negated:
+                return _SpanSql((), keys, f"{text} is not null")
+            if not keys:
+                return _SpanSql(exact=f"{text} is null")
+            found = self.contains([keys])
+            return _SpanSql(exact=f"case when {found} then {text} is null else true end")
+        columns: tuple[str, ...] = ()
+        if isinstance(node, tree.In) and not node.negated:
+            alternatives = [_value_fragments(value) for value in node.values]
+            if all(alternatives) and len(alternatives) <= _MANY:
+                columns = (self.contains([(*fragments, *keys) for fragments in alternatives]),)
+                keys = ()
+        elif isinstance(node, tree.TextCompare) and node.op == "=":
+            keys = _value_fragments(node.value) + keys
+        elif isinstance(node, tree.Match) and node.op == "LIKE" and not node.negated:
+            keys = _pattern_fragments(node.pattern) + keys
+        return _SpanSql(columns, keys, self.text(text, node, number))
+
+    # ------------------------------------------------- counts and aggregates
+
+    def count(self, node: tree.CountSpans, t: str) -> str:
+        if node.condition is not None:
+            if (node.op, node.value) in ((">", 0), (">=", 1), ("!=", 0)):
+                return self.any_span(node.condition, t)
+            if (node.op, node.value) in (("=", 0), ("<", 1), ("<=", 0)):
+                return f"(not {self.any_span(node.condition, t)})"
+        compare = tree.NumberCompare(tree.TraceNumber("span_count"), node.op, node.value)
+        return self.span_count(compare, node.condition, t)
+
+    def span_count(self, node: tree.Predicate, condition: tree.Node | None, t: str) -> str:
+        if isinstance(node, tree.IsNull):
+            return "true" if node.negated else "false"
+        if self.shape == "probe":
+            where = f"{self.of_trace(t)} and {self.span_where(condition)}"
+            count = f"(select count(*) from {self.schema}.spans s where {where})"
+            return self.bigint(count, node, clamp=True)
+        having = self.bigint("count(*)", node, clamp=True)
+        if self.holds_for_zero(node):
+            return f"(not {self.grouped(condition, f'not ({having})', t)})"
+        return self.grouped(condition, having, t)
+
+    def holds_for_zero(self, node: tree.Predicate) -> bool:
+        def compare(op: str, bound: tree.Value) -> bool:
+            number = self.as_integer(bound) if isinstance(bound, tree.Now) else bound
+            assert not isinstance(number, str)
+            return _COMPARE[op](0, number)
+
+        if isinstance(node, tree.NumberCompare):
+            return compare(node.op, node.value)
+        if isinstance(node, tree.Between):
+            return (compare(">=", node.low) and compare("<=", node.high)) != node.negated
+        if isinstance(node, tree.In):
+            return any(compare("=", value) for value in node.values) != node.negated
+        raise TypeError(f"not a comparison of numbers: {node}")
+
+    def aggregate(self, node: tree.AggregateSpans, t: str) -> str:
+        if isinstance(node.field, tree.SpanNumber):
+            value = _DURATION_AGGREGATES[node.function]
+        else:
+            path = self.params.add(list(node.field.path), "text[]")
+            exact = node.function in ("sum", "avg")
+            function = "span_attribute_decimal" if exact else "span_attribute_number"
+            number = f"insights.{function}(s.content, {path})"
+            fragments = _key_fragments(node.field.path)
+            if fragments:
+                number = f"case when {self.contains([fragments])} then {number} end"
+            value = _NUMBER_AGGREGATES[node.function].format(number)
+        if node.function in ("sum", "avg"):
+            value = _TO_DOUBLE.format(value)
+        bound = self.params.add(self.as_double(node.value), "float8")
+        condition = f"{value} {_sql_op(node.op)} {bound}"
+        if self.shape == "probe":
+            where = f"{self.of_trace(t)} and {self.span_where(node.condition)}"
+            return f"coalesce((select {condition} from {self.schema}.spans s where {where}), false)"
+        return self.grouped(node.condition, condition, t)
+
+    # ------------------------------------------------------------------ values
+
+    def text(self, value: str, node: tree.Predicate, number: str | None = None) -> str:
+        """A condition on the text ``value``; NULL where it is missing."""
+        number = number or f"insights.text_number({value})"
+        if isinstance(node, tree.TextCompare):
+            return f"{value} {_sql_op(node.op)} {self.params.add(node.value, 'text')}"
+        if isinstance(node, tree.Match):
+            op = _MATCH[node.op, node.negated]
+            return f"{value} {op} {self.params.add(node.pattern, 'text')}"
+        if isinstance(node, tree.In):
+            texts = [item for item in node.values if isinstance(item, str)]
+            numbers = [self.as_double(item) for item in node.values if not isinstance(item, str)]
+            parts = []
+            if texts:
+                op = "<> all" if node.negated else "= any"
+                parts.append(f"{value} {op}({self.params.add(texts, 'text[]')})")
+            if numbers:
+                doubles = self.params.add(numbers, "float8[]")
+                if node.negated:
+                    if not texts:
+                        parts.append(f"{value} is not null")
+                    parts.append(f"({number} = any({doubles})) is not true")
                 else:
-                    node = Raw(name, children)
-                if size:
-                    del values[-size:]
-                values.append(node)
-            if size:
-                del states[-size:]
-            states.append(STATES[states[-1]][symbol])
-    root = values[0]
-    assert isinstance(root, Raw)
-    return root
+                    parts.append(f"{number} = any({doubles})")
+            return _all(parts) if node.negated else _any(parts)
+        return self.double(number, node)
+
+    def double(self, value: str, node: tree.Predicate) -> str:
+        """A condition on the double ``value``; NULL where it is missing."""
+
+        def compare(op: str, bound: tree.Value) -> str:
+            return f"{value} {_sql_op(op)} {self.params.add(self.as_double(bound), 'float8')}"
+
+        return _numbers(node, compare)
+
+    def bigint(self, value: str, node: tree.Predicate, clamp: bool = False) -> str:
+        """A condition on the integer ``value``, exact; NULL where it is missing."""
+
+        def compare(op: str, bound: tree.Value) -> str:
+            if isinstance(bound, float):
+                if abs(bound) >= _EXACT:
+                    return f"{value}::float8 {_sql_op(op)} {self.params.add(bound, 'float8')}"
+                if op in ("=", "!=") and bound != math.floor(bound):
+                    return "false" if op == "=" else f"{value} is not null"
+                # Below 2^53 the same as comparing doubles, and an index serves.
+                bound = math.ceil(bound) if op in ("<", ">=") else math.floor(bound)
+            number = self.as_integer(bound)
+            if clamp:
+                number = min(max(number, -1), 2**62)
+            elif not _BIGINT_MIN <= number <= _BIGINT_MAX:
+                raise _out_of_range(number)
+            return f"{value} {_sql_op(op)} {self.params.add(number, 'bigint')}"
+
+        return _numbers(node, compare)
+
+    def as_integer(self, value: tree.Value) -> int:
+        if isinstance(value, tree.Now):
+            return self.now_ms + value.offset_ms
+        if isinstance(value, int):
+            return value
+        raise TypeError(f"not a whole number: {value!r}")
+
+    def as_double(self, value: tree.Value) -> float:
+        if isinstance(value, str):
+            raise TypeError(f"not a number: {value!r}")
+        if isinstance(value, tree.Now):
+            value = self.as_integer(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            raise _out_of_range(value) from None
+        if not math.isfinite(number):
+            raise _out_of_range(value)
+        return number
+
+
+# Sums are exact decimals, so that they are the same in any order of the rows
+# and can be made in parallel.  The factor gives the division of an average so
+# many decimals that the cast to a double still rounds correctly.
+_WIDE = f"1.{'0' * 40}"
+_DURATION_AGGREGATES = {
+    "sum": "(sum(s.duration_ns) * 0.000001)",
+    "avg": f"(sum(s.duration_ns) * {_WIDE} / (1000000 * count(s.duration_ns)))",
+    "min": "min(s.duration_ns) / 1e6::float8",
+    "max": "max(s.duration_ns) / 1e6::float8",
+}
+_NUMBER_AGGREGATES = {
+    "sum": "sum({0})",
+    "avg": f"avg({_WIDE} * {{0}})",
+    "min": "min({0})",
+    "max": "max({0})",
+}
+# A cast raises an error where it should give an infinity, or zero: from the
+# largest double plus half its last place, and up to half the smallest.
+_TO_DOUBLE = (
+    "case when abs({0}) >= 1.797693134862315807937289714053e308"
+    " then sign({0})::float8 * 'Infinity'::float8"
+    " when abs({0}) <= 2.470328229206232720882843964341e-324 then 0 else {0}::float8 end"
+)
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_INVERSE = {"=": "!=", "!=": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+
+
+def _without_not(node: tree.Node, negate: bool = False) -> tree.Node:
+    """The filter with every Not moved inwards, to predicates and quantifiers."""
+    if isinstance(node, tree.Not):
+        return _without_not(node.item, not negate)
+    if isinstance(node, (tree.And, tree.Or)):
+        kind: type[tree.And] | type[tree.Or]
+        kind = tree.And if isinstance(node, tree.And) != negate else tree.Or
+        return kind(tuple(_without_not(item, negate) for item in node.items))
+    if not negate:
+        return node
+    if isinstance(node, tree.CountSpans):
+        return tree.CountSpans(node.condition, _INVERSE[node.op], node.value)
+    return tree.Not(node)
+
+
+def _own_columns(node: tree.Node) -> bool:
+    """Whether a node concerns nothing but columns of trace_info."""
+    if isinstance(node, (tree.And, tree.Or)):
+        return all(_own_columns(item) for item in node.items)
+    if isinstance(node, tree.Not):
+        return _own_columns(node.item)
+    if isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
+        return False
+    target = node.field
+    if isinstance(target, tree.TraceText):
+        return target.name in _TEXT_COLUMNS or target.name == "experiment_id"
+    if isinstance(target, tree.TraceNumber):
+        return target.name != "span_count"
+    if isinstance(target, tree.Tag):
+        return target.key == TRACE_NAME
+    return isinstance(target, tree.Metadata) and (
+        target.key == SESSION or target.key in _SYNTHESISED
+    )
+
+
+def _numbers(node: tree.Predicate, compare: Callable[[str, tree.Value], str]) -> str:
+    if isinstance(node, tree.NumberCompare):
+        return compare(node.op, node.value)
+    if isinstance(node, tree.Between):
+        if node.negated:
+            return _any([compare("<", node.low), compare(">", node.high)])
+        return _all([compare(">=", node.low), compare("<=", node.high)])
+    if isinstance(node, tree.In):
+        if node.negated:
+            return _all([compare("!=", value) for value in node.values])
+        return _any([compare("=", value) for value in node.values])
+    raise TypeError(f"not a comparison of numbers: {node}")
+
+
+def _numeric(node: tree.Predicate) -> bool:
+    """Whether a condition on text may be NULL for a text that is there."""
+    if isinstance(node, tree.In):
+        return any(not isinstance(value, str) for value in node.values)
+    return isinstance(node, (tree.NumberCompare, tree.Between))
+
+
+def _comparator(node: tree.Predicate) -> str:
+    if isinstance(node, (tree.TextCompare, tree.NumberCompare)):
+        return node.op
+    if isinstance(node, tree.Match):
+        return f"NOT {node.op}" if node.negated else node.op
+    name = {tree.In: "IN", tree.Between: "BETWEEN", tree.IsNull: "IS NULL"}[type(node)]
+    return f"NOT {name}" if node.negated else name
+
+
+def _out_of_range(value: Union[int, float, tree.Now]) -> FilterError:
+    if isinstance(value, int) and abs(value) >= 10**40:
+        # str() refuses integers of more than 4,300 digits.
+        return FilterError(
+            f"a number of {math.floor(math.log10(abs(value))) + 1} digits is out of range"
+        )
+    return FilterError(f"the number {value} is out of range")
+
+
+def _may_match_empty(node: tree.Predicate) -> bool:
+    """Whether the empty text could satisfy ``node``."""
+    if isinstance(node, tree.Match) and node.op != "RLIKE" and not node.negated:
+        return not node.pattern.strip("%")
+    return not (isinstance(node, tree.TextCompare) and node.op == "=" and node.value)
+
+
+# ------------------------------------------------------------------ fragments
+#
+# Parts of keys and values that must stand in the content literally, however
+# often it was JSON-encoded on the way there, unless something is escaped that
+# need not be.
+
+#: More alternatives than these are decoded right away.
+_MANY = 8
+
+# What JSON always escapes, or may escape without \u (the slash), and U+FFFD,
+# which also stands for what PostgreSQL cannot hold.
+_ESCAPED = re.compile('[\x00-\x1f"\\\\/\x7f\ufffd]+')
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+# What decoding and printing again may change outside of strings.
+_OUTSIDE = re.compile(r"[][{}:, 0-9+.\-trufalsnNIiyeE]*")
+_WORDS = ("true", "false", "null", "NaN", "Infinity")
+
+
+def _key_fragments(path: Sequence[str]) -> _Fragments:
+    """Fragments of any content in which ``path`` leads somewhere."""
+    found = []
+    if path[0] and not _ESCAPED.search(path[0]):
+        found.append((f'"{path[0]}"',))
+    # Further keys stand between quotes that are themselves escaped or not.
+    found += [
+        (step,) for step in path[1:] if step and not step.isdigit() and not _ESCAPED.search(step)
+    ]
+    return tuple(found)
+
+
+def _value_fragments(value: tree.Value) -> _Fragments:
+    """Fragments of any content in which an attribute's text is ``value``."""
+    if not isinstance(value, str) or value[:1] in ("{", "["):
+        return ()  # an object or a list: its text need not be as it was written
+    if _NUMBER.fullmatch(value) or value.lstrip("-") in ("NaN", "Infinity"):
+        return ()
+    fragment = max(_ESCAPED.split(value), key=len)
+    if fragment != value or value in ("true", "false"):
+        return ((fragment,),) if fragment else ()
+    # A string: plain, or JSON within JSON; the first option rules most spans out.
+    return ((f'"{value}',), (f'"{value}\\"', f'"{value}"')) if value else ()
+
+
+def _pattern_fragments(pattern: str) -> _Fragments:
+    """Fragments of any content in which an attribute's text is LIKE ``pattern``."""
+    literals = re.split(r"[%_]", re.sub(r"\\(.)", _stand_in, pattern, flags=re.DOTALL))
+    runs = [run for literal in literals for run in _ESCAPED.split(literal) if _inside(run)]
+    return ((max(runs, key=len),),) if runs else ()
+
+
+def _stand_in(match: re.Match[str]) -> str:
+    """An escaped character of a pattern; a wildcard becomes a break."""
+    return "\0" if match.group(1) in "%_" else match.group(1)
+
+
+def _inside(run: str) -> bool:
+    """Whether ``run`` can only stand within a JSON string, or be all of a text."""
+    if not _OUTSIDE.fullmatch(run):
+        return True
+    letters = re.findall("[A-Za-z]+", run)
+    return any(len(word) > 1 and not any(word in known for known in _WORDS) for word in letters)
+
+
+# ------------------------------------------------------------------- synthesis
+
+
+def canonical_numbers(text: str, keys: Sequence[str], whole: bool) -> dict[str, Union[int, float]]:
+    """The numbers of the JSON text that MLflow would synthesise as ``text``.
+
+    Empty when MLflow would never synthesise that very text.  Follows
+    ``get_trace_analytics_metadata_filter`` of MLflow 3.17.
+    """
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(parsed, dict) or not set(parsed).issubset(keys):
+        return {}
+    numbers: dict[str, Union[int, float]] = {}
+    for key in keys:
+        value = parsed.get(key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        if whole:
+            if isinstance(value, int) and _BIGINT_MIN <= value <= _BIGINT_MAX:
+                numbers[key] = value
+        elif isinstance(value, float) and math.isfinite(value):
+            numbers[key] = value
+    return numbers if json.dumps(numbers) == text else {}
+
+
+# ------------------------------------------------------------------- patterns
+
+
+def check_patterns(plpy: Any, node: tree.Node, text: str = "") -> None:
+    """Raises FilterError for a pattern that PostgreSQL would refuse.
+
+    ``text`` is what ``node`` was parsed from; the error shows the place in it.
+    """
+    for match in patterns(node):
+        if match.op == "RLIKE":
+            try:
+                plan = plpy.prepare("select '' ~ $1", ["text"])
+                plpy.execute(plan, [match.pattern])
+            except plpy.SPIError as error:
+                place, length = pattern_place(text, match.pattern)
+                raise FilterError(str(error), place, length, filter=text) from None
+        elif (len(match.pattern) - len(match.pattern.rstrip("\\"))) % 2:
+            place, length = pattern_place(text, match.pattern)
+            raise FilterError(
+                "LIKE pattern must not end with escape character",
+                place,
+                length,
+                "A backslash in a LIKE pattern is written twice.",
+                text,
+            )
+
+
+def patterns(node: tree.Node | None) -> list[tree.Match]:
+    """Every pattern predicate of a filter, each once."""
+    found: dict[tree.Match, None] = {}
+    todo: list[tree.Node | None] = [node]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, (tree.And, tree.Or)):
+            todo.extend(reversed(item.items))
+        elif isinstance(item, tree.Not):
+            todo.append(item.item)
+        elif isinstance(item, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
+            todo.append(item.condition)
+        elif isinstance(item, tree.Match):
+            found[item] = None
+    return list(found)
+''',
+"insights_engine.resolver": r'''"""From concrete syntax to the tree: names, types and the scope of spans.
+
+Everything here recurses at most as deep as the filter is nested, which
+tokens.py has bounded before.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from typing import NamedTuple, NoReturn, Union
+
+from insights_engine import fields, tree
+from insights_engine.errors import FilterError, visible
+from insights_engine.syntax import Raw
+from insights_engine.tokens import FUNCTIONS, Token, unit_hint, unit_in_ms, unquote
+
+# What stock MLflow prints in its messages; sets are printed sorted.
+_MLFLOW_ENTITIES = (
+    "attribute",
+    "attributes",
+    "expectation",
+    "feedback",
+    "issue",
+    "metadata",
+    "request_metadata",
+    "span",
+    "tag",
+    "tags",
+    "trace",
+)
+_MLFLOW_ATTRIBUTES = (
+    "client_request_id",
+    "end_time",
+    "end_time_ms",
+    "execution_time",
+    "execution_time_ms",
+    "name",
+    "prompt",
+    "request_id",
+    "run_id",
+    "status",
+    "text",
+    "timestamp",
+    "timestamp_ms",
+)
+_MLFLOW_NUMBERS = (
+    "end_time",
+    "end_time_ms",
+    "execution_time",
+    "execution_time_ms",
+    "timestamp",
+    "timestamp_ms",
+)
+_MLFLOW_LISTS = ("client_request_id", "name", "request_id", "run_id", "status")
+_MLFLOW_STRING_COMPARATORS = ("!=", "=", "ILIKE", "IN", "LIKE", "NOT IN", "RLIKE")
+_MLFLOW_TAG_COMPARATORS = ("!=", "=", "ILIKE", "IS NOT NULL", "IS NULL", "LIKE", "RLIKE")
+_MLFLOW_ASSESSMENT_COMPARATORS = (
+    "!=",
+    "<",
+    "<=",
+    "=",
+    ">",
+    ">=",
+    "ILIKE",
+    "IS NOT NULL",
+    "IS NULL",
+    "LIKE",
+    "RLIKE",
+)
+
+_ORDERINGS = frozenset(("<", "<=", ">", ">="))
+_COMPARISONS = frozenset(("=", "!=", *_ORDERINGS))
+_OPERATOR_HINTS = {
+    "==": "Use = instead of ==.",
+    "===": "Use = instead of ===.",
+    "<>": "Use != instead of <>.",
+    "!==": "Use != instead of !==.",
+    "=!": "Use != instead of =!.",
+    "=>": "Use >= instead of =>.",
+    "=<": "Use <= instead of =<.",
+    "~": "Use RLIKE instead of ~.",
+    "~~": "Use LIKE instead of ~~.",
+    "=~": "Use RLIKE instead of =~.",
+    "!~": "Use NOT RLIKE instead of !~.",
+}
+
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
+_INTEGER = re.compile(r"([+-]?)(\d+)\Z", re.ASCII)
+_NUMBER_AND_UNIT = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*([A-Za-z]+)\s*\Z", re.ASCII)
+_DURATION_PART = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*([A-Za-z]+)\s*,?", re.ASCII)
+_TIME = re.compile(
+    r"\s*(\d{4})-(\d{1,2})-(\d{1,2})"
+    r"(?:[T ]\s*(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?"
+    r"\s*(Z|UTC|[+-]\d{2}(?::?\d{2})?)?)?\s*\Z",
+    re.ASCII | re.IGNORECASE,
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+#: No duration reaches farther: 2**53 ms are 285,000 years.
+_MAX_DURATION_MS = 2**53
+
+_PART = re.compile(r"""[^.`"']+|`[^`]*(?:``[^`]*)*`|"[^"]*(?:""[^"]*)*"|'[^']*(?:''[^']*)*'""")
+_QUOTED_KEY = re.compile(r"""(?:`[^`]*(?:``[^`]*)*`|"[^"]*(?:""[^"]*)*"|'[^']*(?:''[^']*)*')\Z""")
+
+
+class _Part(NamedTuple):
+    """A piece of the tree.
+
+    ``pure``: it consists of plain conditions on spans, and still has to learn
+    which others speak of the same span.
+    """
+
+    node: tree.Node
+    pure: bool
+
+
+class _Value(NamedTuple):
+    """A value with its type settled: text, number, boolean or now()."""
+
+    kind: str
+    value: Union[str, int, float, tree.Now]
+    start: int
+    end: int
+
+
+class Resolver:
+    """Resolves one filter."""
+
+    def __init__(self, text: str, raw: Raw) -> None:
+        self._text = text
+        self._raw = raw
+        self._parts: list[_Part] = []
+
+    def resolve(self) -> None:
+        """Resolve everything but what joins the filter with others."""
+        child = self._raw.children[0]
+        if child.name == "ands":
+            self._parts = []
+        elif len(child.children) == 1:
+            conjunction = child.children[0]
+            self._parts = self._conditions(conjunction, None)
+        else:
+            self._parts = [self._disjunction(child, None)]
+
+    def filter(self) -> tree.Node:
+        """The tree of the filter."""
+        return self.conjunction([self])
+
+    @staticmethod
+    def conjunction(resolvers: Iterable[Resolver]) -> tree.Node:
+        """The tree of the AND of several filters."""
+        parts = [part for resolver in resolvers for part in resolver._parts]
+        return _close(_conjoin(parts)) if parts else tree.EVERYTHING
+
+    # ------------------------------------------------------------------ algebra
+
+    def _disjunction(self, raw: Raw, scope: str | None) -> _Part:
+        """``scope`` is the function inside whose parentheses we are, if any."""
+        alternatives = [child for child in raw.children if isinstance(child, Raw)]
+        parts = []
+        for alternative in alternatives:
+            self._check_ands(alternative)
+            parts.append(_conjoin(self._conditions(alternative, scope)))
+        return _disjoin(parts)
+
+    def _conditions(self, raw: Raw, scope: str | None) -> list[_Part]:
+        return [
+            self._condition(child, scope)
+            for child in raw.children
+            if isinstance(child, Raw) and child.name != "ands"
+        ]
+
+    def _check_ands(self, conjunction: Raw) -> None:
+        """Outside a plain list of conditions AND stands between two of them."""
+        leading, *rest = conjunction.children
+        if leading.children:
+            token = leading.children[0]
+            self._fail("a condition is missing before AND", token, "Remove AND.")
+        previous: Raw | Token | None = None
+        for child in rest:
+            if isinstance(child, Token) and isinstance(previous, Token):
+                self._fail("a condition is missing between AND and AND", child, "Remove one AND.")
+            previous = child
+        if isinstance(previous, Token):
+            self._fail("a condition is missing after AND", previous, "Remove AND.")
+
+    def _condition(self, raw: Raw, scope: str | None) -> _Part:
+        children = raw.children
+        if raw.name == "group":
+            inner = children[1]
+            return self._disjunction(inner, scope)
+        if raw.name == "negation":
+            inner = children[1]
+            return _Part(tree.Not(_close(self._condition(inner, scope))), False)
+        if raw.name == "any_span":
+            token, condition = children[0], children[2]
+            self._check_not_nested(token, scope)
+            return _Part(tree.AnySpan(self._disjunction(condition, "any()").node), False)
+        if raw.name == "count":
+            return _Part(self._count(raw, scope), False)
+        if raw.name == "aggregate":
+            return _Part(self._aggregate(raw, scope), False)
+        token = children[0]
+        field = self.field(token)
+        span = fields.is_span_field(field)
+        if scope is not None and not span:
+            self._refuse_trace_field(token, scope)
+        return _Part(self._predicate(raw, field), span and scope is None)
+
+    def _check_not_nested(self, token: Token, scope: str | None) -> None:
+        if scope is not None:
+            self._fail(
+                f"{self._source(token).lower()}(...) cannot stand inside {scope}",
+                token,
+                f"{scope} looks at one span at a time; join two of them with AND instead.",
+            )
+
+    def _refuse_trace_field(self, token: Token, scope: str) -> NoReturn:
+        name = self._source(token)
+        key = name.rsplit(".", 1)[-1]
+        hint = f"Conditions on the trace stand outside: {scope[:-1]}...) AND {name} ..."
+        if "." not in name and key in fields.SPAN_FIELDS:
+            hint = f"Did you mean span.{key}?"
+        self._fail(
+            f"{scope} takes conditions on spans, and {visible(name, 60)} is a field of the trace",
+            token,
+            visible(hint, 200),
+        )
+
+    # ------------------------------------------------------------- count and sum
+
+    def _count(self, raw: Raw, scope: str | None) -> tree.CountSpans:
+        token, operator, value = raw.children[0], raw.children[-2], raw.children[-1]
+        self._check_not_nested(token, scope)
+        inner = raw.children[2]
+        condition = None
+        if isinstance(inner, Raw):
+            condition = self._disjunction(inner, "count()").node
+        op = self._plain_operator(operator, "count(...)")
+        number = self._value(value)
+        if number.kind != "number" or not isinstance(number.value, int):
+            hint = "For example count(...) > 0."
+            if isinstance(number.value, float):
+                hint = f"Write {math.floor(number.value)} or {math.ceil(number.value)}."
+            elif isinstance(number.value, str) and _INTEGER.match(number.value):
+                hint = f"Remove the quotes: {visible(number.value, 40)}."
+            self._fail(
+                f"count(...) is compared with a whole number, found {self._shown(number)}",
+                number,
+                hint,
+            )
+        self._check_bigint(number)
+        return tree.CountSpans(condition, op, number.value)
+
+    def _aggregate(self, raw: Raw, scope: str | None) -> tree.AggregateSpans:
+        token, operand = raw.children[0], raw.children[2]
+        operator, value = raw.children[-2], raw.children[-1]
+        self._check_not_nested(token, scope)
+        function = self._source(token).lower()
+        field = self.field(operand)
+        if not isinstance(field, (tree.SpanNumber, tree.SpanAttribute)):
+            name = visible(self._source(operand), 60)
+            if fields.is_span_field(field):
+                problem = f"{name} is text"
+            else:
+                problem = f"{name} is a field of the trace"
+            self._fail(
+                f"{function}() needs a numeric span field, and {problem}",
+                operand,
+                "Use span.duration_ms or span.attributes['key']."
+                + (
+                    ""
+                    if fields.is_span_field(field)
+                    else " Fields of the trace are compared as they are."
+                ),
+            )
+        condition = None
+        inner = raw.children[4]
+        if isinstance(inner, Raw):
+            condition = self._disjunction(inner, f"{function}()").node
+        op = self._plain_operator(operator, f"{function}(...)")
+        number = self._value(value)
+        if isinstance(number.value, (str, tree.Now)):
+            hint = f"For example {function}(...) > 1000."
+            if isinstance(number.value, str):
+                duration = _NUMBER_AND_UNIT.match(number.value)
+                if _NUMBER.match(number.value):
+                    hint = f"Remove the quotes: {visible(number.value, 40)}."
+                elif duration:
+                    hint = unit_hint(duration[1], duration[2])
+            self._fail(
+                f"{function}(...) is compared with a number, found {self._shown(number)}",
+                number,
+                hint,
+            )
+        return tree.AggregateSpans(function, field, condition, op, number.value)
+
+    def _plain_operator(self, operator: Token, subject: str) -> str:
+        op = self._source(operator)
+        if op not in _COMPARISONS:
+            self._fail(
+                f"unknown operator {op} after {subject}",
+                operator,
+                _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=."),
+            )
+        return op
+
+    # --------------------------------------------------------------- predicates
+
+    def _predicate(self, raw: Raw, field: tree.Field) -> tree.Predicate:
+        children = raw.children
+        name, operator = children[0], children[1]
+        negated = operator.kind == "NOT"
+        if raw.name == "is_null":
+            return tree.IsNull(field, len(children) == 4)
+        if raw.name == "compare":
+            return self._compare(name, field, operator, children[2])
+        word = self._source(operator).upper()
+        if negated:
+            following = children[2]
+            operator = Token("", operator.start, following.end)
+            word = "NOT " + self._source(following).upper()
+        values = children[3:] if negated else children[2:]
+        if raw.name == "match":
+            self._check_comparator(name, field, word, operator)
+            pattern = self._value(values[0])
+            assert isinstance(pattern.value, str)
+            return tree.Match(field, word.replace("NOT ", ""), pattern.value, negated)
+        if raw.name == "in_list":
+            items = values[1]
+            return self._in_list(name, field, word, operator, items, negated)
+        self._check_comparator(name, field, word, operator)
+        low = self._number(name, field, word, self._value(values[0]))
+        high = self._number(name, field, word, self._value(values[2]))
+        return tree.Between(field, low, high, negated)
+
+    def _compare(
+        self, name: Token, field: tree.Field, operator: Token, raw: Raw | Token
+    ) -> tree.Predicate:
+        op = self._source(operator)
+        value = self._value(raw)
+        self._check_comparator(name, field, op, operator, value)
+        if fields.is_number(field):
+            return tree.NumberCompare(field, op, self._number(name, field, op, value))
+        if value.kind == "time":
+            self._refuse_now(name, value)
+        if value.kind == "number" or op in _ORDERINGS:
+            return tree.NumberCompare(field, op, self._number(name, field, op, value))
+        return tree.TextCompare(field, op, self._text_value(name, field, op, value))
+
+    def _text_value(self, name: Token, field: tree.Field, op: str, value: _Value) -> str:
+        if value.kind == "boolean" and not fields.may_hold_booleans(field):
+            self._fail(
+                f"{visible(self._source(name), 60)} is text: expected a quoted string value."
+                f" Got value {self._shown(value)}",
+                value,
+                f"Write '{value.value}'.",
+            )
+        if isinstance(field, tree.TraceText) and field.name == "prompt":
+            self._check_prompt(value)
+        assert isinstance(value.value, str)
+        return value.value
+
+    def _check_prompt(self, value: _Value) -> None:
+        if str(value.value).count("/") != 1:
+            self._fail(
+                f"Invalid prompts filter value '{visible(str(value.value), 100)}'."
+                ' Expected format: prompt = "name/version"',
+                value,
+                "For example prompt = 'greeting/2'.",
+            )
+
+    def _in_list(
+        self, name: Token, field: tree.Field, word: str, operator: Token, raw: Raw, negated: bool
+    ) -> tree.In:
+        self._check_comparator(name, field, word, operator)
+        values = [self._value(child) for child in raw.children if not _is_comma(child)]
+        items: list[tree.Value] = []
+        for value in values:
+            if fields.is_number(field):
+                items.append(self._number(name, field, word, value, values))
+            elif value.kind == "time":
+                self._refuse_now(name, value)
+            elif value.kind == "number":
+                if not fields.may_hold_numbers(field):
+                    self._refuse_list(value, values)
+                items.append(self._number(name, field, word, value))
+            else:
+                items.append(self._text_value(name, field, word, value))
+        return tree.In(field, tuple(items), negated)
+
+    def _refuse_list(self, value: _Value, values: list[_Value]) -> NoReturn:
+        shown = visible(repr(tuple(item.value for item in values[:20])), 200)
+        self._fail(
+            "While parsing a list in the query, expected string value, punctuation, or"
+            f" whitespace, but got different type in list: {shown}",
+            value,
+            f"Write '{self._shown(value)}'.",
+        )
+
+    # ------------------------------------------------------------------ operators
+
+    def _check_comparator(
+        self,
+        name: Token,
+        field: tree.Field,
+        op: str,
+        operator: Token,
+        value: _Value | None = None,
+    ) -> None:
+        """Refuse an operator that the type of the field does not have."""
+        shown = visible(self._source(name), 60)
+        word = op.replace("NOT ", "")
+        if value is not None and op not in _COMPARISONS:
+            self._bad_comparator(
+                field, op, operator, _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=.")
+            )
+        if fields.is_number(field):
+            if word in ("LIKE", "ILIKE", "RLIKE"):
+                self._bad_comparator(
+                    field,
+                    op,
+                    operator,
+                    f"{shown} is a number: use =, !=, <, <=, >, >=, IN, BETWEEN or IS NULL.",
+                )
+            return
+        if fields.is_usage(field):
+            if op not in ("=", "!="):
+                assert isinstance(field, tree.Metadata)
+                numbers = "total_tokens" if "token" in field.key else "total_cost"
+                self._fail(
+                    f"Comparator '{op}' is not supported for reserved metadata '{field.key}'."
+                    " Only '=', '!=', 'IS NULL', and 'IS NOT NULL' are supported.",
+                    operator,
+                    f"The numbers in it have fields of their own, such as {numbers}.",
+                )
+            return
+        if field == tree.SpanText("content") and op in ("=", "!="):
+            negation = "NOT " if op == "!=" else ""
+            text = visible(str(value.value), 40) if value is not None else "text"
+            self._bad_comparator(
+                field, op, operator, f"It is a whole document: use {negation}LIKE '%{text}%'."
+            )
+        if fields.may_hold_numbers(field):
+            return
+        if word == "BETWEEN" or op in _ORDERINGS:
+            self._bad_comparator(
+                field,
+                op,
+                operator,
+                f"{shown} is text: use =, !=, LIKE, ILIKE, RLIKE, IN or IS NULL.",
+            )
+
+    def _bad_comparator(self, field: tree.Field, op: str, operator: Token, hint: str) -> NoReturn:
+        """Raise with the sentence that stock MLflow has for the field's type."""
+        if isinstance(field, tree.SpanText) and field.name == "content":
+            message = f"span.content comparator '{op}' not one of '{{'ILIKE', 'LIKE'}}'"
+        elif fields.is_span_field(field):
+            name = fields.spell(field)
+            message = f"{name} comparator '{op}' not one of {_set(_MLFLOW_STRING_COMPARATORS)}"
+        elif isinstance(field, tree.Assessment):
+            message = (
+                f"assessment.{field.name} comparator '{op}' not one of"
+                f" {_set(_MLFLOW_ASSESSMENT_COMPARATORS)}"
+            )
+        elif isinstance(field, tree.Issue):
+            message = f"issue.id comparator '{op}' not one of '{{'='}}'"
+        elif isinstance(field, tree.Metadata) or (
+            isinstance(field, tree.TraceText) and field.name in ("run_id", "session_id", "user")
+        ):
+            message = f"Invalid comparator '{op}' not one of {_set(_MLFLOW_TAG_COMPARATORS)}"
+        elif isinstance(field, tree.Tag) or (
+            isinstance(field, tree.TraceText) and field.name in ("name", "prompt")
+        ):
+            message = f"Invalid comparator '{op}' not one of {_set(_MLFLOW_TAG_COMPARATORS)[:-1]}"
+        elif isinstance(field, tree.TraceNumber):
+            message = (
+                f"Invalid comparator '{op}' not one of {_set(_MLFLOW_STRING_COMPARATORS)[:-1]}"
+            )
+        else:
+            message = f"Invalid comparator '{op}' not one of {_set(_MLFLOW_STRING_COMPARATORS)}"
+        self._fail(visible(message, 400), operator, hint)
+
+    # --------------------------------------------------------------------- values
+
+    def _value(self, raw: Raw | Token) -> _Value:
+        if isinstance(raw, Raw):
+            return self._now(raw)
+        source = self._source(raw)
+        if raw.kind == "NUMBER":
+            return _Value("number", self._literal(source, raw), raw.start, raw.end)
+        if raw.kind == "BOOLEAN":
+            return _Value("boolean", source.lower(), raw.start, raw.end)
+        return _Value("text", unquote(source), raw.start, raw.end)
+
+    def _literal(self, source: str, place: Token | _Value) -> int | float:
+        number = float(source)
+        if math.isinf(number):
+            self._fail(
+                f"number out of range: {visible(source, 40)}",
+                place,
+                "Numbers reach up to about 1.8e308.",
+            )
+        integer = _INTEGER.match(source)
+        # Without the zeros, because Python reads no integer of 4300 digits.
+        return int(integer[1] + (integer[2].lstrip("0") or "0")) if integer else number
+
+    def _number(
+        self,
+        name: Token,
+        field: tree.Field,
+        op: str,
+        value: _Value,
+        values: list[_Value] | None = None,
+    ) -> tree.Number:
+        """The value as a number, for a numeric comparison of ``field``."""
+        shown = visible(self._source(name), 60)
+        if isinstance(value.value, tree.Now):
+            if not fields.is_time(field):
+                self._refuse_now(name, value)
+            return value.value
+        if value.kind == "number" and not isinstance(value.value, str):
+            if not fields.may_hold_numbers(field):
+                self._refuse_number(field, value)
+            if isinstance(field, tree.TraceNumber) and field.name in fields.INTEGER_FIELDS:
+                self._check_bigint(value)
+            return value.value
+        assert isinstance(value.value, str)
+        text = value.value
+        if value.kind == "text" and fields.is_time(field):
+            moment = self._time(text, value)
+            if moment is not None:
+                return moment
+            hint = "For example '2025-01-31', '2025-01-31T12:00:00Z' or now() - '24 hours'."
+            if _NUMBER.match(text):
+                hint = f"Milliseconds stand without quotes: {visible(text, 40)}."
+            elif _duration(text) is not None:
+                hint = f"Write now() - '{visible(text, 40)}'."
+            self._fail(f"invalid time {self._shown(value)} for {shown}", value, hint)
+        reads_as_number = value.kind == "text" and _NUMBER.match(text) is not None
+        if fields.is_number(field):
+            hint = "For example 1000; text goes with text fields."
+            duration = _NUMBER_AND_UNIT.match(text)
+            if reads_as_number:
+                hint = f"Remove the quotes: {visible(text, 40)}."
+            elif duration:
+                hint = unit_hint(duration[1], duration[2])
+            if values is not None:
+                self._fail(
+                    f"Only attributes in {_bare_set(_MLFLOW_LISTS)} supports comparison with a"
+                    f" list of quoted string values. {shown} takes a list of numbers",
+                    value,
+                    hint,
+                )
+            self._fail(
+                f"Expected a numeric value for {shown}. Got value {self._shown(value)}",
+                value,
+                hint,
+            )
+        if isinstance(field, tree.Assessment):
+            hint = f"Remove the quotes: {visible(text, 40)}."
+            if not reads_as_number:
+                hint = f"{op} compares numbers; text is compared by =, !=, LIKE or IN."
+            self._fail(
+                f"Expected a numeric value for {field.kind} when using comparator '{op}'."
+                f" Got value {self._shown(value)}",
+                value,
+                hint,
+            )
+        if reads_as_number:
+            return self._literal(text, value)
+        operator = Token("", value.start, value.end)
+        self._bad_comparator(
+            field,
+            op,
+            operator,
+            f"{op} compares numbers, and {self._shown(value)} is none."
+            " Text is compared by =, !=, LIKE or IN.",
+        )
+
+    def _refuse_number(self, field: tree.Field, value: _Value) -> NoReturn:
+        shown = self._shown(value)
+        if fields.is_usage(field):
+            message = (
+                "Expected a quoted string value for request_metadata (e.g. 'my-value')."
+                f" Got value {shown}"
+            )
+        elif fields.is_span_field(field):
+            message = (
+                f"Expected a quoted string value for span (e.g. 'my-value'). Got value {shown}"
+            )
+        elif isinstance(field, tree.Issue):
+            message = (
+                f"Expected a quoted string value for issue (e.g. 'my-value'). Got value {shown}"
+            )
+        else:
+            message = (
+                f"Only the {_set(_MLFLOW_NUMBERS)} attributes support comparison with numeric"
+                " values."
+            )
+        self._fail(message, value, f"Write '{shown}'.")
+
+    def _check_bigint(self, value: _Value) -> None:
+        if isinstance(value.value, int) and not -(2**63) <= value.value < 2**63:
+            self._fail(
+                f"number out of range: {self._shown(value)}",
+                value,
+                f"Whole numbers reach up to {2**63 - 1} here.",
+            )
+
+    def _refuse_now(self, name: Token, value: _Value) -> NoReturn:
+        self._fail(
+            f"now() cannot be compared with {visible(self._source(name), 60)}",
+            value,
+            "Times are timestamp_ms and end_time_ms.",
+        )
+
+    def _now(self, raw: Raw) -> _Value:
+        first, last = raw.children[0], raw.children[-1]
+        offset = 0
+        if len(raw.children) > 1:
+            offset = self._duration(last)
+            if self._source(raw.children[1]) == "-":
+                offset = -offset
+        return _Value("time", tree.Now(offset), first.start, last.end)
+
+    def _duration(self, token: Token) -> int:
+        text = unquote(self._source(token))
+        milliseconds = _duration(text)
+        if milliseconds is not None:
+            return milliseconds
+        hint = "For example '30 minutes', '24 hours', '7 days' or '1 day 2 hours'."
+        part = _DURATION_PART.match(text)
+        if part:
+            unit = part[2].lower().rstrip("s")
+            near = fields.nearest(
+                part[2], ("milliseconds", "seconds", "minutes", "hours", "days", "weeks")
+            )
+            if unit in ("month", "mon", "year", "yr", "y", "quarter"):
+                hint = "Months and years have no fixed length: use days, such as '30 days'."
+            elif near and unit_in_ms(part[2]) is None:
+                hint = f"Did you mean {near}? " + hint
+        elif _NUMBER.match(text.strip()):
+            hint = "A unit is missing. " + hint
+        self._fail(f"invalid duration {visible(self._source(token), 60)}", token, hint)
+
+    def _time(self, text: str, place: _Value) -> int | float | None:
+        """Milliseconds since 1970 of an ISO 8601 text; None if it is none."""
+        match = _TIME.match(text)
+        if match is None:
+            return None
+        year, month, day, hour, minute, second, fraction, zone = match.groups()
+        try:
+            moment = datetime(
+                int(year),
+                int(month),
+                int(day),
+                int(hour or 0),
+                int(minute or 0),
+                tzinfo=_zone(zone),
+            ) + timedelta(seconds=_second(second))
+        except (ValueError, OverflowError) as error:
+            self._fail(
+                f"invalid time {self._shown(place)}: {error}",
+                place,
+                "For example '2025-01-31' or '2025-01-31T12:00:00Z'.",
+            )
+        milliseconds: int | float = (moment - _EPOCH) // timedelta(milliseconds=1)
+        if fraction:
+            nanoseconds = int(fraction.ljust(9, "0"))
+            milliseconds += nanoseconds // 1_000_000
+            if nanoseconds % 1_000_000:
+                milliseconds += nanoseconds % 1_000_000 / 1e6
+        return milliseconds
+
+    # --------------------------------------------------------------------- fields
+
+    def field(self, token: Token) -> tree.Field:
+        """The field that a name stands for."""
+        text = self._text
+        end = token.name_end or token.end
+        name = text[token.start : end]
+        first = _PART.match(name)
+        assert first is not None
+        entity = _unquote_name(first[0])
+        key_start = token.start + first.end() + 1
+        if first.end() == len(name):
+            if token.steps:
+                return self._bracket_field(token, entity)
+            field = fields.TRACE_FIELDS.get(entity)
+            return field or self._refuse_name(token, entity)
+        key = name[first.end() + 1 :]
+        group = fields.ENTITIES.get(entity)
+        if group is None:
+            self._refuse_entity(token, entity, key, first.end())
+        if group == "span":
+            return self._span_field(token, key, key_start)
+        key = self._plain_key(key, key_start, entity)
+        if token.steps:
+            self._fail(
+                f"{visible(name, 60)} is text without parts, brackets cannot follow",
+                Token("", end, token.end),
+                f"A key in brackets stands directly after {entity}: {entity}['key']."
+                if group != "trace"
+                else "Only span.attributes, tags, metadata and assessments have keys.",
+            )
+        if group == "trace":
+            field = fields.TRACE_FIELDS.get(key)
+            return field or self._refuse_name(Token("", key_start, end), key)
+        remapped = fields.KEY_TO_FIELD.get(key.lower())
+        if remapped is not None:
+            return remapped
+        key = fields.KEY_TO_KEY.get(key.lower(), key)
+        return self._keyed_field(group, key, Token("", key_start, end))
+
+    def _keyed_field(self, group: str, key: str, place: Token) -> tree.Field:
+        if group == "tags":
+            return fields.PROMOTED_TAGS.get(key) or tree.Tag(key)
+        if group == "metadata":
+            return fields.PROMOTED_METADATA.get(key) or tree.Metadata(key)
+        if group == "issue":
+            if key != "id":
+                self._fail(
+                    f"Invalid issue attribute '{visible(key, 60)}'. Supported attributes: id",
+                    place,
+                    "Did you mean issue.id?",
+                )
+            return tree.Issue()
+        if not key:
+            self._fail(
+                "Assessment field name cannot be empty", place, f"For example {group}.quality."
+            )
+        return tree.Assessment(group, key)
+
+    def _plain_key(self, key: str, start: int, entity: str) -> str:
+        if _QUOTED_KEY.match(key):
+            return unquote(key)
+        if any(mark in key for mark in "`\"'"):
+            whole = ".".join(_unquote_name(part[0]) for part in _PART.finditer(key))
+            self._fail(
+                f"a key is quoted as a whole, not in parts: {visible(key, 60)}",
+                Token("", start, start + len(key)),
+                f"Write {visible(f'{entity}[{fields.quote(whole)}]', 100)}.",
+            )
+        return key
+
+    def _bracket_field(self, token: Token, entity: str) -> tree.Field:
+        end = token.name_end
+        place = Token("", end, token.end)
+        group = fields.ENTITIES.get(entity)
+        key = token.steps[0]
+        if group is None and entity not in fields.TRACE_FIELDS:
+            self._refuse_entity(token, entity, "", end - token.start)
+        if group == "span":
+            hint = "Use span.attributes['key'] for an attribute."
+            if key in fields.SPAN_FIELDS:
+                hint = f"Write span.{key}."
+            self._fail("span has no keys in brackets", place, hint)
+        if group is None or group == "trace":
+            hint = "Only span.attributes, tags, metadata and assessments have keys."
+            if entity == "attributes":
+                hint = f"Did you mean span.attributes[{visible(fields.quote(key), 60)}]?"
+            elif group is not None and key in fields.TRACE_FIELDS:
+                hint = f"Write {key}."
+            self._fail(f"{visible(entity, 60)} has no keys in brackets", place, hint)
+        if len(token.steps) > 1:
+            self._fail(
+                f"{entity} have one key: a value of theirs is text without parts",
+                place,
+                f"Only span.attributes go deeper: {entity}[{visible(fields.quote(key), 60)}].",
+            )
+        return self._keyed_field(group, key, place)
+
+    def _span_field(self, token: Token, key: str, start: int) -> tree.Field:
+        place = Token("", start, token.name_end or token.end)
+        if _QUOTED_KEY.match(key):
+            key = unquote(key)
+            start += 1
+        if key == "attributes" and token.steps:
+            return tree.SpanAttribute(token.steps)
+        if key.startswith("attributes."):
+            name = self._plain_key(key[11:], start + 11, "span.attributes")
+            if not key[11:]:
+                self._fail(
+                    "Span attribute name cannot be empty after 'attributes.'",
+                    place,
+                    "For example span.attributes.model.",
+                )
+            return tree.SpanAttribute((name, *token.steps))
+        field = fields.SPAN_FIELDS.get(key)
+        if field is None:
+            shown = visible(key, 60)
+            known = fields.SPAN_SYNONYMS.get(key.lower())
+            near = fields.nearest(key, [*fields.SPAN_FIELDS, "attributes"])
+            hint = (
+                "Span fields are span.name, type, status, duration_ms, content and"
+                " attributes['key']."
+            )
+            if key == "attributes":
+                hint = "Write span.attributes['key'] or span.attributes.key."
+            elif known:
+                hint = f"Did you mean {known}?"
+            elif near == "attributes":
+                hint = "Did you mean span.attributes['key']?"
+            elif near:
+                hint = f"Did you mean span.{near}?"
+            elif re.match(r"\w+\Z", key):
+                hint = f"If it is an attribute, write span.attributes.{shown}. " + hint
+            self._fail(
+                f"Invalid span attribute '{shown}'. Supported attributes: name, status, type,"
+                " attributes.<attribute_name>.",
+                place,
+                hint,
+            )
+        if token.steps:
+            self._fail(
+                f"span.{key} has no keys in brackets",
+                Token("", token.name_end, token.end),
+                "Only span.attributes['key'] has.",
+            )
+        return field
+
+    def _refuse_name(self, place: Token, name: str) -> NoReturn:
+        key = name.lower()
+        entity = name.split(".", 1)[0]
+        near = fields.nearest(name, list(fields.TRACE_FIELDS))
+        if key in fields.TRACE_FIELDS:
+            hint = f"Names are written in lower case: {key}."
+        elif "." in name and entity in fields.ENTITIES:
+            hint = f"Did you mean {visible(name, 60)}, without anything before it?"
+        elif key.upper() in FUNCTIONS:
+            hint = f"{key}(...) is a function, as in count(span.type = 'LLM') > 0."
+        elif key in fields.ENTITIES:
+            hint = f"A name must follow: {key}.name."
+            if fields.ENTITIES[key] not in ("trace", "span", "issue"):
+                hint = f"A key must follow: {key}.key or {key}['key']."
+        elif key in fields.SYNONYMS:
+            hint = f"Did you mean {fields.SYNONYMS[key]}?"
+        elif near:
+            hint = f"Did you mean {near}?"
+        else:
+            shown = visible(name, 40)
+            hint = (
+                f"If it is a tag, write tags.{shown}; other keys are metadata.{shown},"
+                f" feedback.{shown} and span.attributes.{shown}."
+                if re.match(r"[\w.-]+\Z", name)
+                else "Fields of the trace: " + ", ".join(sorted(fields.TRACE_FIELDS)) + "."
+            )
+        self._fail(
+            f"Invalid attribute key '{visible(name, 60)}' specified. Valid keys are"
+            f" {_set(_MLFLOW_ATTRIBUTES)}",
+            place,
+            hint,
+        )
+
+    def _refuse_entity(self, token: Token, entity: str, key: str, length: int) -> NoReturn:
+        lower = entity.lower()
+        near = fields.nearest(entity, list(fields.ENTITIES))
+        rest = f".{visible(key, 60)}" if key else ""
+        if "." in entity:
+            hint = "Quote the key alone: tags.`my key`."
+        elif lower in fields.ENTITIES:
+            hint = f"Names are written in lower case: {lower}{rest}."
+        elif lower in fields.ENTITY_SYNONYMS:
+            hint = f"Did you mean {fields.ENTITY_SYNONYMS[lower]}{rest}?"
+        elif near:
+            hint = f"Did you mean {near}{rest}?"
+        else:
+            hint = "Fields are trace, span, tags, metadata, feedback, expectation, assessment and"
+            hint += " issue, then a dot and a name."
+        self._fail(
+            f"Invalid entity type '{visible(entity, 60)}'. Valid values are"
+            f" {_bare_set(_MLFLOW_ENTITIES)}",
+            Token("", token.start, token.start + length),
+            hint,
+        )
+
+    # -------------------------------------------------------------------- helpers
+
+    def _source(self, token: Token) -> str:
+        return self._text[token.start : token.end]
+
+    def _shown(self, value: _Value) -> str:
+        return visible(self._text[value.start : value.end], 60)
+
+    def _fail(self, message: str, place: Token | _Value, hint: str | None) -> NoReturn:
+        raise FilterError(message, place.start, place.end - place.start, hint, self._text)
+
+
+def _conjoin(parts: list[_Part]) -> _Part:
+    """AND, by the rule that its plain conditions on spans share one span."""
+    if len(parts) == 1:
+        return parts[0]
+    spans: list[tree.Node] = []
+    items: list[tree.Node] = []
+    place = 0
+    for node, pure in parts:
+        nodes = node.items if isinstance(node, tree.And) else (node,)
+        if pure:
+            if not spans:
+                place = len(items)
+            spans.extend(nodes)
+        else:
+            items.extend(nodes)
+    if not items:
+        return _Part(tree.And(tuple(spans)), True)
+    if spans:
+        items.insert(place, tree.AnySpan(tree.And(tuple(spans)) if len(spans) > 1 else spans[0]))
+    return _Part(tree.And(tuple(items)), False)
+
+
+def _disjoin(parts: list[_Part]) -> _Part:
+    if len(parts) == 1:
+        return parts[0]
+    pure = all(part.pure for part in parts)
+    items: list[tree.Node] = []
+    for part in parts:
+        node = part.node if pure else _close(part)
+        items.extend(node.items if isinstance(node, tree.Or) else (node,))
+    return _Part(tree.Or(tuple(items)), pure)
+
+
+def _close(part: _Part) -> tree.Node:
+    return tree.AnySpan(part.node) if part.pure else part.node
+
+
+def _is_comma(child: Raw | Token) -> bool:
+    return isinstance(child, Token) and child.kind == "COMMA"
+
+
+def _set(names: Iterable[str]) -> str:
+    return f"'{_bare_set(names)}'"
+
+
+def _bare_set(names: Iterable[str]) -> str:
+    return "{" + ", ".join(f"'{name}'" for name in names) + "}"
+
+
+def _unquote_name(part: str) -> str:
+    return unquote(part) if part[0] in "`\"'" else part
+
+
+def _duration(text: str) -> int | None:
+    """Milliseconds of a duration such as '1 day 2 hours', else None."""
+    total = 0.0
+    position = 0
+    while position < len(text):
+        part = _DURATION_PART.match(text, position)
+        unit = unit_in_ms(part[2]) if part else None
+        if part is None or unit is None:
+            return None
+        total += float(part[1]) * unit
+        position = part.end()
+    if not text.strip() or not math.isfinite(total) or abs(total) > _MAX_DURATION_MS:
+        return None
+    return round(total)
+
+
+def _zone(zone: str | None) -> timezone:
+    if zone is None or zone.upper() in ("Z", "UTC"):
+        return timezone.utc
+    hours, minutes = int(zone[1:3]), int(zone[-2:]) if len(zone) > 3 else 0
+    if hours > 23 or minutes > 59:
+        raise ValueError("the zone must lie within a day")
+    offset = timedelta(hours=hours, minutes=minutes)
+    return timezone(-offset if zone[0] == "-" else offset)
+
+
+def _second(second: str | None) -> int:
+    number = int(second or 0)
+    if number > 59:
+        raise ValueError("second must be in 0..59")
+    return number
+''',
+"insights_engine.search": r'''"""Search: which traces, in which order, and the rows that show them.
+
+Newest-first pages of filters that match often are answered by walking the
+index on (experiment, time) and probing trace by trace, as stock MLflow does.
+Filters that match seldom would make that walk long; they are answered as a
+set.  No estimate decides between the two but a look: the walk begins with a
+window of the newest traces and goes on only while its hits promise that the
+page will soon be full.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Optional
+
+from insights_engine import attributes, paging, printer, tree
+from insights_engine.errors import InsightsError
+from insights_engine.ordering import Clause, SortColumn, compile_order
+from insights_engine.paging import Position
+from insights_engine.statement import Statement
+
+MAX_RESULTS = 50_000
+DEFAULT_RESULTS = 100
+
+#: Traces in the first window of a walk.
+FIRST_WINDOW = 500
+#: How many times what it has walked a walk may plan to go on.
+PATIENCE = 4
+
+TOKEN_KEYS = (
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cache_creation_input_tokens_above_1hr",
+)
+COST_KEYS = ("input_cost", "output_cost", "total_cost")
+
+
+def check_max_results(max_results: Optional[int]) -> int:
+    """``max_results`` within MLflow's bounds, refused in MLflow's words."""
+    if max_results is None or max_results < 1:
+        raise InsightsError(
+            f"Invalid value {max_results} for parameter 'max_results' supplied. "
+            "It must be a positive integer"
+        )
+    if max_results > MAX_RESULTS:
+        raise InsightsError(
+            f"Invalid value {max_results} for parameter 'max_results' supplied. "
+            f"It must be at most {MAX_RESULTS}",
+            hint="Read on with page_token.",
+        )
+    return max_results
+
+
+@dataclass(frozen=True)
+class Query:
+    """A search: everything that its pages have in common."""
+
+    schema: str
+    experiments: Optional[list[int]]
+    filter: tree.Node
+    order: tuple[Clause, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        return paging.fingerprint(
+            self.experiments, printer.print_filter(self.filter), [str(c) for c in self.order]
+        )
+
+    def columns(self) -> list[SortColumn]:
+        """What the order sorts by."""
+        return compile_order(self.order, Statement(self.schema, None, 0).params, self.schema)[0]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The trace ids of a page, and the token of the next if there is one."""
+
+    trace_ids: list[str]
+    next_page_token: Optional[str]
+
+
+def find_page(
+    plpy: Any,
+    query: Query,
+    max_results: int,
+    now_ms: int,
+    page_token: Optional[str],
+    offset: int = 0,
+) -> Page:
+    """One page of a search; ``offset`` skips rows, for tokens of stock MLflow."""
+    start = None
+    if page_token:
+        start = paging.decode(page_token, query.fingerprint, query.columns())
+        now_ms = start.now_ms
+    if query.experiments == []:
+        return Page([], None)
+    # One more than asked for tells whether another page exists.
+    rows = _Finder(plpy, query, now_ms).rows(max_results + 1, start, offset)
+    ids = [row.trace_id for row in rows[:max_results]]
+    if len(rows) <= max_results:
+        return Page(ids, None)
+    last = Position(rows[max_results - 1].values, now_ms)
+    return Page(ids, paging.encode(last, query.fingerprint))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A found trace and its sort values."""
+
+    trace_id: str
+    values: tuple[Any, ...]
+
+
+class _Finder:
+    def __init__(self, plpy: Any, query: Query, now_ms: int) -> None:
+        self._plpy = plpy
+        self._query = query
+        self._now_ms = now_ms
+        self._types = [column.type for column in query.columns()]
+
+    def rows(self, limit: int, start: Optional[Position], offset: int) -> list[_Row]:
+        """The first ``limit`` rows after ``start``."""
+        if offset or self._query.order[0].field != tree.TraceNumber("timestamp_ms"):
+            return self._as_set(limit, start, offset)
+        found: list[_Row] = []
+        walked = 0
+        window = max(FIRST_WINDOW, 2 * limit)
+        while True:
+            found += self._walk(window, limit - len(found), start)
+            if len(found) >= limit:
+                return found
+            start = self._end_of_window(window, start)
+            if start is None:
+                return found
+            walked += window
+            missing = limit - len(found)
+            expected = missing * walked / len(found) if found else math.inf
+            if expected > PATIENCE * walked:
+                return found + self._as_set(missing, start, 0)
+            window = max(FIRST_WINDOW, math.ceil(expected * 1.3))
+
+    def _statement(self, parallel: bool = False) -> Statement:
+        return Statement(
+            self._query.schema, self._query.experiments, self._now_ms, parallel=parallel
+        )
+
+    # -------------------------------------------------------------- as a set
+
+    def _as_set(self, limit: int, start: Optional[Position], offset: int) -> list[_Row]:
+        statement = self._statement(parallel=True)
+        columns, joins = compile_order(self._query.order, statement.params, statement.schema)
+        where = statement.where(self._query.filter, "set")
+        if start is not None:
+            where += f"\nand {paging.after(columns, start.values, statement.params)}"
+        keys = "".join(f", {column.expression} as k{n}" for n, column in enumerate(columns))
+        texts = "".join(f", k{n}::text" for n in range(len(columns)))
+        order = _order_by(columns, "k")
+        # Materialized, lest the planner hope for an early end of a long walk.
+        sql = (
+            f"with hits as materialized (\n"
+            f"select t.request_id{keys}\nfrom {statement.traces}\n{joins}\nwhere {where}\n"
+            f")\nselect array[request_id::text{texts}]\nfrom hits\norder by {order}\n"
+            f"limit {statement.params.add(limit, 'bigint')}"
+            f" offset {statement.params.add(offset, 'bigint')}"
+        )
+        return [
+            _Row(trace_id or "", tuple(map(_typed, values, self._types)))
+            for trace_id, *values in statement.run_in_parallel(self._plpy, sql)
+        ]
+
+    # ------------------------------------------------------------- the walk
+
+    def _window(
+        self, statement: Statement, size: int, start: Optional[Position]
+    ) -> tuple[str, list[SortColumn]]:
+        """The next ``size`` traces in order, whether they match or not.
+
+        Bounds on the time are not left to the probes: they say where to walk.
+        """
+        columns, joins = compile_order(self._query.order, statement.params, statement.schema)
+        where = statement.scope()
+        for bound in _time_bounds(self._query.filter):
+            where += f"\nand {statement.condition(bound, 'probe')}"
+        if start is not None:
+            where += f"\nand {paging.after(columns, start.values, statement.params)}"
+        keys = "".join(f", {column.expression} as k{n}" for n, column in enumerate(columns))
+        order = ", ".join(str(column) for column in columns)
+        limit = statement.params.add(size, "bigint")
+        sql = (
+            f"select t.*{keys}\nfrom {statement.traces}\n{joins}\nwhere {where}\n"
+            f"order by {order}\nlimit {limit}"
+        )
+        return sql, columns
+
+    def _walk(self, window: int, limit: int, start: Optional[Position]) -> list[_Row]:
+        """The matches among the next ``window`` traces, ``limit`` at most."""
+        statement = self._statement()
+        inner, columns = self._window(statement, window, start)
+        condition = statement.condition(self._query.filter, "probe")
+        keys = "".join(f", t.k{n}" for n in range(len(columns)))
+        sql = (
+            f"select t.request_id{keys}\nfrom (\n{inner}\n) t\nwhere {condition}\n"
+            f"order by {_order_by(columns, 't.k')}\n"
+            f"limit {statement.params.add(limit, 'bigint')}"
+        )
+        return [
+            _Row(row["request_id"], self._values(row)) for row in statement.run(self._plpy, sql)
+        ]
+
+    def _end_of_window(self, window: int, start: Optional[Position]) -> Optional[Position]:
+        """The last row of a window; None if the traces ended within it."""
+        statement = self._statement()
+        inner, _ = self._window(statement, window, start)
+        last = statement.params.add(window - 1, "bigint")
+        rows = statement.run(self._plpy, f"select w.* from (\n{inner}\n) w offset {last}")
+        return Position(self._values(rows[0]), self._now_ms) if len(rows) else None
+
+    def _values(self, row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[f"k{n}"] for n in range(len(self._types)))
+
+
+def _order_by(columns: Sequence[SortColumn], prefix: str) -> str:
+    """The order by the columns under the names that a subquery gave them."""
+    return ", ".join(
+        str(replace(column, expression=f"{prefix}{n}")) for n, column in enumerate(columns)
+    )
+
+
+def _typed(text: Optional[str], type: str) -> Any:
+    """A sort value from its text."""
+    if text is None:
+        return None
+    return int(text) if type == "bigint" else float(text) if type == "double precision" else text
+
+
+def _time_bounds(filter: tree.Node) -> list[tree.Node]:
+    items = filter.items if isinstance(filter, tree.And) else (filter,)
+    return [
+        item
+        for item in items
+        if isinstance(item, (tree.NumberCompare, tree.Between))
+        and item.field == tree.TraceNumber("timestamp_ms")
+    ]
+
+
+def match_trace_ids(plpy: Any, query: Query, trace_ids: Sequence[str], now_ms: int) -> list[str]:
+    """Those of the given traces that match, in the order given."""
+    statement = Statement(query.schema, query.experiments, now_ms)
+    given = statement.params.add(list(trace_ids), "text[]")
+    rows = statement.run(
+        plpy,
+        f"select t.request_id from {statement.traces}\n"
+        f"where t.request_id = any({given}) and {statement.where(query.filter, 'probe')}",
+    )
+    found = {row["request_id"] for row in rows}
+    return [trace_id for trace_id in dict.fromkeys(trace_ids) if trace_id in found]
+
+
+# ------------------------------------------------------------------------ rows
+
+#: Traces whose rows are read together.
+ROW_BATCH = 1000
+
+
+def read_rows(plpy: Any, schema: str, page: Page) -> Iterator[dict[str, Any]]:
+    """The rows that show the traces of a page, in its order.
+
+    A trace that is deleted between finding and reading cannot occur: both read
+    the same snapshot.
+    """
+    numbers = ", ".join(f"t.{name}" for name in TOKEN_KEYS + COST_KEYS)
+    plan = plpy.prepare(
+        f"""select
+    t.request_id, t.experiment_id::text as experiment_id, t.timestamp_ms,
+    t.execution_time_ms, t.status, t.trace_name, t.session_id,
+    t.request_preview, t.response_preview, {numbers},
+    (
+        select pg_catalog.jsonb_object_agg(g.key, g.value)::text
+        from {schema}.trace_tags g
+        where g.request_id = t.request_id
+    ) as tags,
+    (
+        select pg_catalog.jsonb_object_agg(m.key, m.value)::text
+        from {schema}.trace_request_metadata m
+        where m.request_id = t.request_id
+    ) as metadata,
+    (
+        select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+            'assessment_id', a.assessment_id,
+            'name', a.name,
+            'type', a.assessment_type,
+            'value', a.value,
+            'error', a.error,
+            'rationale', a.rationale,
+            'source_type', a.source_type,
+            'source_id', a.source_id,
+            'metadata', a.assessment_metadata,
+            'valid', a.valid,
+            'overrides', a.overrides,
+            'span_id', a.span_id,
+            'run_id', a.run_id,
+            'create_time_ms', a.created_timestamp,
+            'last_update_time_ms', a.last_updated_timestamp
+        ) order by a.created_timestamp, a.assessment_id)::text
+        from {schema}.assessments a
+        where a.trace_id = t.request_id
+    ) as assessments
+from pg_catalog.unnest($1) with ordinality o(trace_id, number)
+cross join lateral (
+    -- One by one through the primary key, whatever the planner believes about
+    -- the size of the table: many batches run with one plan.
+    select * from {schema}.trace_info i where i.request_id = o.trace_id offset 0
+) t
+order by o.number""",
+        ["text[]"],
+    )
+    for first in range(0, len(page.trace_ids), ROW_BATCH):
+        for row in plpy.execute(plan, [page.trace_ids[first : first + ROW_BATCH]]):
+            yield _shown(row, page.next_page_token)
+
+
+def _shown(row: dict[str, Any], next_page_token: Optional[str]) -> dict[str, Any]:
+    tags = json.loads(row["tags"] or "{}")
+    tags.pop("mlflow.traceName", None)
+    if row["trace_name"] is not None:
+        tags["mlflow.traceName"] = row["trace_name"]
+    return {
+        "trace_id": row["request_id"],
+        "experiment_id": row["experiment_id"],
+        "timestamp_ms": row["timestamp_ms"],
+        "execution_time_ms": row["execution_time_ms"],
+        "status": row["status"],
+        "trace_name": row["trace_name"],
+        "session_id": row["session_id"],
+        "request_preview": row["request_preview"],
+        "response_preview": row["response_preview"],
+        "tags": _json(tags),
+        "metadata": _json(_metadata(row)),
+        "assessments": _json([_assessment(a) for a in json.loads(row["assessments"] or "[]")]),
+        "next_page_token": next_page_token,
+    }
+
+
+def _metadata(row: dict[str, Any]) -> dict[str, Any]:
+    """The metadata as MLflow shows it: what it keeps in columns is put back."""
+    metadata: dict[str, Any] = json.loads(row["metadata"] or "{}")
+    for key in ("mlflow.trace.session", "mlflow.trace.tokenUsage", "mlflow.trace.cost"):
+        metadata.pop(key, None)
+    if row["session_id"] is not None:
+        metadata["mlflow.trace.session"] = row["session_id"]
+    for key, columns in (
+        ("mlflow.trace.tokenUsage", TOKEN_KEYS),
+        ("mlflow.trace.cost", COST_KEYS),
+    ):
+        numbers = {column: row[column] for column in columns if row[column] is not None}
+        if numbers:
+            metadata[key] = json.dumps(numbers)
+    return metadata
+
+
+def _assessment(stored: dict[str, Any]) -> dict[str, Any]:
+    """An assessment for reading: JSON decoded, the source in one object."""
+    shown = dict(stored)
+    shown["source"] = {
+        "source_type": shown.pop("source_type"),
+        "source_id": shown.pop("source_id"),
+    }
+    for key in ("value", "error", "metadata"):
+        shown[key] = decoded(stored[key])
+    return shown
+
+
+def decoded(text: Optional[str]) -> Any:
+    """Stored JSON as jsonb can hold it; what is not JSON as the text itself."""
+    if text is None:
+        return None
+    try:
+        value = storable(json.loads(text))
+        json.dumps(value)
+    except (ValueError, RecursionError):
+        return text
+    return value
+
+
+def storable(value: Any) -> Any:
+    """``value`` without what JSON has no place for.
+
+    NaN and the infinities become strings, characters that PostgreSQL cannot
+    hold U+FFFD.
+    """
+    if isinstance(value, str):
+        return attributes.storable(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {attributes.storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [storable(item) for item in value]
+    return value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+''',
+"insights_engine.statement": r'''"""One SQL statement in the making: its scope, its parameters, how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from insights_engine import tree
+from insights_engine.rawsql import Params, compile_filter
+
+
+class ArrayParams(Params):
+    """Parameters that travel as one array of texts, for `Statement.run_in_parallel`."""
+
+    def add(self, value: Any, pgtype: str) -> str:
+        """``(($1)[n]::type)`` for ``value``."""
+        return f"(($1)[{super().add(value, pgtype)[1:]}]::{pgtype})"
+
+    def texts(self) -> list[str]:
+        """The values as PostgreSQL reads them."""
+        return [_text(value) for value in self.values]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        items = [_text(item).replace("\\", "\\\\").replace('"', '\\"') for item in value]
+        return "{" + ",".join(f'"{item}"' for item in items) + "}"
+    return repr(value)
+
+
+class Statement:
+    """Collects the parameters of one statement over ``trace_info t``.
+
+    ``parallel`` chooses how it is going to be run: in parallel, which suits
+    going through all traces, or as it is, which suits looking at a few.
+    """
+
+    def __init__(
+        self,
+        schema: str,
+        experiments: Optional[list[int]],
+        now_ms: int,
+        parallel: bool = False,
+    ) -> None:
+        self.schema = schema
+        self.experiments = experiments
+        self.now_ms = now_ms
+        self.params = ArrayParams() if parallel else Params()
+
+    @property
+    def traces(self) -> str:
+        """The table of traces under its alias."""
+        return f"{self.schema}.trace_info t"
+
+    def scope(self) -> str:
+        """The condition that a trace is in the requested experiments."""
+        if self.experiments is None:
+            return "true"
+        if len(self.experiments) == 1:
+            # Unlike any(), this lets an index on (experiment, time) sort.
+            return f"t.experiment_id = {self.params.add(self.experiments[0], 'int')}"
+        return f"t.experiment_id = any({self.params.add(self.experiments, 'int[]')})"
+
+    def where(self, node: tree.Node, shape: str = "set") -> str:
+        """The condition that a trace is in scope and matches ``node``."""
+        if node == tree.EVERYTHING:
+            return self.scope()
+        return f"{self.scope()} and {self.condition(node, shape)}"
+
+    def condition(self, node: tree.Node, shape: str) -> str:
+        """The condition that a trace matches ``node``."""
+        return compile_filter(
+            node,
+            self.params,
+            schema=self.schema,
+            scope=self.experiments,
+            now_ms=self.now_ms,
+            shape=shape,
+        )
+
+    def run(self, plpy: Any, sql: str) -> Sequence[dict[str, Any]]:
+        """The rows of ``sql``, which uses the parameters collected so far."""
+        rows: Sequence[dict[str, Any]] = plpy.execute(
+            plpy.prepare(sql, self.params.types), self.params.values
+        )
+        return rows
+
+    def run_in_parallel(self, plpy: Any, sql: str) -> list[list[Optional[str]]]:
+        """The rows of ``sql``, which selects one array of texts each."""
+        assert isinstance(self.params, ArrayParams)
+        plan = plpy.prepare("select r from insights.parallel_rows($1, $2) r", ["text", "text[]"])
+        return [row["r"] for row in plpy.execute(plan, [sql, self.params.texts()])]
+
+
+def current_time_ms(plpy: Any) -> int:
+    """What ``now()`` in a filter stands for: when this statement began."""
+    rows = plpy.execute(
+        "select pg_catalog.floor(extract(epoch from pg_catalog.statement_timestamp()) * 1000)"
+        "::bigint as now_ms"
+    )
+    return int(rows[0]["now_ms"])
 ''',
 "insights_engine.statistics": r'''"""What the four counts of two filters say about how the filters belong together.
 
@@ -982,15 +4430,645 @@ class _Hypergeometric:
         denominator = math.prod(d for _, d in ratios)
         return numerator * FISHER_TOLERANCE_INVERSE <= denominator * (FISHER_TOLERANCE_INVERSE + 1)
 ''',
+"insights_engine.syntax": r'''"""The concrete syntax of a filter, and what is wrong where there is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple, NoReturn
+
+from insights_engine import fields
+from insights_engine.errors import FilterError, visible
+from insights_engine.tables import EXTEND, PASS_ON, RULES, STATES
+from insights_engine.tokens import FUNCTIONS, Token, scan, unit_hint, unit_in_ms
+
+
+class Raw(NamedTuple):
+    """A node of the concrete syntax, named as in grammar.lark.
+
+    Its children, nodes and tokens, are the symbols of the rule.
+    """
+
+    name: str
+    children: list[Any]
+
+
+def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
+    """Shift and reduce by the tables, without recursion.  Raises FilterError."""
+    stream = scan(text, escaped_quotes=escaped_quotes)
+    tokens: list[Token] = []
+    states = [0]
+    values: list[Any] = []
+    for token in stream:
+        tokens.append(token)
+        kind = token.kind
+        while True:
+            step = STATES[states[-1]].get(kind, 0)
+            if step > 0:
+                states.append(step)
+                values.append(token)
+                break
+            if step == 0:
+                _Refusal(text, tokens, stream, _acceptable(states)).refuse()
+            symbol, size, name, how = RULES[-step - 1]
+            if how != PASS_ON:
+                children = values[len(values) - size :]
+                if how == EXTEND:
+                    node: Raw = children[0]
+                    node.children.extend(children[1:])
+                else:
+                    node = Raw(name, children)
+                if symbol == "start":
+                    return node
+                if size:
+                    del values[-size:]
+                values.append(node)
+            if size:
+                del states[-size:]
+            states.append(STATES[states[-1]][symbol])
+    raise AssertionError("the grammar accepts nothing after the end")
+
+
+# ------------------------------------------------------------------------ errors
+
+
+def _acceptable(states: list[int]) -> frozenset[str]:
+    """The kinds of tokens that could follow.
+
+    The table's row alone names too many: it would reduce on some that turn out
+    not to fit afterwards.
+    """
+    return frozenset(
+        kind for kind in STATES[states[-1]] if kind.isupper() and _can_shift(states, kind)
+    )
+
+
+def _can_shift(states: list[int], kind: str) -> bool:
+    states = list(states)
+    while True:
+        step = STATES[states[-1]].get(kind, 0)
+        if step >= 0:
+            return step > 0
+        symbol, size, _, _ = RULES[-step - 1]
+        if symbol == "start":
+            return True
+        if size:
+            del states[-size:]
+        states.append(STATES[states[-1]][symbol])
+
+
+_SQL_WORDS = re.compile(
+    "SELECT|FROM|WITH|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|TRUNCATE|GRANT|UNION|EXPLAIN"
+    "|ORDER|GROUP|HAVING|LIMIT|OFFSET|JOIN|RETURNING|INTO|VALUES|SET"
+)
+_OPERATOR_WORDS = {
+    "CONTAINS": "LIKE '%text%'",
+    "CONTAIN": "LIKE '%text%'",
+    "INCLUDES": "LIKE '%text%'",
+    "HAS": "LIKE '%text%'",
+    "STARTSWITH": "LIKE 'text%'",
+    "STARTS_WITH": "LIKE 'text%'",
+    "STARTS": "LIKE 'text%'",
+    "ENDSWITH": "LIKE '%text'",
+    "ENDS_WITH": "LIKE '%text'",
+    "ENDS": "LIKE '%text'",
+    "REGEXP": "RLIKE",
+    "REGEX": "RLIKE",
+    "MATCHES": "RLIKE",
+    "MATCH": "RLIKE",
+    "SIMILAR": "RLIKE",
+    "GLOB": "LIKE",
+    "EQUALS": "=",
+    "EQUAL": "=",
+    "EQ": "=",
+    "NE": "!=",
+    "GT": ">",
+    "GTE": ">=",
+    "GE": ">=",
+    "LT": "<",
+    "LTE": "<=",
+    "LE": "<=",
+    "ISNULL": "IS NULL",
+    "NOTNULL": "IS NOT NULL",
+    "EXISTS": "IS NOT NULL",
+}
+_FUNCTION_WORDS = {
+    "SOME": "any(...)",
+    "EXISTS": "any(...)",
+    "HAS": "any(...)",
+    "ALL": "NOT any(NOT ...)",
+    "EVERY": "NOT any(NOT ...)",
+    "NONE": "NOT any(...)",
+    "AVERAGE": "avg(...)",
+    "MEAN": "avg(...)",
+    "TOTAL": "sum(...)",
+    "CURRENT_TIMESTAMP": "now()",
+    "GETDATE": "now()",
+    "LOWER": "field ILIKE 'text', which ignores case",
+    "UPPER": "field ILIKE 'text', which ignores case",
+}
+_FUNCTION_NAMES = ("any", "count", "sum", "avg", "min", "max", "now")
+_VALUES = ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "NULL", "RPAR", "NOW")
+_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}")
+
+_QUOTING = "A name or text with spaces goes in quotes: tags['my key'] = 'my value'."
+_CONDITION = "a condition such as status = 'OK'"
+
+
+class _Refusal:
+    """Explains why the last of ``tokens`` cannot stand where it stands."""
+
+    def __init__(
+        self, text: str, tokens: list[Token], rest: Iterator[Token], expected: frozenset[str]
+    ) -> None:
+        self.text = text
+        self.index = len(tokens) - 1
+        self.token = tokens[-1]
+        self.before = tokens[-2] if len(tokens) > 1 else None
+        self.expected = expected
+        end = Token("$END", len(text), len(text))
+        try:
+            following = next(rest, end)
+        except FilterError:
+            following = end
+        self.tokens = [*tokens, following]
+
+    def refuse(self) -> NoReturn:
+        """Raise the FilterError."""
+        token = self.token
+        kind = token.kind
+        if kind == "RPAR" and self._innermost(self.index) is None:
+            self._fail("this parenthesis closes nothing", "Remove it, or open one before it.")
+        if kind == "$END" and "RPAR" in self.expected:
+            self._unclosed()
+        if "STRING" in self.expected:
+            self._value()
+        if self.before is not None and self.before.kind in ("IN", "BETWEEN", "IS", "NOT"):
+            self._after_word(self.before)
+        if "CMP" in self.expected and "LIKE" in self.expected:
+            self._operator()
+        if "WHERE" in self.expected:
+            self._aggregate(token)
+        if "AND" in self.expected and "OR" not in self.expected and "FIELD" not in self.expected:
+            self._fail(
+                f"BETWEEN takes two values joined by AND, found {self._named(token)}",
+                "For example execution_time_ms BETWEEN 100 AND 200.",
+            )
+        if "CMP" in self.expected:
+            self._function_comparison()
+        if "COMMA" in self.expected:
+            self._list()
+        if "FIELD" in self.expected and "OR" not in self.expected:
+            self._condition()
+        self._after_condition()
+
+    # -------------------------------------------------------------- the cases
+
+    def _value(self) -> NoReturn:
+        """A value, or for LIKE a string, is missing."""
+        token, before = self.token, self.before
+        shown = self._shown(token)
+        assert before is not None
+        operator = self._source(before).upper()
+        in_list = before.kind in ("LPAR", "COMMA")
+        only_text = "NUMBER" not in self.expected
+        if token.kind == "FIELD":
+            self._unquoted(token, shown)
+        if token.kind == "NULL":
+            hint = "Missing values are found with IS NULL."
+            if operator in ("!=", "<>"):
+                hint = "Values that are there are found with IS NOT NULL."
+            if self._compares_function():
+                hint = "An aggregate over no span at all matches nothing."
+            self._fail(
+                "Expected a quoted string value or a list of quoted string values for"
+                f" attributes. Got value {shown}",
+                hint,
+            )
+        if in_list and token.kind == "RPAR":
+            self._fail(
+                "While parsing a list in the query, expected a non-empty list of string values,"
+                " but got empty list",
+                "Put at least one value between the parentheses.",
+            )
+        if in_list and token.kind == "COMMA":
+            self._fail("a value is missing between the commas", "Remove one comma.")
+        if before.kind == "SIGN":
+            self._fail(
+                f"expected a duration in quotes after {operator}, found {self._named(token)}",
+                "For example now() - '24 hours'.",
+            )
+        if token.kind == "$END":
+            self._fail(
+                f"a value is missing after {operator}",
+                "For example 'text'." if only_text else "For example 'text' or 100.",
+            )
+        if only_text:
+            literal = token.kind in ("NUMBER", "BOOLEAN")
+            self._fail(
+                f"{operator} takes a pattern in quotes, found {self._named(token)}",
+                f"Write '{shown}'." if literal else f"For example {operator} '%text%'.",
+            )
+        if token.kind == "LPAR":
+            self._fail(
+                f"{operator} takes one value, found a parenthesis",
+                "A list of values goes with IN: field IN ('a', 'b').",
+            )
+        if token.kind in ("CMP", "LIKE", "IN", "IS", "BETWEEN"):
+            hint = "Remove one of them."
+            if operator in ("!", "<", ">") and shown == "=":
+                hint = f"Write {operator}{shown} without a space."
+            self._fail(f"a second operator after {operator}: {shown}", hint)
+        if token.kind in ("AGGREGATE", "COUNT", "ANY"):
+            self._fail(
+                f"expected a value after {operator}, found {shown}(...)",
+                f"{shown}(...) stands on the left of a comparison with a number.",
+            )
+        self._fail(
+            f"expected a value after {operator}, found {self._named(token)}",
+            "For example 'text' or 100.",
+        )
+
+    def _unquoted(self, token: Token, shown: str) -> NoReturn:
+        word = self._source(token)
+        following = self.tokens[self.index + 1].kind
+        if following == "LPAR":
+            self._unknown_function(token, "now() is the only function that is a value.")
+        if _SQL_WORDS.fullmatch(word.upper()):
+            self._sql(token)
+        hint = f"Write '{shown}'."
+        if self._compares_function() or self._compares_number():
+            hint = "A number must follow."
+        if word.startswith("`"):
+            hint = f"Write {visible(fields.quote(word[1:-1]), 60)}; backticks are for names."
+        elif word.upper() in ("NOW", "CURRENT_TIMESTAMP", "CURRENT_DATE", "TODAY"):
+            hint = "The present time is now()."
+        elif word.upper() in ("NONE", "NIL"):
+            hint = f"Write '{shown}' for the text, IS NULL for a missing value."
+        elif "." in word or word in fields.TRACE_FIELDS:
+            hint += " A field is compared with a value, not with another field."
+        self._fail(
+            "Parameter value is either not quoted or unidentified quote types used for string"
+            f" value {shown}. Use either single or double quotes.",
+            hint,
+        )
+
+    def _compares_function(self) -> bool:
+        """Whether the value at ``index`` is compared with count(...) or the like."""
+        return self.index > 1 and self.tokens[self.index - 2].kind == "RPAR"
+
+    def _compares_number(self) -> bool:
+        """Whether it is compared with a field that is known to hold numbers."""
+        name = self._source(self.tokens[self.index - 2]).rsplit(".", 1)[-1]
+        field = fields.TRACE_FIELDS.get(name)
+        return field is not None and fields.is_number(field)
+
+    def _after_word(self, before: Token) -> NoReturn:
+        """After IN, BETWEEN (which also takes values), IS, or NOT."""
+        token = self.token
+        if before.kind == "IN":
+            shown = self._shown(token)
+            if token.kind in ("STRING", "DOUBLE_QUOTED", "NUMBER"):
+                self._fail("IN takes a list in parentheses", f"Write IN ({shown}).")
+            self._fail(
+                f"IN takes a list in parentheses, found {self._named(token)}",
+                "For example IN ('a', 'b').",
+            )
+        if before.kind == "IS":
+            self._fail(
+                f"IS goes with NULL or NOT NULL only, found {self._named(token)}",
+                "Compare with a value by = or !=.",
+            )
+        if "NULL" in self.expected:
+            self._fail(
+                f"IS NOT goes with NULL only, found {self._named(token)}",
+                "Compare with a value by !=.",
+            )
+        if "LIKE" in self.expected and "FIELD" not in self.expected:
+            hint = "Write != instead of NOT =." if token.kind == "CMP" else None
+            self._fail(
+                "after a field NOT goes with LIKE, ILIKE, RLIKE, IN or BETWEEN,"
+                f" found {self._named(token)}",
+                hint or "NOT before a whole condition negates it: NOT status = 'OK'.",
+            )
+        self._condition()
+
+    def _operator(self) -> NoReturn:
+        """A field stands here, and no operator follows."""
+        token, before = self.token, self.before
+        assert before is not None
+        name = self._shown(before)
+        word = self._source(before).upper()
+        if token.kind == "LPAR":
+            self._unknown_function(before)
+        if _SQL_WORDS.fullmatch(word):
+            self._sql(before)
+        following = self._source(token).upper() if token.kind == "FIELD" else ""
+        if _SQL_WORDS.fullmatch(following):
+            self._sql(token)
+        earlier = self.tokens[self.index - 2].kind if self.index > 1 else ""
+        if earlier == "NUMBER" and unit_in_ms(word) is not None:
+            number = self.tokens[self.index - 2]
+            self._fail(
+                f"number with a unit: {self._source(number)} {name}",
+                unit_hint(self._source(number), word),
+                Token("", number.start, before.end),
+            )
+        if token.kind == "SIGN" and self.text.startswith("->", token.start):
+            self._fail("unknown operator ->", f"A key goes in brackets: {name}['key'].", length=2)
+        if (
+            token.kind in ("FIELD", "STRING", "DOUBLE_QUOTED", "NUMBER")
+            and earlier in _VALUES
+            and word not in FUNCTIONS
+            and following not in _OPERATOR_WORDS
+            and "." not in word
+            and name not in fields.TRACE_FIELDS
+        ):
+            self._fail(f"expected AND or OR, found {name}", _QUOTING, before)
+        if following in _OPERATOR_WORDS:
+            self._fail(
+                f"unknown operator {self._shown(token)}",
+                f"Use {_OPERATOR_WORDS[following]}.",
+            )
+        if token.kind in ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "NOW"):
+            self._fail(
+                f"an operator is missing between {name} and {self._shown(token)}",
+                f"Write {name} = {self._shown(token)}.",
+            )
+        if token.kind == "STAR" or token.kind == "SIGN":
+            self._fail(
+                f"there is no arithmetic on fields: {name} {self._shown(token)}",
+                "Compare a field directly with a value.",
+            )
+        if token.kind == "FIELD":
+            if word in FUNCTIONS:
+                self._fail(
+                    f"a parenthesis is missing after {name}",
+                    f"{name}(...) is a function.",
+                    before,
+                )
+            self._fail(f"expected an operator after {name}, found {self._shown(token)}", _QUOTING)
+        where = "" if token.kind == "$END" else f", found {self._named(token)}"
+        hint = f"For example {name} = 'value', or {name} IS NOT NULL."
+        opening = self._innermost(self.index)
+        function = self._function_of(opening) if opening is not None else None
+        if function is not None and function.kind == "COUNT" and token.kind == "RPAR":
+            hint = "count() counts all spans, count(span.type = 'LLM') those of one type."
+        self._fail(
+            f"{name} is compared with nothing{where}", hint, before if where == "" else token
+        )
+
+    def _aggregate(self, token: Token) -> NoReturn:
+        """sum(field stands here, and neither ) nor WHERE follows."""
+        opening = self._innermost(self.index)
+        function = self._function_of(opening) if opening is not None else None
+        assert function is not None
+        name = self._shown(function).lower()
+        form = f"{name}(span.duration_ms WHERE span.type = 'LLM') > 1000"
+        if token.kind in ("CMP", "LIKE", "IN", "IS", "BETWEEN", "NOT"):
+            self._fail(
+                f"{name}() takes a numeric span field, not a condition",
+                f"A condition comes after WHERE: {form}. count(...) counts spans.",
+            )
+        self._fail(
+            f"expected ')' or WHERE after the field of {name}(), found {self._named(token)}",
+            f"For example {form}.",
+        )
+
+    def _function_comparison(self) -> NoReturn:
+        """count(...) or an aggregate is complete, and nothing compares it."""
+        closing = self.index - 1
+        depth = 0
+        opening = closing
+        for opening in range(closing, -1, -1):
+            kind = self.tokens[opening].kind
+            depth += (kind == "RPAR") - (kind == "LPAR")
+            if depth == 0:
+                break
+        function = self._function_of(opening)
+        assert function is not None
+        name = self._shown(function).lower()
+        token = self.token
+        place = Token("", function.start, self.tokens[closing].end)
+        if token.kind in ("IN", "BETWEEN", "LIKE", "IS", "NOT"):
+            self._fail(
+                f"{name}(...) is compared by =, !=, <, <=, > or >=, found {self._shown(token)}",
+                f"For example {name}(...) >= 2 AND {name}(...) <= 5.",
+            )
+        self._fail(
+            f"{name}(...) is a number and must be compared",
+            f"Add > 0, as in {name}(...) > 0.",
+            place,
+        )
+
+    def _list(self) -> NoReturn:
+        """In a list of values: neither a comma nor the end follows."""
+        token = self.token
+        if token.kind in ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "FIELD"):
+            self._fail(
+                f"a comma is missing in the list before {self._shown(token)}",
+                f"Write , {self._shown(token)}. A quote inside a string is written twice: ''.",
+            )
+        self._fail(f"expected , or ) in the list, found {self._named(token)}", "Close it with ).")
+
+    def _condition(self) -> NoReturn:
+        """A condition is expected."""
+        token, before = self.token, self.before
+        shown = self._shown(token)
+        after = "at the beginning" if before is None else f"after {self._shown(before)}"
+        if before is not None and before.kind == "LPAR":
+            function = self._function_of(self.index - 1)
+            if function is not None and token.kind == "RPAR":
+                name = self._shown(function).lower()
+                if function.kind == "ANY":
+                    self._fail(
+                        "any() needs a condition on spans",
+                        "For example any(span.type = 'LLM'); a trace with any span at all has"
+                        " span_count > 0.",
+                    )
+                self._fail(
+                    f"{name}() needs a numeric span field", f"For example {name}(span.duration_ms)."
+                )
+            if token.kind == "RPAR":
+                self._fail("there is nothing in the parentheses", f"Put {_CONDITION} there.")
+        if before is not None and before.kind == "LPAR" and self._is_aggregate(self.index - 1):
+            function = self._function_of(self.index - 1)
+            assert function is not None
+            name = self._shown(function).lower()
+            self._fail(
+                f"{name}() needs a numeric span field, found {self._named(token)}",
+                f"For example {name}(span.duration_ms).",
+            )
+        if token.kind in ("STRING", "NUMBER", "BOOLEAN", "NULL", "NOW"):
+            self._fail(
+                f"Invalid comparison clause. Expected 'Identifier' found '{shown}'",
+                "The field stands on the left, the value on the right: status = 'OK'.",
+            )
+        if token.kind == "OR" and before is None:
+            self._fail(
+                "a condition is missing before OR", f"OR joins two conditions, {_CONDITION}."
+            )
+        if token.kind in ("$END", "OR", "RPAR", "AND"):
+            assert before is not None
+            self._fail(
+                f"a condition is missing after {self._shown(before)}",
+                f"Add {_CONDITION}, or remove {self._shown(before)}.",
+                before if token.kind == "$END" else token,
+            )
+        if token.kind == "CMP":
+            self._fail(f"a field is missing before {shown}", f"For example status {shown} 'OK'.")
+        if token.kind == "COMMA":
+            self._comma()
+        if token.kind == "WHERE":
+            self._fail("a filter begins without WHERE", "Remove WHERE.")
+        self._fail(
+            f"Invalid clause(s) in filter string: '{shown}': expected a condition {after}",
+            f"For example {_CONDITION[len('a condition such as ') :]}.",
+        )
+
+    def _after_condition(self) -> NoReturn:
+        """A condition is complete, and something follows that cannot."""
+        token, before = self.token, self.before
+        shown = self._shown(token)
+        assert before is not None
+        if token.kind == "COMMA":
+            self._comma()
+        if token.kind in ("CMP", "LIKE", "IN", "IS", "BETWEEN"):
+            if before.kind in ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "NOW"):
+                self._fail(
+                    f"a comparison cannot be continued with {shown}",
+                    "Write two conditions joined by AND, or field BETWEEN low AND high.",
+                )
+            if before.kind == "RPAR":
+                self._fail(
+                    f"what is in parentheses is a condition and is not compared: {shown}",
+                    "Only count(...), sum(...), avg(...), min(...) and max(...) are.",
+                )
+        if token.kind in ("STRING", "NUMBER", "DOUBLE_QUOTED"):
+            hint = "Join conditions with AND or OR."
+            date = _DATE.match(self.text, before.start)
+            if date:
+                hint = f"A time goes in quotes: '{date[0]}'."
+            elif before.kind == "NOW":
+                hint = "A duration goes in quotes: now() - '24 hours'."
+            elif token.kind != "NUMBER":
+                hint += " A quote inside a string is written twice: ''."
+            self._fail(
+                f"Invalid clause(s) in filter string: '{shown}': a value without a field", hint
+            )
+        if token.kind in ("SIGN", "STAR"):
+            self._fail(
+                f"there is no arithmetic on values: {shown}",
+                "Only now() takes + or -, and one duration: now() - '1 day 2 hours'.",
+            )
+        if token.kind == "WHERE":
+            self._fail(
+                "WHERE stands inside sum, avg, min and max only",
+                "Join conditions with AND.",
+            )
+        self._fail(
+            f"Invalid clause(s) in filter string: '{shown}': expected AND, OR or the end",
+            "Join conditions with AND or OR.",
+        )
+
+    # ---------------------------------------------------------------- helpers
+
+    def _comma(self) -> NoReturn:
+        before, after = self.before, self.tokens[self.index + 1]
+        if before is not None and before.kind == after.kind == "NUMBER":
+            self._fail(
+                "a comma stands inside a number",
+                f"Write {self._shown(before)}{self._shown(after)}.",
+            )
+        self._fail(
+            "Invalid clause(s) in filter string: ',': conditions are not separated by commas",
+            "Use AND or OR.",
+        )
+
+    def _unclosed(self) -> NoReturn:
+        opening = self._innermost(self.index)
+        assert opening is not None
+        self._fail(
+            "the parenthesis opened here is not closed: ) is missing",
+            "Close it with ).",
+            self.tokens[opening],
+        )
+
+    def _sql(self, token: Token) -> NoReturn:
+        word = self._shown(token).upper()
+        hints = {
+            "ORDER": "The order is an argument of its own (order_by), not part of the filter.",
+            "LIMIT": "The limit is an argument of its own (max_results), not part of the filter.",
+        }
+        self._fail(
+            f"Invalid clause(s) in filter string: '{self._shown(token)}': a filter is a condition,"
+            " not an SQL statement",
+            hints.get(word, f"Write only {_CONDITION}."),
+            token,
+        )
+
+    def _unknown_function(self, token: Token, otherwise: str | None = None) -> NoReturn:
+        word = self._source(token)
+        name = self._shown(token)
+        if _SQL_WORDS.fullmatch(word.upper()):
+            self._sql(token)
+        known = _FUNCTION_WORDS.get(word.upper())
+        near = None if known else fields.nearest(word, _FUNCTION_NAMES, 0.75)
+        if known:
+            hint = f"Write {known}."
+        elif near:
+            hint = f"Did you mean {near}(...)?"
+        else:
+            hint = otherwise or "The functions are any, count, sum, avg, min, max and now."
+        self._fail(f"unknown function {name}()", hint, token)
+
+    def _innermost(self, index: int) -> int | None:
+        """The index of the parenthesis that is open before ``index``."""
+        opened = []
+        for position in range(index):
+            kind = self.tokens[position].kind
+            if kind == "LPAR":
+                opened.append(position)
+            elif kind == "RPAR" and opened:
+                opened.pop()
+        return opened[-1] if opened else None
+
+    def _function_of(self, opening: int) -> Token | None:
+        """The function whose parenthesis stands at ``opening``."""
+        token = self.tokens[opening - 1] if opening else None
+        return token if token and token.kind in ("ANY", "COUNT", "AGGREGATE") else None
+
+    def _is_aggregate(self, opening: int) -> bool:
+        function = self._function_of(opening)
+        return function is not None and function.kind == "AGGREGATE"
+
+    def _source(self, token: Token) -> str:
+        return self.text[token.start : token.end]
+
+    def _shown(self, token: Token) -> str:
+        return visible(self._source(token), 60)
+
+    def _named(self, token: Token) -> str:
+        return "the end" if token.kind == "$END" else self._shown(token)
+
+    def _fail(
+        self, message: str, hint: str, token: Token | None = None, length: int = 0
+    ) -> NoReturn:
+        token = token or self.token
+        length = length or token.end - token.start
+        raise FilterError(message, token.start, length, hint, self.text)
+''',
 "insights_engine.tables": r'''"""LALR(1) tables, generated from grammar.lark by generate_tables.py.
 
-RULES: (left side, number of symbols, node, how).  ``how`` is 0 for a new
-node, 1 for passing the only child on, 2 for extending the first child.
+RULES: (left side, number of symbols, node, how).  ``how``: make a new node,
+pass the only child on, or extend the first child by the others.
 STATES: symbol -> n: shift and go to n; -n: reduce by rule n - 1.
 """
 
 from __future__ import annotations
 
+NEW, PASS_ON, EXTEND = 0, 1, 2
 # fmt: off
 RULES: tuple[tuple[str, int, str, int], ...] = (
     ("ands", 0, "ands", 0),
@@ -1026,8 +5104,8 @@ RULES: tuple[tuple[str, int, str, int], ...] = (
     ("string", 1, "string", 1),
     ("string", 1, "string", 1),
     ("time", 1, "time", 0),
-    ("time", 3, "time", 2),
-    ("time", 4, "time", 2),
+    ("time", 3, "time", 0),
+    ("time", 4, "time", 0),
     ("value", 1, "value", 1),
     ("value", 1, "value", 1),
     ("value", 1, "value", 1),
@@ -1098,21 +5176,18 @@ STATES: tuple[dict[str, int], ...] = (
     {"$END": -38, "AGGREGATE": -38, "AND": -38, "ANY": -38, "COMMA": -38, "COUNT": -38,
      "DOUBLE_QUOTED": -38, "FIELD": -38, "LPAR": -38, "NOT": -38, "OR": -38, "RPAR": -38},
     {"$END": -32, "AGGREGATE": -32, "AND": -32, "ANY": -32, "COMMA": -32, "COUNT": -32,
-     "DOUBLE_QUOTED": -32, "FIELD": -32, "LPAR": -32, "NOT": -32, "OR": -32, "RPAR": -32,
-     "SIGN": -32},
+     "DOUBLE_QUOTED": -32, "FIELD": -32, "LPAR": -32, "NOT": -32, "OR": -32, "RPAR": -32},
     {"$END": -33, "AGGREGATE": -33, "AND": -33, "ANY": -33, "COMMA": -33, "COUNT": -33,
      "DOUBLE_QUOTED": -33, "FIELD": -33, "LPAR": -33, "NOT": -33, "OR": -33, "RPAR": -33,
-     "SIGN": -33},
+     "SIGN": 59},
     {"$END": -37, "AGGREGATE": -37, "AND": -37, "ANY": -37, "COMMA": -37, "COUNT": -37,
      "DOUBLE_QUOTED": -37, "FIELD": -37, "LPAR": -37, "NOT": -37, "OR": -37, "RPAR": -37},
     {"$END": -31, "AGGREGATE": -31, "AND": -31, "ANY": -31, "COMMA": -31, "COUNT": -31,
-     "DOUBLE_QUOTED": -31, "FIELD": -31, "LPAR": -31, "NOT": -31, "OR": -31, "RPAR": -31,
-     "SIGN": -31},
+     "DOUBLE_QUOTED": -31, "FIELD": -31, "LPAR": -31, "NOT": -31, "OR": -31, "RPAR": -31},
     {"$END": -36, "AGGREGATE": -36, "AND": -36, "ANY": -36, "COMMA": -36, "COUNT": -36,
      "DOUBLE_QUOTED": -36, "FIELD": -36, "LPAR": -36, "NOT": -36, "OR": -36, "RPAR": -36},
     {"$END": -39, "AGGREGATE": -39, "AND": -39, "ANY": -39, "COMMA": -39, "COUNT": -39,
-     "DOUBLE_QUOTED": -39, "FIELD": -39, "LPAR": -39, "NOT": -39, "OR": -39, "RPAR": -39,
-     "SIGN": 59},
+     "DOUBLE_QUOTED": -39, "FIELD": -39, "LPAR": -39, "NOT": -39, "OR": -39, "RPAR": -39},
     {"AND": 60},
     {"$END": -5, "AGGREGATE": -5, "AND": -5, "ANY": -5, "COUNT": -5, "DOUBLE_QUOTED": -5,
      "FIELD": -5, "LPAR": -5, "NOT": -5, "OR": -5, "RPAR": -5},
@@ -1159,8 +5234,7 @@ STATES: tuple[dict[str, int], ...] = (
      "time": 43, "value": 82},
     {"DOUBLE_QUOTED": 38, "STRING": 41, "string": 83},
     {"$END": -34, "AGGREGATE": -34, "AND": -34, "ANY": -34, "COMMA": -34, "COUNT": -34,
-     "DOUBLE_QUOTED": -34, "FIELD": -34, "LPAR": -34, "NOT": -34, "OR": -34, "RPAR": -34,
-     "SIGN": -34},
+     "DOUBLE_QUOTED": -34, "FIELD": -34, "LPAR": -34, "NOT": -34, "OR": -34, "RPAR": -34},
     {"$END": -12, "AGGREGATE": -12, "AND": -12, "ANY": -12, "COUNT": -12, "DOUBLE_QUOTED": -12,
      "FIELD": -12, "LPAR": -12, "NOT": -12, "OR": -12, "RPAR": -12},
     {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "RPAR": 84, "STRING": 41,
@@ -1178,8 +5252,7 @@ STATES: tuple[dict[str, int], ...] = (
     {"$END": -19, "AGGREGATE": -19, "AND": -19, "ANY": -19, "COUNT": -19, "DOUBLE_QUOTED": -19,
      "FIELD": -19, "LPAR": -19, "NOT": -19, "OR": -19, "RPAR": -19},
     {"$END": -35, "AGGREGATE": -35, "AND": -35, "ANY": -35, "COMMA": -35, "COUNT": -35,
-     "DOUBLE_QUOTED": -35, "FIELD": -35, "LPAR": -35, "NOT": -35, "OR": -35, "RPAR": -35,
-     "SIGN": -35},
+     "DOUBLE_QUOTED": -35, "FIELD": -35, "LPAR": -35, "NOT": -35, "OR": -35, "RPAR": -35},
     {"$END": -9, "AGGREGATE": -9, "AND": -9, "ANY": -9, "COUNT": -9, "DOUBLE_QUOTED": -9,
      "FIELD": -9, "LPAR": -9, "NOT": -9, "OR": -9, "RPAR": -9},
     {"COMMA": -41, "RPAR": -41},
@@ -1202,12 +5275,14 @@ STATES: tuple[dict[str, int], ...] = (
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
 from insights_engine.errors import FilterError, visible
 
 MAX_BYTES = 64 * 1024
 MAX_PREDICATES = 1000
+MAX_VALUES = 5000
 MAX_NESTING = 100
 
 
@@ -1306,6 +5381,23 @@ def unquote(quoted: str) -> str:
     return quoted[1:-1].replace(mark * 2, mark)
 
 
+def pattern_place(text: str, pattern: str) -> tuple[int | None, int]:
+    """Where ``text`` has the string ``pattern`` after LIKE, and how long it is there.
+
+    A tree does not know the places of its nodes; this finds one again for the
+    errors that come after parsing.
+    """
+    for escaped_quotes in (False, True):
+        try:
+            tokens = tokenize(text, escaped_quotes=escaped_quotes)
+        except FilterError:
+            continue
+        for before, token in zip(tokens, tokens[1:]):
+            if before.kind == "LIKE" and unquote(text[token.start : token.end]) == pattern:
+                return token.start, token.end - token.start
+    return None, 1
+
+
 def check_text(text: str) -> None:
     """Refuse what is too long, or cannot be text in PostgreSQL at all."""
     try:
@@ -1332,15 +5424,24 @@ def check_text(text: str) -> None:
 
 
 def tokenize(text: str, *, escaped_quotes: bool = False) -> list[Token]:
-    """The tokens of a filter that `check_text` let pass.
+    """All tokens of a filter.  Raises FilterError."""
+    return list(scan(text, escaped_quotes=escaped_quotes))[:-1]
+
+
+def scan(text: str, *, escaped_quotes: bool = False) -> Iterator[Token]:
+    """The tokens of a filter that `check_text` let pass, then one of kind $END.
 
     ``escaped_quotes``: a quote after a backslash does not end a string, as in
     MLflow's lexer (the backslash stays part of the string there, too).
+
+    Raises FilterError on reaching a place where there is no token, or one
+    beyond the limits; a reader that stops before never learns of it.
     """
     pattern = _PATTERN_ESCAPED if escaped_quotes else _PATTERN
     tokens: list[Token] = []
     position = 0
     predicates = 0
+    commas = 0
     opened: list[int] = []  # how deep each open parenthesis goes
     depth = 0
     while position < len(text):
@@ -1366,31 +5467,42 @@ def tokenize(text: str, *, escaped_quotes: bool = False) -> list[Token]:
         elif kind == "LPAR":
             depth += 1
             opened.append(depth)
+        elif kind == "COMMA":
+            commas += 1
+            if commas >= MAX_VALUES:
+                _refuse_excess(text, token, f"has more than {MAX_VALUES} values in lists")
         else:
             if kind == "RPAR" and opened:
                 opened.pop()
             depth = opened[-1] if opened else 0
-            if kind in ("CMP", "LIKE", "IN", "BETWEEN", "IS"):
+            if kind in _PREDICATES:
                 predicates += 1
                 if predicates > MAX_PREDICATES:
-                    raise FilterError(
-                        f"the filter has more than {MAX_PREDICATES} predicates",
-                        start,
-                        position - start,
-                        "Many values of one field fit into a list: field IN ('a', 'b', ...).",
-                        text,
-                    )
+                    _refuse_excess(text, token, f"has more than {MAX_PREDICATES} predicates")
         if depth > MAX_NESTING:
-            raise FilterError(
-                f"the filter is nested more than {MAX_NESTING} levels deep",
-                start,
-                position - start,
-                "Parentheses and NOT may stand inside one another up to "
-                f"{MAX_NESTING} levels deep.",
-                text,
-            )
+            _refuse_excess(text, token, f"is nested more than {MAX_NESTING} levels deep")
         tokens.append(token)
-    return tokens
+        yield token
+    yield Token("$END", len(text), len(text))
+
+
+#: Every predicate has exactly one of these.
+_PREDICATES = frozenset(("CMP", "LIKE", "IN", "BETWEEN", "IS"))
+
+
+def _refuse_excess(text: str, token: Token, problem: str) -> NoReturn:
+    hints = {
+        "COMMA": "Split the list over several filters.",
+        "LPAR": "Parentheses and NOT may stand inside one another no deeper than that.",
+        "NOT": "Parentheses and NOT may stand inside one another no deeper than that.",
+    }
+    raise FilterError(
+        f"the filter {problem}",
+        token.start,
+        token.end - token.start,
+        hints.get(token.kind, "Values of one field fit into a list: field IN ('a', 'b', ...)."),
+        text,
+    )
 
 
 def _word_or_field(text: str, start: int, end: int) -> tuple[Token, int]:
@@ -1423,8 +5535,9 @@ def _check_number(text: str, token: Token) -> None:
     if unit is None:
         return
     literal = text[token.start : unit.end()]
+    problem = "malformed number" if unit_in_ms(unit[0]) is None else "number with a unit"
     raise FilterError(
-        f"number with a unit: {visible(literal, 60)}",
+        f"{problem}: {visible(literal, 60)}",
         token.start,
         len(literal),
         unit_hint(text[token.start : token.end], unit[0]),
@@ -1494,9 +5607,7 @@ def _refuse_bracket(text: str, start: int) -> NoReturn:
             text,
         )
     if re.compile(r"\[\s*\]").match(text, start):
-        raise FilterError(
-            "there is no key in the brackets", start, 2, "Write ['key'].", text
-        )
+        raise FilterError("there is no key in the brackets", start, 2, "Write ['key'].", text)
     raise FilterError(
         "the bracket opened here is not closed after one quoted key",
         start,
@@ -1534,19 +5645,28 @@ def _refuse_character(text: str, position: int, tokens: list[Token]) -> NoReturn
         word = "AND" if character == "&" else "OR"
         message = f"unknown operator {text[position : position + length]}"
         hint = f"Use {word}."
-    elif character in "[]{}":
-        message = f"unexpected '{character}'"
-        if character in "[{":
-            hint = "A list of values stands in parentheses: field IN ('a', 'b')."
-        if character == "{" or character == "[":
-            pass
     else:
         message = f"unexpected character '{visible(character)}'"
-        before = tokens[-1] if tokens else None
-        if before is not None and before.kind == "FIELD" and before.end == position:
-            hint = "Quote a key that holds other characters than letters, digits, _, - and dots:" \
-                " tags['my key']."
+        hint = _character_hint(text, position, tokens)
     raise FilterError(message, position, length, hint, text)
+
+
+def _character_hint(text: str, position: int, tokens: list[Token]) -> str | None:
+    before = tokens[-1] if tokens else None
+    if before is None:
+        return "A filter is a condition such as status = 'OK'."
+    if before.kind == "FIELD" and before.end == position:
+        if text[position] == ":":
+            return f"Compare with =: {visible(text[before.start : before.end], 60)} = 'value'."
+        return (
+            "Quote a key that holds other characters than letters, digits, _, - and dots:"
+            " tags['my key']."
+        )
+    if text[position] in "[{":
+        return "A list of values stands in parentheses: field IN ('a', 'b')."
+    if before.kind in ("CMP", "LIKE") and text[position] in "$:%?@":
+        return "Parameters are not filled in: write the value itself, a text in quotes."
+    return None
 
 
 def _semicolon(text: str, position: int) -> tuple[str, str, int]:
@@ -1870,7 +5990,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 0ffd6cc0187a271d " + name + ">"
+        place = "<insights 25239c466d6a5abf " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -1885,8 +6005,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["0ffd6cc0187a271d"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["0ffd6cc0187a271d"]
+GD["25239c466d6a5abf"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["25239c466d6a5abf"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -1894,6 +6014,39 @@ comment on function insights.load_engine() is
 
 revoke all on function insights.load_engine() from public;
 grant execute on function insights.load_engine() to public;
+
+-- sql/internal/accept.sql
+-- Lets a row pass, or raises the problem that came instead of rows.  The only
+-- place where this project raises a user's mistake: from here its CONTEXT shows
+-- SQL, never Python.
+create or replace function insights.accept(problem insights.problem) returns boolean
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $plpgsql$
+begin
+    if problem is null then
+        return true;
+    elsif problem.detail is null and problem.hint is null then
+        raise exception using errcode = problem.sqlstate, message = problem.message;
+    elsif problem.detail is null then
+        raise exception using errcode = problem.sqlstate, message = problem.message,
+            hint = problem.hint;
+    elsif problem.hint is null then
+        raise exception using errcode = problem.sqlstate, message = problem.message,
+            detail = problem.detail;
+    end if;
+    raise exception using errcode = problem.sqlstate, message = problem.message,
+        detail = problem.detail, hint = problem.hint;
+end
+$plpgsql$;
+
+comment on function insights.accept(insights.problem) is
+    'True where there is no problem; raises it where there is one';
+
+revoke all on function insights.accept(insights.problem) from public;
+grant execute on function insights.accept(insights.problem) to public;
 
 -- sql/internal/decode_json_text.sql
 -- What json_text leaves over: escapes, objects, arrays, unusual numbers.
@@ -1921,7 +6074,9 @@ if read is None:
     import json
     import math
     import re
-    from typing import Any, List, Optional, Sequence
+    from collections.abc import Sequence
+    from contextlib import suppress
+    from typing import Any, Optional
 
     #: Stands for a value that is not there; JSON's null counts as missing too.
     MISSING = None
@@ -1960,6 +6115,14 @@ if read is None:
         return attributes if isinstance(attributes, dict) else {}
 
 
+    def remembered(memory: dict[str, Any], content: str) -> Any:
+        """`attributes_of`, which ``memory`` keeps for another look at the same span."""
+        last = memory.get("insights_span")
+        if last is None or last[0] != content:
+            last = memory["insights_span"] = (content, attributes_of(content))
+        return last[1]
+
+
     def step_into(value: Any, path: Sequence[str]) -> Any:
         """The value under ``path``: keys of objects and decimal indexes of lists."""
         for step in path:
@@ -1977,10 +6140,9 @@ if read is None:
         """The decoded value of one attribute, or of a part of it."""
         value = attributes.get(path[0])
         if isinstance(value, str):
-            try:
+            # What is not JSON is a text that is its own value.
+            with suppress(ValueError, RecursionError):
                 value = json.loads(value)
-            except (ValueError, RecursionError):
-                pass  # not JSON: the text itself is the value
         return step_into(value, path[1:]) if len(path) > 1 else value
 
 
@@ -2019,26 +6181,6 @@ if read is None:
         except OverflowError:  # an integer beyond every double
             return None
         return number if math.isfinite(number) else None
-
-
-    def total(numbers: Sequence[Optional[float]]) -> Optional[float]:
-        """The correctly rounded sum, the same in any order; None for no numbers.
-
-        A sum beyond the largest double is an infinity.
-        """
-        present: List[float] = [number for number in numbers if number is not None]
-        if not present:
-            return None
-        try:
-            return math.fsum(present)
-        except OverflowError:  # a partial sum, perhaps not the whole
-            from fractions import Fraction
-
-            exact = sum((Fraction(number) for number in present), Fraction())
-            try:
-                return float(exact)
-            except OverflowError:
-                return math.inf if exact > 0 else -math.inf
 
     def read(value):
         return text_form(loads(value))
@@ -2054,162 +6196,74 @@ comment on function insights.decode_json_text(text) is
 revoke all on function insights.decode_json_text(text) from public;
 grant execute on function insights.decode_json_text(text) to public;
 
--- sql/internal/float_sum.sql
--- sum(double precision) depends on the order of the rows and fails beyond the
--- largest double; this one does neither.
-create or replace function insights.float_sum(numbers double precision[])
-returns double precision
-language plpython3u
+-- sql/internal/experiment_ids.sql
+-- The array that a text such as '1', '1,2' or '{1,2}' stands for.
+--
+-- Meant to be inlined, hence neither STRICT nor a SET clause; the body was
+-- resolved when it was created.
+create or replace function insights.experiment_ids(exp_ids text) returns text[]
+language sql
 immutable
-strict
 parallel safe
-cost 300
+return string_to_array(translate(exp_ids, '{}" ', ''), ',');
+
+comment on function insights.experiment_ids(text) is
+    'The array of experiment ids that a text such as ''1'', ''1,2'' or ''{1,2}'' stands for';
+
+revoke all on function insights.experiment_ids(text) from public;
+grant execute on function insights.experiment_ids(text) to public;
+
+-- sql/internal/run_match_trace_ids.sql
+create or replace function insights.run_match_trace_ids(
+    exp_ids text[],
+    filter text,
+    trace_ids text[]
+)
+returns table (
+    trace_id text,
+    problem insights.problem
+)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
 as $python$
-add = SD.get("add")
-if add is None:
-    """Reads values out of the JSON that MLflow stores: span content, assessments.
-
-    This module uses nothing but the standard library and no other module of the
-    engine, because its source is inlined into small PL/Python helper functions:
-    those also run in parallel workers, which must not load the whole engine.
-    For the same reason its annotations are valid without ``__future__`` imports.
-
-    A span's ``content`` is the JSON text of ``Span.to_dict()``.  Its ``attributes``
-    map each key to a string that again is JSON text (``"\\"gpt-4\\""``), or, from
-    other writers, to a plain value.  Whatever cannot be read counts as missing.
-    """
-
-    import json
-    import math
-    import re
-    from typing import Any, List, Optional, Sequence
-
-    #: Stands for a value that is not there; JSON's null counts as missing too.
-    MISSING = None
-
-    # The decimal numbers that a text may consist of; float() alone would take
-    # blanks, underscores, other scripts' digits, "nan" and "infinity" as well.
-    _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-
-    # What PostgreSQL's text cannot hold.
-    _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-
-
-    def loads(text: str) -> Any:
-        """The decoded JSON text, or MISSING where it is none.
-
-        ``json.loads`` fails with ValueError (not JSON, or an integer of more than
-        4,300 digits) and with RecursionError.
-        """
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            return MISSING
-
-
-    def storable(text: str) -> str:
-        """``text`` with U+FFFD for each character that PostgreSQL cannot hold."""
-        if text.isascii() and "\0" not in text:
-            return text
-        return _UNSTORABLE.sub("\ufffd", text)
-
-
-    def attributes_of(content: str) -> Any:
-        """The ``attributes`` of a span's content, ``{}`` where there are none."""
-        span = loads(content)
-        attributes = span.get("attributes") if isinstance(span, dict) else MISSING
-        return attributes if isinstance(attributes, dict) else {}
-
-
-    def step_into(value: Any, path: Sequence[str]) -> Any:
-        """The value under ``path``: keys of objects and decimal indexes of lists."""
-        for step in path:
-            if isinstance(value, dict):
-                value = value.get(step)
-            elif isinstance(value, list) and step.isascii() and step.isdigit() and len(step) < 10:
-                index = int(step)
-                value = value[index] if index < len(value) else MISSING
-            else:
-                return MISSING
-        return value
-
-
-    def attribute_in(attributes: Any, path: Sequence[str]) -> Any:
-        """The decoded value of one attribute, or of a part of it."""
-        value = attributes.get(path[0])
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except (ValueError, RecursionError):
-                pass  # not JSON: the text itself is the value
-        return step_into(value, path[1:]) if len(path) > 1 else value
-
-
-    def attribute(content: str, path: Sequence[str]) -> Any:
-        """The decoded value under ``path`` of a span's content, or MISSING."""
-        return attribute_in(attributes_of(content), path)
-
-
-    def text_form(value: Any) -> Optional[str]:
-        """A decoded value as text: strings as they are, all else as JSON prints it."""
-        if value is MISSING:
-            return None
-        if not isinstance(value, str):
-            try:
-                value = json.dumps(value, ensure_ascii=False)
-            except (ValueError, RecursionError):
-                return None
-        return storable(value)
-
-
-    def number_form(value: Any) -> Optional[float]:
-        """A decoded value as a finite number, or None.
-
-        Numbers count, and strings that wholly read as a decimal number; booleans
-        do not.
-        """
-        if isinstance(value, bool):
-            return None
-        if isinstance(value, str):
-            if not _NUMBER.fullmatch(value):
-                return None
-        elif not isinstance(value, (int, float)):
-            return None
-        try:
-            number = float(value)
-        except OverflowError:  # an integer beyond every double
-            return None
-        return number if math.isfinite(number) else None
-
-
-    def total(numbers: Sequence[Optional[float]]) -> Optional[float]:
-        """The correctly rounded sum, the same in any order; None for no numbers.
-
-        A sum beyond the largest double is an infinity.
-        """
-        present: List[float] = [number for number in numbers if number is not None]
-        if not present:
-            return None
-        try:
-            return math.fsum(present)
-        except OverflowError:  # a partial sum, perhaps not the whole
-            from fractions import Fraction
-
-            exact = sum((Fraction(number) for number in present), Fraction())
-            try:
-                return float(exact)
-            except OverflowError:
-                return math.inf if exact > 0 else -math.inf
-
-    add = SD["add"] = total
-return add(numbers)
+if "25239c466d6a5abf" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["25239c466d6a5abf"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
-comment on function insights.float_sum(double precision[]) is
-    'The correctly rounded sum of the numbers that are not NULL; NULL where there are none';
+comment on function insights.run_match_trace_ids(text[], text, text[]) is
+    'match_trace_ids without raising';
 
-revoke all on function insights.float_sum(double precision[]) from public;
-grant execute on function insights.float_sum(double precision[]) to public;
+revoke all on function insights.run_match_trace_ids(text[], text, text[]) from public;
+grant execute on function insights.run_match_trace_ids(text[], text, text[]) to public;
+
+-- sql/internal/parallel_rows.sql
+-- Runs a query of the engine's so that PostgreSQL may use parallel workers,
+-- which it never does for the prepared plans of PL/Python.  Rows come as arrays
+-- of text; the query finds its parameters in the array $1.
+--
+-- The caller's rights apply, and a STABLE function can run no command that
+-- writes: whoever calls this can do nothing that they could not do anyway.
+create or replace function insights.parallel_rows(query text, args text[]) returns setof text[]
+language plpgsql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+set extra_float_digits = 1
+as $plpgsql$
+begin
+    return query execute query using args;
+end
+$plpgsql$;
+
+comment on function insights.parallel_rows(text, text[]) is
+    'Runs a query, in parallel where that pays, with its parameters in one array';
+
+revoke all on function insights.parallel_rows(text, text[]) from public;
+grant execute on function insights.parallel_rows(text, text[]) to public;
 
 -- sql/internal/parse_number.sql
 -- The numbers that PostgreSQL's own cast might refuse (see text_number): it
@@ -2238,7 +6292,9 @@ if read is None:
     import json
     import math
     import re
-    from typing import Any, List, Optional, Sequence
+    from collections.abc import Sequence
+    from contextlib import suppress
+    from typing import Any, Optional
 
     #: Stands for a value that is not there; JSON's null counts as missing too.
     MISSING = None
@@ -2277,6 +6333,14 @@ if read is None:
         return attributes if isinstance(attributes, dict) else {}
 
 
+    def remembered(memory: dict[str, Any], content: str) -> Any:
+        """`attributes_of`, which ``memory`` keeps for another look at the same span."""
+        last = memory.get("insights_span")
+        if last is None or last[0] != content:
+            last = memory["insights_span"] = (content, attributes_of(content))
+        return last[1]
+
+
     def step_into(value: Any, path: Sequence[str]) -> Any:
         """The value under ``path``: keys of objects and decimal indexes of lists."""
         for step in path:
@@ -2294,10 +6358,9 @@ if read is None:
         """The decoded value of one attribute, or of a part of it."""
         value = attributes.get(path[0])
         if isinstance(value, str):
-            try:
+            # What is not JSON is a text that is its own value.
+            with suppress(ValueError, RecursionError):
                 value = json.loads(value)
-            except (ValueError, RecursionError):
-                pass  # not JSON: the text itself is the value
         return step_into(value, path[1:]) if len(path) > 1 else value
 
 
@@ -2337,26 +6400,6 @@ if read is None:
             return None
         return number if math.isfinite(number) else None
 
-
-    def total(numbers: Sequence[Optional[float]]) -> Optional[float]:
-        """The correctly rounded sum, the same in any order; None for no numbers.
-
-        A sum beyond the largest double is an infinity.
-        """
-        present: List[float] = [number for number in numbers if number is not None]
-        if not present:
-            return None
-        try:
-            return math.fsum(present)
-        except OverflowError:  # a partial sum, perhaps not the whole
-            from fractions import Fraction
-
-            exact = sum((Fraction(number) for number in present), Fraction())
-            try:
-                return float(exact)
-            except OverflowError:
-                return math.inf if exact > 0 else -math.inf
-
     read = SD["read"] = number_form
 return read(value)
 $python$;
@@ -2366,6 +6409,188 @@ comment on function insights.parse_number(text) is
 
 revoke all on function insights.parse_number(text) from public;
 grant execute on function insights.parse_number(text) to public;
+
+-- sql/internal/run_correlate.sql
+create or replace function insights.run_correlate(
+    exp_ids text[],
+    filter1 text,
+    filter2 text,
+    base_filter text,
+    out filter1_count bigint,
+    out filter2_count bigint,
+    out joint_count bigint,
+    out total_count bigint,
+    out npmi double precision,
+    out npmi_smoothed double precision,
+    out lift double precision,
+    out phi double precision,
+    out odds_ratio double precision,
+    out odds_ratio_low double precision,
+    out odds_ratio_high double precision,
+    out p_value double precision,
+    out problem insights.problem
+)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "25239c466d6a5abf" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["25239c466d6a5abf"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
+$python$;
+
+comment on function insights.run_correlate(text[], text, text, text) is
+    'insights_correlate without raising';
+
+revoke all on function insights.run_correlate(text[], text, text, text) from public;
+grant execute on function insights.run_correlate(text[], text, text, text) to public;
+
+-- sql/internal/run_count.sql
+create or replace function insights.run_count(
+    exp_ids text[],
+    filter text,
+    out result bigint,
+    out problem insights.problem
+)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "25239c466d6a5abf" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["25239c466d6a5abf"].count(plpy, '@mlflow@', exp_ids, filter)
+$python$;
+
+comment on function insights.run_count(text[], text) is
+    'insights_count without raising';
+
+revoke all on function insights.run_count(text[], text) from public;
+grant execute on function insights.run_count(text[], text) to public;
+
+-- sql/internal/run_explain.sql
+-- VOLATILE because PostgreSQL runs EXPLAIN in no other; it changes nothing.
+create or replace function insights.run_explain(
+    exp_ids text[],
+    filter text
+)
+returns table (
+    step text,
+    detail text,
+    problem insights.problem
+)
+language plpython3u
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "25239c466d6a5abf" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["25239c466d6a5abf"].explain(plpy, '@mlflow@', exp_ids, filter)
+$python$;
+
+comment on function insights.run_explain(text[], text) is
+    'insights_explain without raising';
+
+revoke all on function insights.run_explain(text[], text) from public;
+grant execute on function insights.run_explain(text[], text) to public;
+
+-- sql/internal/run_search.sql
+create or replace function insights.run_search(
+    exp_ids text[],
+    filter text,
+    max_results int,
+    order_by text[],
+    page_token text
+)
+returns table (
+    trace_id text,
+    experiment_id text,
+    timestamp_ms bigint,
+    execution_time_ms bigint,
+    status text,
+    trace_name text,
+    session_id text,
+    request_preview text,
+    response_preview text,
+    tags jsonb,
+    metadata jsonb,
+    assessments jsonb,
+    next_page_token text,
+    problem insights.problem
+)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "25239c466d6a5abf" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["25239c466d6a5abf"].search_traces(
+    plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
+)
+$python$;
+
+comment on function insights.run_search(text[], text, int, text[], text) is
+    'insights_search without raising';
+
+revoke all on function insights.run_search(text[], text, int, text[], text) from public;
+grant execute on function insights.run_search(text[], text, int, text[], text) to public;
+
+-- sql/internal/run_search_trace_ids.sql
+create or replace function insights.run_search_trace_ids(
+    exp_ids text[],
+    filter text,
+    max_results int,
+    order_by text[],
+    page_token text,
+    page_offset int
+)
+returns table (
+    trace_id text,
+    next_page_token text,
+    problem insights.problem
+)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "25239c466d6a5abf" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["25239c466d6a5abf"].search_trace_ids(
+    plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
+)
+$python$;
+
+comment on function insights.run_search_trace_ids(text[], text, int, text[], text, int) is
+    'search_trace_ids without raising';
+
+revoke all on function insights.run_search_trace_ids(text[], text, int, text[], text, int) from public;
+grant execute on function insights.run_search_trace_ids(text[], text, int, text[], text, int) to public;
+
+-- sql/internal/run_validate.sql
+create or replace function insights.run_validate(
+    filter text,
+    out result text,
+    out problem insights.problem
+)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "25239c466d6a5abf" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["25239c466d6a5abf"].validate(plpy, filter)
+$python$;
+
+comment on function insights.run_validate(text) is
+    'insights_validate without raising';
+
+revoke all on function insights.run_validate(text) from public;
+grant execute on function insights.run_validate(text) to public;
 
 -- sql/internal/span_attribute.sql
 -- The text of a span attribute, decoded from the stored content.
@@ -2396,7 +6621,9 @@ if read is None:
     import json
     import math
     import re
-    from typing import Any, List, Optional, Sequence
+    from collections.abc import Sequence
+    from contextlib import suppress
+    from typing import Any, Optional
 
     #: Stands for a value that is not there; JSON's null counts as missing too.
     MISSING = None
@@ -2435,6 +6662,14 @@ if read is None:
         return attributes if isinstance(attributes, dict) else {}
 
 
+    def remembered(memory: dict[str, Any], content: str) -> Any:
+        """`attributes_of`, which ``memory`` keeps for another look at the same span."""
+        last = memory.get("insights_span")
+        if last is None or last[0] != content:
+            last = memory["insights_span"] = (content, attributes_of(content))
+        return last[1]
+
+
     def step_into(value: Any, path: Sequence[str]) -> Any:
         """The value under ``path``: keys of objects and decimal indexes of lists."""
         for step in path:
@@ -2452,10 +6687,9 @@ if read is None:
         """The decoded value of one attribute, or of a part of it."""
         value = attributes.get(path[0])
         if isinstance(value, str):
-            try:
+            # What is not JSON is a text that is its own value.
+            with suppress(ValueError, RecursionError):
                 value = json.loads(value)
-            except (ValueError, RecursionError):
-                pass  # not JSON: the text itself is the value
         return step_into(value, path[1:]) if len(path) > 1 else value
 
 
@@ -2495,28 +6729,8 @@ if read is None:
             return None
         return number if math.isfinite(number) else None
 
-
-    def total(numbers: Sequence[Optional[float]]) -> Optional[float]:
-        """The correctly rounded sum, the same in any order; None for no numbers.
-
-        A sum beyond the largest double is an infinity.
-        """
-        present: List[float] = [number for number in numbers if number is not None]
-        if not present:
-            return None
-        try:
-            return math.fsum(present)
-        except OverflowError:  # a partial sum, perhaps not the whole
-            from fractions import Fraction
-
-            exact = sum((Fraction(number) for number in present), Fraction())
-            try:
-                return float(exact)
-            except OverflowError:
-                return math.inf if exact > 0 else -math.inf
-
     def read(content, path):
-        return text_form(attribute(content, path))
+        return text_form(attribute_in(remembered(GD, content), path))
 
     SD["read"] = read
 return read(content, path)
@@ -2528,6 +6742,158 @@ comment on function insights.span_attribute(text, text[]) is
 
 revoke all on function insights.span_attribute(text, text[]) from public;
 grant execute on function insights.span_attribute(text, text[]) to public;
+
+-- sql/internal/span_attribute_decimal.sql
+-- The number in a span attribute as a decimal: as short as identifies the double
+-- (0.1, not 0.1000000000000000055), for sums that depend on no order of the rows.
+--
+-- Called for each candidate span, so it carries no SET clause (it runs no SQL)
+-- and its COST keeps the planner from evaluating it before cheap conditions.
+create or replace function insights.span_attribute_decimal(content text, path text[])
+returns numeric
+language plpython3u
+immutable
+strict
+parallel safe
+cost 1000
+as $python$
+read = SD.get("read")
+if read is None:
+    """Reads values out of the JSON that MLflow stores: span content, assessments.
+
+    This module uses nothing but the standard library and no other module of the
+    engine, because its source is inlined into small PL/Python helper functions:
+    those also run in parallel workers, which must not load the whole engine.
+    For the same reason its annotations are valid without ``__future__`` imports.
+
+    A span's ``content`` is the JSON text of ``Span.to_dict()``.  Its ``attributes``
+    map each key to a string that again is JSON text (``"\\"gpt-4\\""``), or, from
+    other writers, to a plain value.  Whatever cannot be read counts as missing.
+    """
+
+    import json
+    import math
+    import re
+    from collections.abc import Sequence
+    from contextlib import suppress
+    from typing import Any, Optional
+
+    #: Stands for a value that is not there; JSON's null counts as missing too.
+    MISSING = None
+
+    # The decimal numbers that a text may consist of; float() alone would take
+    # blanks, underscores, other scripts' digits, "nan" and "infinity" as well.
+    _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+    # What PostgreSQL's text cannot hold.
+    _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+    def loads(text: str) -> Any:
+        """The decoded JSON text, or MISSING where it is none.
+
+        ``json.loads`` fails with ValueError (not JSON, or an integer of more than
+        4,300 digits) and with RecursionError.
+        """
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return MISSING
+
+
+    def storable(text: str) -> str:
+        """``text`` with U+FFFD for each character that PostgreSQL cannot hold."""
+        if text.isascii() and "\0" not in text:
+            return text
+        return _UNSTORABLE.sub("\ufffd", text)
+
+
+    def attributes_of(content: str) -> Any:
+        """The ``attributes`` of a span's content, ``{}`` where there are none."""
+        span = loads(content)
+        attributes = span.get("attributes") if isinstance(span, dict) else MISSING
+        return attributes if isinstance(attributes, dict) else {}
+
+
+    def remembered(memory: dict[str, Any], content: str) -> Any:
+        """`attributes_of`, which ``memory`` keeps for another look at the same span."""
+        last = memory.get("insights_span")
+        if last is None or last[0] != content:
+            last = memory["insights_span"] = (content, attributes_of(content))
+        return last[1]
+
+
+    def step_into(value: Any, path: Sequence[str]) -> Any:
+        """The value under ``path``: keys of objects and decimal indexes of lists."""
+        for step in path:
+            if isinstance(value, dict):
+                value = value.get(step)
+            elif isinstance(value, list) and step.isascii() and step.isdigit() and len(step) < 10:
+                index = int(step)
+                value = value[index] if index < len(value) else MISSING
+            else:
+                return MISSING
+        return value
+
+
+    def attribute_in(attributes: Any, path: Sequence[str]) -> Any:
+        """The decoded value of one attribute, or of a part of it."""
+        value = attributes.get(path[0])
+        if isinstance(value, str):
+            # What is not JSON is a text that is its own value.
+            with suppress(ValueError, RecursionError):
+                value = json.loads(value)
+        return step_into(value, path[1:]) if len(path) > 1 else value
+
+
+    def attribute(content: str, path: Sequence[str]) -> Any:
+        """The decoded value under ``path`` of a span's content, or MISSING."""
+        return attribute_in(attributes_of(content), path)
+
+
+    def text_form(value: Any) -> Optional[str]:
+        """A decoded value as text: strings as they are, all else as JSON prints it."""
+        if value is MISSING:
+            return None
+        if not isinstance(value, str):
+            try:
+                value = json.dumps(value, ensure_ascii=False)
+            except (ValueError, RecursionError):
+                return None
+        return storable(value)
+
+
+    def number_form(value: Any) -> Optional[float]:
+        """A decoded value as a finite number, or None.
+
+        Numbers count, and strings that wholly read as a decimal number; booleans
+        do not.
+        """
+        if isinstance(value, bool):
+            return None
+        if isinstance(value, str):
+            if not _NUMBER.fullmatch(value):
+                return None
+        elif not isinstance(value, (int, float)):
+            return None
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond every double
+            return None
+        return number if math.isfinite(number) else None
+
+    def read(content, path):
+        return number_form(attribute_in(remembered(GD, content), path))
+
+    SD["read"] = read
+return read(content, path)
+$python$;
+
+comment on function insights.span_attribute_decimal(text, text[]) is
+    'A span attribute as span_attribute_number has it, as a decimal for exact sums';
+
+revoke all on function insights.span_attribute_decimal(text, text[]) from public;
+grant execute on function insights.span_attribute_decimal(text, text[]) to public;
 
 -- sql/internal/span_attribute_number.sql
 -- The number in a span attribute, decoded from the stored content.
@@ -2559,7 +6925,9 @@ if read is None:
     import json
     import math
     import re
-    from typing import Any, List, Optional, Sequence
+    from collections.abc import Sequence
+    from contextlib import suppress
+    from typing import Any, Optional
 
     #: Stands for a value that is not there; JSON's null counts as missing too.
     MISSING = None
@@ -2598,6 +6966,14 @@ if read is None:
         return attributes if isinstance(attributes, dict) else {}
 
 
+    def remembered(memory: dict[str, Any], content: str) -> Any:
+        """`attributes_of`, which ``memory`` keeps for another look at the same span."""
+        last = memory.get("insights_span")
+        if last is None or last[0] != content:
+            last = memory["insights_span"] = (content, attributes_of(content))
+        return last[1]
+
+
     def step_into(value: Any, path: Sequence[str]) -> Any:
         """The value under ``path``: keys of objects and decimal indexes of lists."""
         for step in path:
@@ -2615,10 +6991,9 @@ if read is None:
         """The decoded value of one attribute, or of a part of it."""
         value = attributes.get(path[0])
         if isinstance(value, str):
-            try:
+            # What is not JSON is a text that is its own value.
+            with suppress(ValueError, RecursionError):
                 value = json.loads(value)
-            except (ValueError, RecursionError):
-                pass  # not JSON: the text itself is the value
         return step_into(value, path[1:]) if len(path) > 1 else value
 
 
@@ -2658,28 +7033,8 @@ if read is None:
             return None
         return number if math.isfinite(number) else None
 
-
-    def total(numbers: Sequence[Optional[float]]) -> Optional[float]:
-        """The correctly rounded sum, the same in any order; None for no numbers.
-
-        A sum beyond the largest double is an infinity.
-        """
-        present: List[float] = [number for number in numbers if number is not None]
-        if not present:
-            return None
-        try:
-            return math.fsum(present)
-        except OverflowError:  # a partial sum, perhaps not the whole
-            from fractions import Fraction
-
-            exact = sum((Fraction(number) for number in present), Fraction())
-            try:
-                return float(exact)
-            except OverflowError:
-                return math.inf if exact > 0 else -math.inf
-
     def read(content, path):
-        return number_form(attribute(content, path))
+        return number_form(attribute_in(remembered(GD, content), path))
 
     SD["read"] = read
 return read(content, path)
@@ -2716,6 +7071,30 @@ comment on function insights.json_text(text) is
 revoke all on function insights.json_text(text) from public;
 grant execute on function insights.json_text(text) to public;
 
+-- sql/internal/match_trace_ids.sql
+create or replace function insights.match_trace_ids(
+    exp_ids text[],
+    filter text,
+    trace_ids text[]
+)
+returns setof text
+language sql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select r.trace_id
+from insights.run_match_trace_ids(exp_ids, filter, trace_ids) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function insights.match_trace_ids(text[], text, text[]) is
+    'Those of the given traces that match the filter, for the MLflow plugin';
+
+revoke all on function insights.match_trace_ids(text[], text, text[]) from public;
+grant execute on function insights.match_trace_ids(text[], text, text[]) to public;
+
 -- sql/internal/text_number.sql
 -- The number that a text reads as.  Texts whose cast cannot leave the range of
 -- double precision are cast right here, the others go to parse_number.
@@ -2727,10 +7106,11 @@ language sql
 immutable
 parallel safe
 return case
-    when value ~ '^[+-]?([0-9]{1,99}(\.[0-9]{0,99})?|\.[0-9]{1,99})$'
-        then value::double precision
     when value ~ '^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$'
-        then insights.parse_number(value)
+        then case
+            when length(value) <= 100 and value !~ '[eE]' then value::double precision
+            else insights.parse_number(value)
+        end
 end;
 
 comment on function insights.text_number(text) is
@@ -2738,3 +7118,467 @@ comment on function insights.text_number(text) is
 
 revoke all on function insights.text_number(text) from public;
 grant execute on function insights.text_number(text) to public;
+
+-- sql/internal/search_trace_ids.sql
+create or replace function insights.search_trace_ids(
+    exp_ids text[],
+    filter text,
+    max_results int default 100,
+    order_by text[] default null,
+    page_token text default null,
+    page_offset int default null
+)
+returns table (
+    trace_id text,
+    next_page_token text
+)
+language sql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select
+    r.trace_id,
+    r.next_page_token
+from insights.run_search_trace_ids(
+    exp_ids, filter, max_results, order_by, page_token, page_offset
+) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function insights.search_trace_ids(text[], text, int, text[], text, int) is
+    'insights_search for the MLflow plugin, which reads the rows itself; page_offset stands '
+    'for an offset token of stock MLflow';
+
+revoke all on function insights.search_trace_ids(text[], text, int, text[], text, int) from public;
+grant execute on function insights.search_trace_ids(text[], text, int, text[], text, int) to public;
+
+-- sql/functions/insights_correlate.sql
+create or replace function @mlflow@.insights_correlate(
+    exp_ids text[],
+    filter1 text,
+    filter2 text,
+    base_filter text default null
+)
+returns table (
+    filter1_count bigint,
+    filter2_count bigint,
+    joint_count bigint,
+    total_count bigint,
+    npmi double precision,
+    npmi_smoothed double precision,
+    lift double precision,
+    phi double precision,
+    odds_ratio double precision,
+    odds_ratio_low double precision,
+    odds_ratio_high double precision,
+    p_value double precision
+)
+language sql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select
+    r.filter1_count,
+    r.filter2_count,
+    r.joint_count,
+    r.total_count,
+    r.npmi,
+    r.npmi_smoothed,
+    r.lift,
+    r.phi,
+    r.odds_ratio,
+    r.odds_ratio_low,
+    r.odds_ratio_high,
+    r.p_value
+from insights.run_correlate(exp_ids, filter1, filter2, base_filter) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function @mlflow@.insights_correlate(text[], text, text, text) is
+    'How two filters go together among the traces of a base filter: counts, NPMI as MLflow '
+    'defines it, lift, phi, odds ratio with its 95 % interval, p-value';
+
+revoke all on function @mlflow@.insights_correlate(text[], text, text, text) from public;
+grant execute on function @mlflow@.insights_correlate(text[], text, text, text) to public;
+
+-- The other two take the ids as numbers or as one text.  They have no SET clause
+-- and name every object in full, so that they are inlined and cost nothing.
+
+create or replace function @mlflow@.insights_correlate(
+    exp_ids int[],
+    filter1 text,
+    filter2 text,
+    base_filter text default null
+)
+returns table (
+    filter1_count bigint,
+    filter2_count bigint,
+    joint_count bigint,
+    total_count bigint,
+    npmi double precision,
+    npmi_smoothed double precision,
+    lift double precision,
+    phi double precision,
+    odds_ratio double precision,
+    odds_ratio_low double precision,
+    odds_ratio_high double precision,
+    p_value double precision
+)
+language sql
+stable
+parallel unsafe
+as $sql$
+select * from @mlflow@.insights_correlate(exp_ids::pg_catalog.text[], filter1, filter2, base_filter)
+$sql$;
+
+comment on function @mlflow@.insights_correlate(int[], text, text, text) is
+    'How two filters go together among the traces of a base filter: counts, NPMI as MLflow '
+    'defines it, lift, phi, odds ratio with its 95 % interval, p-value';
+
+revoke all on function @mlflow@.insights_correlate(int[], text, text, text) from public;
+grant execute on function @mlflow@.insights_correlate(int[], text, text, text) to public;
+
+create or replace function @mlflow@.insights_correlate(
+    exp_ids text,
+    filter1 text,
+    filter2 text,
+    base_filter text default null
+)
+returns table (
+    filter1_count bigint,
+    filter2_count bigint,
+    joint_count bigint,
+    total_count bigint,
+    npmi double precision,
+    npmi_smoothed double precision,
+    lift double precision,
+    phi double precision,
+    odds_ratio double precision,
+    odds_ratio_low double precision,
+    odds_ratio_high double precision,
+    p_value double precision
+)
+language sql
+stable
+parallel unsafe
+as $sql$
+select * from @mlflow@.insights_correlate(insights.experiment_ids(exp_ids), filter1, filter2, base_filter)
+$sql$;
+
+comment on function @mlflow@.insights_correlate(text, text, text, text) is
+    'How two filters go together among the traces of a base filter: counts, NPMI as MLflow '
+    'defines it, lift, phi, odds ratio with its 95 % interval, p-value';
+
+revoke all on function @mlflow@.insights_correlate(text, text, text, text) from public;
+grant execute on function @mlflow@.insights_correlate(text, text, text, text) to public;
+
+-- sql/functions/insights_count.sql
+create or replace function @mlflow@.insights_count(
+    exp_ids text[],
+    filter text default null
+)
+returns bigint
+language sql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select r.result
+from insights.run_count(exp_ids, filter) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function @mlflow@.insights_count(text[], text) is
+    'How many traces of the experiments (NULL: of all) match the filter';
+
+revoke all on function @mlflow@.insights_count(text[], text) from public;
+grant execute on function @mlflow@.insights_count(text[], text) to public;
+
+-- The other two take the ids as numbers or as one text.  They have no SET clause
+-- and name every object in full, so that they are inlined and cost nothing.
+
+create or replace function @mlflow@.insights_count(
+    exp_ids int[],
+    filter text default null
+)
+returns bigint
+language sql
+stable
+parallel unsafe
+as $sql$
+select @mlflow@.insights_count(exp_ids::pg_catalog.text[], filter)
+$sql$;
+
+comment on function @mlflow@.insights_count(int[], text) is
+    'How many traces of the experiments (NULL: of all) match the filter';
+
+revoke all on function @mlflow@.insights_count(int[], text) from public;
+grant execute on function @mlflow@.insights_count(int[], text) to public;
+
+create or replace function @mlflow@.insights_count(
+    exp_ids text,
+    filter text default null
+)
+returns bigint
+language sql
+stable
+parallel unsafe
+as $sql$
+select @mlflow@.insights_count(insights.experiment_ids(exp_ids), filter)
+$sql$;
+
+comment on function @mlflow@.insights_count(text, text) is
+    'How many traces of the experiments (NULL: of all) match the filter';
+
+revoke all on function @mlflow@.insights_count(text, text) from public;
+grant execute on function @mlflow@.insights_count(text, text) to public;
+
+-- sql/functions/insights_explain.sql
+-- VOLATILE because PostgreSQL runs EXPLAIN in no other function; it changes nothing.
+create or replace function @mlflow@.insights_explain(
+    exp_ids text[],
+    filter text default null
+)
+returns table (
+    step text,
+    detail text
+)
+language sql
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select
+    r.step,
+    r.detail
+from insights.run_explain(exp_ids, filter) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function @mlflow@.insights_explain(text[], text) is
+    'How a filter is understood and answered: its canonical form, its predicates, the SQL '
+    'with its parameters, PostgreSQL''s plan';
+
+revoke all on function @mlflow@.insights_explain(text[], text) from public;
+grant execute on function @mlflow@.insights_explain(text[], text) to public;
+
+-- The other two take the ids as numbers or as one text.  They have no SET clause
+-- and name every object in full, so that they are inlined and cost nothing.
+
+create or replace function @mlflow@.insights_explain(
+    exp_ids int[],
+    filter text default null
+)
+returns table (
+    step text,
+    detail text
+)
+language sql
+volatile
+parallel unsafe
+as $sql$
+select * from @mlflow@.insights_explain(exp_ids::pg_catalog.text[], filter)
+$sql$;
+
+comment on function @mlflow@.insights_explain(int[], text) is
+    'How a filter is understood and answered: its canonical form, its predicates, the SQL '
+    'with its parameters, PostgreSQL''s plan';
+
+revoke all on function @mlflow@.insights_explain(int[], text) from public;
+grant execute on function @mlflow@.insights_explain(int[], text) to public;
+
+create or replace function @mlflow@.insights_explain(
+    exp_ids text,
+    filter text default null
+)
+returns table (
+    step text,
+    detail text
+)
+language sql
+volatile
+parallel unsafe
+as $sql$
+select * from @mlflow@.insights_explain(insights.experiment_ids(exp_ids), filter)
+$sql$;
+
+comment on function @mlflow@.insights_explain(text, text) is
+    'How a filter is understood and answered: its canonical form, its predicates, the SQL '
+    'with its parameters, PostgreSQL''s plan';
+
+revoke all on function @mlflow@.insights_explain(text, text) from public;
+grant execute on function @mlflow@.insights_explain(text, text) to public;
+
+-- sql/functions/insights_search.sql
+create or replace function @mlflow@.insights_search(
+    exp_ids text[],
+    filter text default null,
+    max_results int default 100,
+    order_by text[] default null,
+    page_token text default null
+)
+returns table (
+    trace_id text,
+    experiment_id text,
+    request_time timestamptz,
+    timestamp_ms bigint,
+    execution_time_ms bigint,
+    status text,
+    trace_name text,
+    session_id text,
+    request_preview text,
+    response_preview text,
+    tags jsonb,
+    metadata jsonb,
+    assessments jsonb,
+    next_page_token text
+)
+language sql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select
+    r.trace_id,
+    r.experiment_id,
+    -- NULL where the number is no time that PostgreSQL knows.
+    case
+        when r.timestamp_ms between -210866803200000 and 9224318015999000
+            then to_timestamp(r.timestamp_ms / 1000.0)
+    end,
+    r.timestamp_ms,
+    r.execution_time_ms,
+    r.status,
+    r.trace_name,
+    r.session_id,
+    r.request_preview,
+    r.response_preview,
+    r.tags,
+    r.metadata,
+    r.assessments,
+    r.next_page_token
+from insights.run_search(exp_ids, filter, max_results, order_by, page_token) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function @mlflow@.insights_search(text[], text, int, text[], text) is
+    'The traces of the experiments (NULL: of all) that match the filter, newest first or as '
+    'order_by says, a page at a time: each row carries the token of the next page, NULL on '
+    'the last page';
+
+revoke all on function @mlflow@.insights_search(text[], text, int, text[], text) from public;
+grant execute on function @mlflow@.insights_search(text[], text, int, text[], text) to public;
+
+-- The other two take the ids as numbers or as one text.  They have no SET clause
+-- and name every object in full, so that they are inlined and cost nothing.
+
+create or replace function @mlflow@.insights_search(
+    exp_ids int[],
+    filter text default null,
+    max_results int default 100,
+    order_by text[] default null,
+    page_token text default null
+)
+returns table (
+    trace_id text,
+    experiment_id text,
+    request_time timestamptz,
+    timestamp_ms bigint,
+    execution_time_ms bigint,
+    status text,
+    trace_name text,
+    session_id text,
+    request_preview text,
+    response_preview text,
+    tags jsonb,
+    metadata jsonb,
+    assessments jsonb,
+    next_page_token text
+)
+language sql
+stable
+parallel unsafe
+as $sql$
+select *
+from @mlflow@.insights_search(
+    exp_ids::pg_catalog.text[], filter, max_results, order_by, page_token
+)
+$sql$;
+
+comment on function @mlflow@.insights_search(int[], text, int, text[], text) is
+    'The traces of the experiments (NULL: of all) that match the filter, newest first or as '
+    'order_by says, a page at a time: each row carries the token of the next page, NULL on '
+    'the last page';
+
+revoke all on function @mlflow@.insights_search(int[], text, int, text[], text) from public;
+grant execute on function @mlflow@.insights_search(int[], text, int, text[], text) to public;
+
+create or replace function @mlflow@.insights_search(
+    exp_ids text,
+    filter text default null,
+    max_results int default 100,
+    order_by text[] default null,
+    page_token text default null
+)
+returns table (
+    trace_id text,
+    experiment_id text,
+    request_time timestamptz,
+    timestamp_ms bigint,
+    execution_time_ms bigint,
+    status text,
+    trace_name text,
+    session_id text,
+    request_preview text,
+    response_preview text,
+    tags jsonb,
+    metadata jsonb,
+    assessments jsonb,
+    next_page_token text
+)
+language sql
+stable
+parallel unsafe
+as $sql$
+select *
+from @mlflow@.insights_search(
+    insights.experiment_ids(exp_ids), filter, max_results, order_by, page_token
+)
+$sql$;
+
+comment on function @mlflow@.insights_search(text, text, int, text[], text) is
+    'The traces of the experiments (NULL: of all) that match the filter, newest first or as '
+    'order_by says, a page at a time: each row carries the token of the next page, NULL on '
+    'the last page';
+
+revoke all on function @mlflow@.insights_search(text, text, int, text[], text) from public;
+grant execute on function @mlflow@.insights_search(text, text, int, text[], text) to public;
+
+-- sql/functions/insights_validate.sql
+create or replace function @mlflow@.insights_validate(
+    filter text
+)
+returns text
+language sql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select r.result
+from insights.run_validate(filter) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function @mlflow@.insights_validate(text) is
+    'The canonical form of a filter; an error that says what is wrong with a bad one';
+
+revoke all on function @mlflow@.insights_validate(text) from public;
+grant execute on function @mlflow@.insights_validate(text) to public;
