@@ -265,7 +265,7 @@ def match_trace_ids(plpy: Any, query: Query, trace_ids: Sequence[str], now_ms: i
 # ------------------------------------------------------------------------ rows
 
 #: Traces whose rows are read together.
-ROW_BATCH = 500
+ROW_BATCH = 1000
 
 
 def read_rows(plpy: Any, schema: str, page: Page) -> Iterator[dict[str, Any]]:
@@ -312,7 +312,11 @@ def read_rows(plpy: Any, schema: str, page: Page) -> Iterator[dict[str, Any]]:
         where a.trace_id = t.request_id
     ) as assessments
 from pg_catalog.unnest($1) with ordinality o(trace_id, number)
-join {schema}.trace_info t on t.request_id = o.trace_id
+cross join lateral (
+    -- One by one through the primary key, whatever the planner believes about
+    -- the size of the table: many batches run with one plan.
+    select * from {schema}.trace_info i where i.request_id = o.trace_id offset 0
+) t
 order by o.number""",
         ["text[]"],
     )

@@ -185,7 +185,7 @@ def test_every_argument_has_a_default(put: Loader, module_conn: psycopg.Connecti
         "insights_search(exp_ids => null, filter => 'status = ''OK''', order_by => '{}')",
         "insights_search(array[1, 1]::smallint[])",
     ):
-        found = module_conn.execute(f"select trace_id from {call}").fetchall()  # type: ignore[arg-type]
+        found = module_conn.execute(f"select trace_id from {call}").fetchall()
         assert found == [("t002",), ("t001",), ("t000",)], call
 
 
@@ -322,7 +322,7 @@ def test_a_token_of_another_search_is_refused(put: Loader, search: Search) -> No
         {"filter": "status = 'OK'", "exp_ids": ["1"]},
         {"filter": "status = 'OK'", "order_by": ["timestamp_ms"]},
     ):
-        refusal = search.refusal(page_token=token, **other)  # type: ignore[arg-type]
+        refusal = search.refusal(page_token=token, **other)
         assert refusal.message_primary == "Invalid page token, it belongs to another search"
         assert refusal.message_hint is not None
 

@@ -1,0 +1,154 @@
+"""What users see when something is wrong: SQLSTATE, place, hint, and no Python."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.semantics.world import Span, Trace, attributes
+from tests.sql.conftest import Loader, checked
+
+#: Every public way to pass a filter.
+CALLS = (
+    "select insights_count('1', %s)",
+    "select insights_count(array['1'], %s)",
+    "select insights_count(array[1], %s)",
+    "select * from insights_search('1', %s)",
+    "select * from insights_search(array[1], %s)",
+    "select * from insights_correlate('1', %s, '')",
+    "select * from insights_correlate('1', '', %s)",
+    "select * from insights_correlate('1', '', '', %s)",
+    "select insights_validate(%s)",
+    "select * from insights_explain('1', %s)",
+    "select * from insights.search_trace_ids('{1}', %s)",
+    "select * from insights.match_trace_ids('{1}', %s, '{a}')",
+)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_bad_filter_gets_a_caret_and_a_hint(
+    module_conn: psycopg.Connection[Any], call: str
+) -> None:
+    with pytest.raises(psycopg.Error) as caught:
+        module_conn.execute(call, ("status = 'OK' AND statsu = 'x'",))
+    diagnosis = checked(caught.value)
+    line, caret = (diagnosis.message_detail or "").split("\n")
+    assert line == "status = 'OK' AND statsu = 'x'"
+    assert line[caret.index("^") :].startswith("statsu")
+    assert caret.count("^") == len("statsu")
+    assert "status" in (diagnosis.message_hint or "")
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        "(" * 10_000,
+        "NOT " * 10_000 + "status = 'OK'",
+        "status = 'OK' OR " * 5_000 + "status = 'OK'",
+        "status = '" + "x" * 100_000,
+        "'" * 101,
+        "status = 'x'; drop table trace_info; --",
+        "1; select pg_sleep(10)",
+        "status = \u201cOK\u201d",
+        "status = 'OK' -- comment",
+        "\ud7ff\u0001\u2028",
+        "tags.x IN ()",
+        "timestamp_ms > 'yesterday'",
+        "count(span.type = 'LLM')",
+        "execution_time_ms > 5s",
+        "timestamp_ms > 1e999",
+    ],
+)
+def test_every_malformed_filter_is_a_users_mistake_and_found_at_once(
+    module_conn: psycopg.Connection[Any], filter: str
+) -> None:
+    module_conn.execute("select insights_validate('')")
+    began = time.perf_counter()
+    with pytest.raises(psycopg.Error) as caught:
+        module_conn.execute("select insights_count('1', %s)", (filter,))
+    assert time.perf_counter() - began < 1
+    diagnosis = checked(caught.value)
+    assert len(diagnosis.message_primary or "") < 500
+    assert len(diagnosis.message_detail or "") < 500
+
+
+def test_the_connection_stays_usable(module_conn: psycopg.Connection[Any]) -> None:
+    with module_conn.transaction():
+        module_conn.execute("savepoint before")
+        with pytest.raises(psycopg.Error):
+            module_conn.execute("select insights_count('1', 'nonsense')")
+        module_conn.execute("rollback to before")
+        assert module_conn.execute("select insights_count('1', '')").fetchone() is not None
+
+
+def test_a_role_without_rights_hears_so(
+    module_conn: psycopg.Connection[Any],
+) -> None:
+    module_conn.execute("create role insights_nobody")
+    try:
+        with module_conn.transaction():
+            module_conn.execute("set local role insights_nobody")
+            with pytest.raises(psycopg.Error) as caught:
+                module_conn.execute("select insights_count(null, 'tags.x = ''y''')")
+    finally:
+        module_conn.execute("drop role insights_nobody")
+    assert caught.value.sqlstate == "42501"
+    assert caught.value.diag.message_primary == "permission denied for table trace_info"
+    assert "Traceback" not in (caught.value.diag.context or "")
+
+
+def test_a_statement_timeout_is_reported_as_such(
+    put: Loader, module_conn: psycopg.Connection[Any]
+) -> None:
+    put(
+        *(
+            Trace(f"t{n}", 1, n, spans=(Span("s", attributes(text="x" * 2_000, n=n)),))
+            for n in range(2_000)
+        )
+    )
+    module_conn.execute("select insights_count('1', 'span.attributes.n = 5')")
+    with module_conn.transaction():
+        module_conn.execute("set local statement_timeout = '5ms'")
+        with pytest.raises(psycopg.Error) as caught:
+            module_conn.execute("select insights_count('1', 'span.attributes.n > 5')")
+    assert caught.value.sqlstate == "57014"
+    assert "statement timeout" in (caught.value.diag.message_primary or "")
+    assert "Traceback" not in (caught.value.diag.context or "")
+
+
+def test_accept_raises_exactly_what_it_is_given(module_conn: psycopg.Connection[Any]) -> None:
+    for detail in (None, "a detail with % and 'quotes'"):
+        for hint in (None, "a hint"):
+            with pytest.raises(psycopg.Error) as caught:
+                module_conn.execute(
+                    "select insights.accept(row('22023', '100 %% sure', %s, %s)::insights.problem)",
+                    (detail, hint),
+                )
+            diagnosis = checked(caught.value)
+            assert diagnosis.message_primary == "100 % sure"
+            assert (diagnosis.message_detail, diagnosis.message_hint) == (detail, hint)
+    assert module_conn.execute("select insights.accept(null)").fetchone() == (True,)
+
+
+def test_names_on_the_search_path_change_nothing(module_conn: psycopg.Connection[Any]) -> None:
+    """A schema put in front can shadow neither tables nor functions."""
+    module_conn.execute("create schema shadow")
+    module_conn.execute("create table shadow.trace_info (request_id text)")
+    module_conn.execute(
+        "create function shadow.translate(text, text, text) returns text language sql "
+        "as $$ select '99' $$"
+    )
+    module_conn.execute("create temp table spans (trace_id text)")
+    try:
+        module_conn.execute("set search_path = shadow, public")
+        for call in CALLS:
+            module_conn.execute(call, ("span.name = 'x'",))
+        expected = module_conn.execute("select count(*) from public.trace_info").fetchone()
+        assert module_conn.execute("select insights_count(null)").fetchone() == expected
+    finally:
+        module_conn.execute("reset search_path")
+        module_conn.execute("drop table pg_temp.spans")
+        module_conn.execute("drop schema shadow cascade")

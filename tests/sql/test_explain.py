@@ -1,0 +1,74 @@
+"""insights_explain: what it tells, and that what it tells is true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.semantics.world import Trace
+from tests.sql.conftest import Loader, checked
+
+
+def steps(connection: psycopg.Connection[Any], *arguments: Any) -> dict[str, list[str]]:
+    places = ", ".join(["%s"] * len(arguments))
+    found: dict[str, list[str]] = {}
+    for step, detail in connection.execute(
+        f"select step, detail from insights_explain({places})",
+        arguments,
+    ):
+        found.setdefault(step, []).append(detail)
+    return found
+
+
+def test_the_steps(put: Loader, module_conn: psycopg.Connection[Any]) -> None:
+    put(Trace("a", 1, 1))
+    found = steps(
+        module_conn, [1, 2], "tag.x='it''s' and (span.type = 'LLM' or not name like '%a')"
+    )
+    assert list(found) == ["filter", "predicate", "sql", "parameter", "plan"]
+    assert len(found["filter"]) == 1
+    assert "tags.x = 'it''s'" in found["predicate"]
+    assert "name LIKE '%a'" in found["predicate"]
+    assert len(found["sql"]) == 1
+    # Values are parameters; not one is part of the SQL.
+    assert "it's" not in found["sql"][0]
+    assert '"it\'s"' in "\n".join(found["parameter"])
+    assert any("Aggregate" in line for line in found["plan"])
+
+
+def test_the_sql_is_what_counts(put: Loader, module_conn: psycopg.Connection[Any]) -> None:
+    put(Trace("a", 1, 1, tags={"x": "y"}), Trace("b", 1, 2))
+    found = steps(module_conn, "1", "tags.x = 'y'")
+    types = [line.split()[1] for line in found["parameter"]]
+    values = [line.split(" = ", 1)[1].strip("'") for line in found["parameter"]]
+    with module_conn.transaction():
+        module_conn.execute(f"prepare told({', '.join(types)}) as {found['sql'][0]}")
+        literals = ", ".join(f"'{value}'" for value in values)
+        assert module_conn.execute(f"execute told({literals})").fetchone() == (1,)
+        module_conn.execute("deallocate told")
+
+
+def test_the_empty_filter_and_no_experiments(module_conn: psycopg.Connection[Any]) -> None:
+    assert steps(module_conn, "1")["filter"] == ["(every trace)"]
+    found = steps(module_conn, "{}", "status = 'OK'")
+    assert "plan" not in found
+    assert found["answer"] == ["no experiment was asked for, so no trace matches"]
+
+
+def test_long_values_are_shortened(module_conn: psycopg.Connection[Any]) -> None:
+    found = steps(module_conn, "1", f"tags.x = '{'y' * 10_000}'")
+    assert all(len(line) < 300 for line in found["parameter"])
+
+
+def test_it_runs_in_a_read_only_transaction(module_conn: psycopg.Connection[Any]) -> None:
+    with module_conn.transaction():
+        module_conn.execute("set transaction read only")
+        assert steps(module_conn, "1", "status = 'OK'")["plan"]
+
+
+def test_a_bad_filter_is_refused(module_conn: psycopg.Connection[Any]) -> None:
+    with pytest.raises(psycopg.Error) as caught:
+        steps(module_conn, "1", "status == ")
+    checked(caught.value)
