@@ -162,6 +162,9 @@ def translated() -> Iterator[None]:
 
 def from_driver(error: BaseException) -> InsightsError | None:
     """The package's error for one of psycopg, psycopg2, asyncpg or SQLAlchemy; None for others."""
+    if isinstance(error, ConnectionError):
+        # asyncpg leaves these as they are.
+        return ConnectionFailed(str(error))
     original = _driver_error(error)
     if original is None:
         return None
@@ -223,6 +226,10 @@ def _diagnosis(error: Any) -> tuple[str | None, str, str | None, str | None]:
             diag.message_detail,
             diag.message_hint,
         )
+    if error.args and isinstance(error.args[0], dict) and "C" in error.args[0]:
+        # pg8000 hands over the fields of the protocol.
+        fields = error.args[0]
+        return fields["C"], fields.get("M", ""), fields.get("D"), fields.get("H")
     sqlstate = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     message = getattr(error, "message", None) or str(error)
     return sqlstate, message, getattr(error, "detail", None), getattr(error, "hint", None)

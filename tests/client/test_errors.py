@@ -225,3 +225,30 @@ def test_an_error_without_a_place() -> None:
     assert error.excerpt is None
     assert str(error) == "The filter is too long"
     assert FilterError("x", detail="Line 2 of 3:\nb = \n   ^^").excerpt == "b = "
+
+
+class _Pg8000Error(Exception):
+    """As pg8000 raises it: the fields of PostgreSQL's protocol in a dictionary."""
+
+
+class _AsyncpgError(Exception):
+    """As asyncpg raises it: the fields as attributes."""
+
+    sqlstate = "22023"
+    message = "no"
+    detail = "a = \n   ^"
+    hint = "do"
+
+
+_AsyncpgError.__module__ = "asyncpg.exceptions"
+
+
+def test_drivers_that_are_not_installed_here() -> None:
+    fields = {"S": "ERROR", "C": "22023", "M": "no", "D": "a = \n   ^", "H": "do"}
+    adapted = Exception("SQLAlchemy's own text")
+    adapted.__cause__ = _AsyncpgError()
+    for original in (_Pg8000Error(fields), adapted):
+        found = from_driver(sqlalchemy.exc.DBAPIError("select", {}, original))
+        assert isinstance(found, FilterError)
+        assert (found.message, found.position, found.hint) == ("no", 3, "do")
+    assert isinstance(from_driver(ConnectionRefusedError("refused")), ConnectionFailed)
