@@ -1,0 +1,149 @@
+"""What the catalogue says about every function, held to the rules of sql/README.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+SQL = Path(__file__).resolve().parents[2] / "sql"
+
+#: Functions that look at nothing but their arguments, and may run in parallel workers.
+HELPERS = {
+    "decode_json_text",
+    "experiment_ids",
+    "json_text",
+    "parse_number",
+    "span_attribute",
+    "span_attribute_decimal",
+    "span_attribute_number",
+    "text_number",
+}
+#: Those of them, and those overloads, that are meant to be inlined.
+INLINED = {"experiment_ids", "json_text", "text_number"}
+#: PostgreSQL runs EXPLAIN in volatile functions only.
+VOLATILE = {"insights_explain", "run_explain"}
+PARALLEL_SAFE = HELPERS | {"accept", "load_engine"}
+#: PL/Python helpers, which query nothing and so resolve no names.
+NAMELESS = {"decode_json_text", "parse_number"} | {h for h in HELPERS if h.startswith("span_")}
+
+
+@pytest.fixture(scope="module")
+def functions(module_conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:
+    with module_conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """
+            select
+                n.nspname as schema,
+                p.proname as name,
+                p.oid::regprocedure::text as signature,
+                p.proargtypes::regtype[]::text[] as types,
+                l.lanname as language,
+                p.provolatile::text as volatility,
+                p.proparallel::text as parallel,
+                p.prosecdef as definer,
+                p.proleakproof as leakproof,
+                coalesce(p.proconfig, '{}') as settings,
+                p.prosrc as source,
+                o.rolsuper as by_superuser,
+                obj_description(p.oid, 'pg_proc') as comment,
+                has_function_privilege('public', p.oid, 'execute') as for_all
+            from pg_proc p
+            join pg_namespace n on n.oid = p.pronamespace
+            join pg_language l on l.oid = p.prolang
+            join pg_roles o on o.oid = p.proowner
+            where n.nspname = 'insights' or p.proname like 'insights\\_%'
+            order by signature
+            """
+        ).fetchall()
+
+
+def test_there_are_functions_and_public_ones_start_with_insights(
+    functions: list[dict[str, Any]],
+) -> None:
+    public = {f["name"] for f in functions if f["schema"] == "public"}
+    assert public >= {
+        "insights_search",
+        "insights_count",
+        "insights_correlate",
+        "insights_validate",
+        "insights_explain",
+    }
+
+
+def test_each_file_creates_the_function_of_its_name() -> None:
+    for folder in ("functions", "internal"):
+        for path in (SQL / folder).glob("*.sql"):
+            text = path.read_text()
+            assert f".{path.stem}(" in text, path
+            for statement in ("comment on function", "revoke all on", "grant execute on"):
+                assert statement in text, (path, statement)
+
+
+def test_each_has_a_comment(functions: list[dict[str, Any]]) -> None:
+    assert [f["signature"] for f in functions if not f["comment"]] == []
+
+
+def test_none_runs_with_other_rights_than_the_callers(functions: list[dict[str, Any]]) -> None:
+    assert [f["signature"] for f in functions if f["definer"] or f["leakproof"]] == []
+
+
+def test_everybody_may_call_them_with_their_own_rights(functions: list[dict[str, Any]]) -> None:
+    assert [f["signature"] for f in functions if not f["for_all"]] == []
+
+
+def test_untrusted_code_belongs_to_a_superuser(functions: list[dict[str, Any]]) -> None:
+    untrusted = [f for f in functions if f["language"] == "plpython3u"]
+    assert untrusted
+    assert [f["signature"] for f in untrusted if not f["by_superuser"]] == []
+
+
+def test_volatility(functions: list[dict[str, Any]]) -> None:
+    for f in functions:
+        expected = "v" if f["name"] in VOLATILE else "i" if f["name"] in HELPERS else "s"
+        assert f["volatility"] == expected, f["signature"]
+
+
+def test_parallel_marking(functions: list[dict[str, Any]]) -> None:
+    for f in functions:
+        expected = "s" if f["name"] in PARALLEL_SAFE else "u"
+        assert f["parallel"] == expected, f["signature"]
+
+
+def test_search_path(functions: list[dict[str, Any]]) -> None:
+    for f in functions:
+        overload = f["schema"] == "public" and f["types"][0] in ("integer[]", "text")
+        inlined = f["name"] in INLINED or (overload and f["name"] != "insights_validate")
+        if inlined:
+            assert f["settings"] == [], f["signature"]
+        elif f["name"] not in NAMELESS:
+            assert "search_path=pg_catalog, pg_temp" in f["settings"], f["signature"]
+
+
+def test_public_functions_do_without_jit(functions: list[dict[str, Any]]) -> None:
+    for f in functions:
+        if f["schema"] == "public" and f["settings"]:
+            assert "jit=off" in f["settings"], f["signature"]
+
+
+def test_shims_are_shims(functions: list[dict[str, Any]]) -> None:
+    for f in functions:
+        if f["name"].startswith("run_"):
+            assert len(f["source"].strip().splitlines()) < 10, f["signature"]
+
+
+def test_overloads_agree_in_everything_but_the_ids(functions: list[dict[str, Any]]) -> None:
+    variants: dict[str, list[dict[str, Any]]] = {}
+    for f in functions:
+        if f["schema"] == "public" and f["name"] != "insights_validate":
+            variants.setdefault(f["name"], []).append(f)
+    for name, found in variants.items():
+        first_types = {f["types"][0] for f in found}
+        if "text[]" not in first_types:
+            continue
+        assert first_types == {"text[]", "integer[]", "text"}, name
+        assert len({tuple(f["types"][1:]) for f in found}) == 1, name
+        assert len({f["comment"] for f in found}) == 1, name
