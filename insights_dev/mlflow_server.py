@@ -25,7 +25,7 @@ from insights_dev.cluster import ROOT, free_port, port_is_busy, say
 DEFAULT_PORT = 5001
 HOST = "127.0.0.1"
 WORKERS = 2
-_START_SECONDS = 120
+_START_SECONDS = 300
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # The runner of evaluation jobs is ten processes more, which nothing here uses.
