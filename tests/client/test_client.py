@@ -52,13 +52,13 @@ def opened(kind: str, dsn: str, stack: ExitStack) -> Any:
     return stack.enter_context(engine.connect())
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(scope="module", params=KINDS)
 def database(request: pytest.FixtureRequest, world_dsn: str) -> Iterator[Any]:
     with ExitStack() as stack:
         yield opened(request.param, world_dsn, stack)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def insights(world_dsn: str) -> Iterator[Insights]:
     with Insights(world_dsn) as client:
         yield client

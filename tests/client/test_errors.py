@@ -36,7 +36,7 @@ def database(dsn: str, driver: str) -> Any:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def insights(world_dsn: str) -> Iterator[Insights]:
     with Insights(world_dsn) as client:
         yield client
