@@ -22,7 +22,7 @@ def check(connection: psycopg.Connection[Any], scenario: Scenario) -> None:
     load(connection, scenario.world)
     questions = scenario.questions
     for index, question in enumerate(questions):
-        other, base = questions[index - 1], questions[index - 2]
+        other, base = (questions[(index - back) % len(questions)] for back in (1, 2))
         check_raw(connection, scenario, question)
         check_search(connection, scenario, question)
         check_correlation(connection, scenario, question, other, None)

@@ -1,23 +1,29 @@
-"""Hypothesis strategies for worlds and filters that are out to hurt.
+"""Strategies for worlds and filters that are out to hurt.
 
 Each example has a small `Palette` of keys, texts and numbers, picked from long
-lists of awkward ones.  The world and the filters draw from the same palette, so
-a filter hits and misses about equally often.
+lists of awkward ones.  The world is painted with it, and most predicates of the
+filters are about facts of that world, so they hit and miss about equally often.
 
-A filter is drawn as a tree as it is *written*: plain span predicates stand
-where they are.  `normal_form` applies the scope rule of docs/language.md to it,
+A filter is made as a tree as it is *written*: plain span predicates stand where
+they are.  `normal_form` applies the scope rule of docs/language.md to it,
 independently of the parser, and `written` spells it as text, in one of the many
 ways there are, independently of the printer.
+
+`scenarios` is the hypothesis strategy.  Hypothesis chooses a seed and nothing
+else: of examples with thousands of choices it would make few and similar ones.
+`reduction.py` makes a failing example small.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from random import Random
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
@@ -37,7 +43,6 @@ from tests.semantics.world import (
 )
 
 T = TypeVar("T")
-Draw = Callable[[st.SearchStrategy[T]], T]
 
 # ------------------------------------------------------------------------ palettes
 
@@ -190,6 +195,8 @@ NUMBERS: tuple[int | float, ...] = (
     0.30000000000000004,
     1e-7,
     1e300,
+    1.7e308,
+    -1.7e308,
     5e-324,
     2**53,
     2**53 + 1,
@@ -215,6 +222,7 @@ SPECIAL_VALUES: tuple[Any, ...] = (
     [[[]]],
     {"a": "\x00", "\x00": "a"},
     {"größe": "日本"},
+    ["é", "\ud800\udc00\ud800"],
     '{"a": "5"}',
     '"\\ud800"',
 )
@@ -283,15 +291,12 @@ class Palette:
         return (EPOCH_MS, EPOCH_MS + 1, EPOCH_MS + 20_000, 0, 2**53 + 1, *recent)
 
 
-@st.composite
-def palettes(draw: Draw[Any]) -> Palette:
+def palette_of(dice: Random) -> Palette:
     """A handful of everything; ``k`` is always among the keys."""
-    keys = draw(st.lists(st.sampled_from(KEYS), min_size=2, max_size=3, unique=True))
-    texts = draw(st.lists(st.sampled_from(TEXTS), min_size=3, max_size=6, unique=True))
-    numbers = draw(st.lists(st.sampled_from(NUMBERS), min_size=2, max_size=4))
-    values = draw(
-        st.lists(st.sampled_from(SPECIAL_VALUES + UNHOLDABLE_TEXTS), min_size=1, max_size=3)
-    )
+    keys = dice.sample(KEYS, 2)
+    texts = dice.sample(TEXTS, dice.randint(3, 6))
+    numbers = dice.sample(NUMBERS, dice.randint(2, 4))
+    values = dice.sample(SPECIAL_VALUES + UNHOLDABLE_TEXTS, dice.randint(2, 4))
     return Palette(
         keys=tuple(dict.fromkeys(["k", *keys])),
         texts=tuple(texts),
@@ -301,111 +306,100 @@ def palettes(draw: Draw[Any]) -> Palette:
     )
 
 
-def one_in(draw: Draw[Any], n: int) -> bool:
-    """True once in ``n`` times; False is what examples shrink to."""
-    return bool(draw(st.integers(0, n - 1)) == n - 1)
+def one_in(dice: Random, n: int) -> bool:
+    """True once in ``n`` times."""
+    return dice.randrange(n) == 0
 
 
-def pick(draw: Draw[Any], options: Sequence[T]) -> T:
-    return draw(st.sampled_from(options))  # type: ignore[no-any-return]
+def pick(dice: Random, options: Sequence[T]) -> T:
+    """One of ``options``."""
+    return options[dice.randrange(len(options))]
+
+
+def some(dice: Random, options: Sequence[T], most: int, least: int = 0) -> list[T]:
+    """Some of ``options``, each at most once."""
+    return dice.sample(options, min(dice.randint(least, most), len(options)))
 
 
 # -------------------------------------------------------------------------- worlds
 
 
-def worlds(palette: Palette) -> st.SearchStrategy[World]:
+def world_of(dice: Random, palette: Palette) -> World:
     """Up to eight traces in three experiments."""
-    sizes = st.sampled_from((1, 4, 6, 8))
-    traces = sizes.flatmap(lambda n: st.lists(_traces(palette), min_size=n, max_size=n))
-    return traces.map(
-        lambda drawn: World(
-            EXPERIMENTS,
-            tuple(_renamed(trace, f"tr-{index}") for index, trace in enumerate(drawn)),
-        )
-    )
+    traces = (_trace(dice, palette) for _ in range(pick(dice, (3, 5, 8, 8))))
+    named = (replace(trace, trace_id=f"tr-{index}") for index, trace in enumerate(traces))
+    return World(EXPERIMENTS, tuple(named))
 
 
-def _renamed(trace: Trace, trace_id: str) -> Trace:
-    return Trace(**{**trace.__dict__, "trace_id": trace_id})
-
-
-@st.composite
-def _traces(draw: Draw[Any], palette: Palette) -> Trace:
-    texts = st.sampled_from(palette.texts)
-    maybe_text = st.one_of(st.none(), texts)
-    rows = st.dictionaries(st.sampled_from(palette.keys), texts, max_size=len(palette.keys))
-    metadata: dict[str, str | None] = dict(draw(rows))
-    tags: dict[str, str | None] = dict(draw(rows))
-    if one_in(draw, 3):
-        metadata["mlflow.trace.user"] = draw(texts)
-    if one_in(draw, 3):
-        metadata["mlflow.sourceRun"] = pick(draw, RUNS)
-    if one_in(draw, 10):
-        tags[pick(draw, palette.keys)] = None
+def _trace(dice: Random, palette: Palette) -> Trace:
+    metadata: dict[str, str | None] = _rows(dice, palette)
+    tags = _rows(dice, palette)
+    if one_in(dice, 3):
+        metadata["mlflow.trace.user"] = pick(dice, palette.texts)
+    if one_in(dice, 3):
+        metadata["mlflow.sourceRun"] = pick(dice, RUNS)
+    if one_in(dice, 5):
+        tags[pick(dice, palette.keys)] = None
     counts = [int(n) for n in palette.numbers if n == int(n) and abs(n) < 2**60] + [7]
+    maybe_texts = (None, *palette.texts)
+    client_request_id = pick(dice, maybe_texts)
     return Trace(
         trace_id="",
-        experiment_id=pick(draw, (1, 2, 3)),
-        timestamp_ms=pick(draw, palette.timestamps),
-        execution_time_ms=pick(draw, (None, 0, 1, *counts)),
-        status=pick(draw, STATUSES),
-        client_request_id=draw(maybe_text.map(lambda t: t and t[:50])),
-        request_preview=draw(maybe_text),
-        response_preview=draw(maybe_text),
-        name=draw(maybe_text),
-        session_id=pick(draw, (None, *SESSIONS)),
-        tokens=_numbers(draw, TOKEN_COLUMNS, counts),
-        cost=_numbers(draw, COST_COLUMNS, [float(n) + 0.0 for n in palette.numbers]),
+        experiment_id=pick(dice, (1, 1, 2, 2, 3)),
+        timestamp_ms=pick(dice, palette.timestamps),
+        execution_time_ms=pick(dice, (None, 0, 1, *counts)),
+        status=pick(dice, STATUSES),
+        client_request_id=client_request_id and client_request_id[:50],
+        request_preview=pick(dice, maybe_texts),
+        response_preview=pick(dice, maybe_texts),
+        name=pick(dice, maybe_texts),
+        session_id=pick(dice, (None, *SESSIONS, "s1")),
+        tokens=_numbers(dice, TOKEN_COLUMNS, counts),
+        cost=_numbers(dice, COST_COLUMNS, [float(n) + 0.0 for n in palette.numbers]),
         tags=tags,
         metadata=metadata,
-        spans=tuple(
-            Span(f"span-{index}", **columns)
-            for index, columns in enumerate(draw(st.lists(_spans(palette), max_size=4)))
-        ),
-        assessments=tuple(draw(st.lists(_assessments(palette), max_size=3))),
-        runs=_links(draw, RUNS),
-        prompts=_links(draw, PROMPTS),
+        spans=tuple(_span(dice, palette, f"span-{n}") for n in range(pick(dice, (0, 1, 2, 4)))),
+        assessments=tuple(_assessment(dice, palette) for _ in range(pick(dice, (0, 1, 2, 4)))),
+        runs=_links(dice, RUNS),
+        prompts=_links(dice, PROMPTS),
     )
 
 
-def _numbers(draw: Draw[Any], columns: Sequence[str], numbers: Sequence[Any]) -> dict[str, Any]:
-    if not one_in(draw, 2):
-        return {}
-    names = draw(st.lists(st.sampled_from(columns), max_size=3, unique=True))
-    return {name: pick(draw, numbers) for name in names}
+def _rows(dice: Random, palette: Palette) -> dict[str, str | None]:
+    return {key: pick(dice, palette.texts) for key in some(dice, palette.keys, 3)}
 
 
-def _links(draw: Draw[Any], targets: Sequence[str]) -> tuple[str, ...]:
-    if not one_in(draw, 3):
-        return ()
-    return tuple(draw(st.lists(st.sampled_from(targets), max_size=2, unique=True)))
+def _numbers(dice: Random, columns: Sequence[str], numbers: Sequence[Any]) -> dict[str, Any]:
+    names = some(dice, columns, 3) if one_in(dice, 2) else ()
+    return {name: pick(dice, numbers) for name in names}
 
 
-@st.composite
-def _spans(draw: Draw[Any], palette: Palette) -> dict[str, Any]:
-    start = pick(draw, palette.timestamps) * 1_000 if one_in(draw, 4) else EPOCH_MS * 1_000_000
-    duration = pick(draw, (None, *DURATIONS_NS))
-    return {
-        "name": pick(draw, (None, *palette.texts)),
-        "type": pick(draw, (None, *SPAN_TYPES)),
-        "status": pick(draw, SPAN_STATUSES),
-        "start_ns": start,
-        "end_ns": None if duration is None else start + duration,
-        "content": draw(_contents(palette)),
-        "experiment_id": 2 if one_in(draw, 10) else None,
-    }
+def _links(dice: Random, targets: Sequence[str]) -> tuple[str, ...]:
+    return tuple(some(dice, targets, 2)) if one_in(dice, 3) else ()
 
 
-@st.composite
-def _contents(draw: Draw[Any], palette: Palette) -> str:
-    if one_in(draw, 6):
+def _span(dice: Random, palette: Palette, span_id: str) -> Span:
+    start = pick(dice, palette.timestamps) * 1_000 if one_in(dice, 4) else EPOCH_MS * 1_000_000
+    duration = pick(dice, (None, *DURATIONS_NS))
+    return Span(
+        span_id,
+        _content(dice, palette),
+        name=pick(dice, (None, *palette.texts)),
+        type=pick(dice, (None, *SPAN_TYPES)),
+        status=pick(dice, SPAN_STATUSES),
+        start_ns=start,
+        end_ns=None if duration is None else start + duration,
+        experiment_id=2 if one_in(dice, 10) else None,
+    )
+
+
+def _content(dice: Random, palette: Palette) -> str:
+    if one_in(dice, 6):
         # The very long ones are rare, for the sake of speed.
-        broken = pick(draw, BROKEN_CONTENT)
-        return broken if len(broken) < 10_000 or one_in(draw, 4) else ""
-    values = draw(
-        st.dictionaries(st.sampled_from(palette.keys), st.sampled_from(palette.values), max_size=4)
-    )
-    encoding = pick(draw, ("mlflow", "mlflow", "plain", "ascii"))
+        broken = pick(dice, BROKEN_CONTENT)
+        return broken if len(broken) < 10_000 or one_in(dice, 4) else ""
+    values = {key: pick(dice, palette.values) for key in some(dice, palette.keys, 3)}
+    encoding = pick(dice, ("mlflow", "mlflow", "plain", "ascii"))
     if encoding == "plain":
         return content(values)
     stored = {k: json.dumps(v, ensure_ascii=encoding == "ascii") for k, v in values.items()}
@@ -414,27 +408,28 @@ def _contents(draw: Draw[Any], palette: Palette) -> str:
     return content(stored)
 
 
-@st.composite
-def _assessments(draw: Draw[Any], palette: Palette) -> Assessment:
-    kind = pick(draw, ("feedback", "feedback", "expectation", "issue"))
+def _assessment(dice: Random, palette: Palette) -> Assessment:
+    kind = pick(dice, ("feedback", "feedback", "feedback", "expectation", "issue"))
     if kind == "issue":
-        return Assessment("issue", pick(draw, ISSUES), '{"issue_name": "a"}', not one_in(draw, 3))
-    value = pick(draw, palette.values)
-    stored = storable(value) if one_in(draw, 8) else json.dumps(value)
+        return Assessment("issue", pick(dice, ISSUES), '{"issue_name": "a"}', not one_in(dice, 3))
+    value = pick(dice, palette.values)
+    stored = storable(value) if one_in(dice, 8) else json.dumps(value)
     return Assessment(
         kind=kind,
-        name=pick(draw, palette.keys),
-        value="not json" if one_in(draw, 20) else stored,
-        valid=not one_in(draw, 5),
-        metadata=pick(draw, (None, None, SESSION_METADATA, '{"mlflow.trace.session": null}', "{}")),
+        name=pick(dice, palette.keys[:2]),
+        value="not json" if one_in(dice, 20) else stored,
+        valid=not one_in(dice, 4),
+        metadata=pick(dice, (None, SESSION_METADATA, '{"mlflow.trace.session": null}', "{}")),
     )
 
 
 # ------------------------------------------------------------------------- filters
 
 TEXT_FORMS = ("=", "=", "!=", "LIKE", "LIKE", "IN", "NULL")
-FREE_FORMS = (*TEXT_FORMS, "number", "BETWEEN")
+FREE_FORMS = (*TEXT_FORMS, "number", "number", "BETWEEN")
 """Text fields whose values users choose freely are compared with numbers, too."""
+CONTENT_FORMS = ("LIKE", "LIKE", "LIKE", "NULL")
+USAGE_FORMS = ("=", "!=", "NULL")
 NUMBER_FORMS = ("number", "number", "BETWEEN", "NUMBERS", "NULL")
 PLAIN_TEXT_FIELDS = (
     "client_request_id",
@@ -444,202 +439,295 @@ PLAIN_TEXT_FIELDS = (
     "request_preview",
     "response_preview",
 )
+OPERATORS = ("=", "!=", "<", "<=", ">", ">=")
+
+Fact = tuple[Any, str]
+"""A field and a text that it has somewhere in the world."""
 
 
-def filters(palette: Palette) -> st.SearchStrategy[tree.Node]:
-    """Filters as they are written (see `normal_form`), at most four levels deep."""
-    return st.composite(lambda draw: _filter(draw, palette, 3))()
+@dataclass(frozen=True)
+class Subject:
+    """What filters are about: facts of a world by kind, and the palette for the rest."""
+
+    palette: Palette
+    trace_facts: dict[str, list[Fact]]
+    span_facts: dict[str, list[Fact]]
+    totals: dict[Any, list[float]]
 
 
-def _filter(draw: Draw[Any], palette: Palette, depth: int) -> tree.Node:
-    kind = pick(draw, ("leaf", "leaf", "leaf", "and", "or", "not")) if depth else "leaf"
-    if kind == "leaf":
-        return _leaf(draw, palette)
-    if kind == "not":
-        return tree.Not(_filter(draw, palette, depth - 1))
-    items = tuple(_filter(draw, palette, depth - 1) for _ in range(pick(draw, (2, 2, 3))))
-    return tree.And(items) if kind == "and" else tree.Or(items)
+def subject(palette: Palette, world: World) -> Subject:
+    """Gathers the facts of a world."""
+    trace_facts: dict[str, list[Fact]] = {}
+    span_facts: dict[str, list[Fact]] = {}
+    totals: dict[Any, list[float]] = {}
+    for trace in world.traces:
+        for field, text in _facts_of_trace(trace):
+            trace_facts.setdefault(type(field).__name__, []).append((field, text))
+        summed: dict[Any, list[float]] = {}
+        for span in trace.spans:
+            for field, text in _facts_of_span(span):
+                kind = getattr(field, "name", "attribute")
+                span_facts.setdefault(kind, []).append((field, text))
+                if not isinstance(field, tree.SpanText):
+                    for number in _numbers_in((text,)):
+                        summed.setdefault(field, []).append(float(number))
+        for field, numbers in summed.items():
+            if max(map(abs, numbers)) < 1e15:
+                totals.setdefault(field, []).extend((sum(numbers), sum(numbers) / len(numbers)))
+    return Subject(palette, trace_facts, span_facts, totals)
 
 
-def _leaf(draw: Draw[Any], palette: Palette) -> tree.Node:
-    kind = pick(draw, ("trace", "trace", "span", "any", "count", "aggregate"))
-    if kind == "trace":
-        return _trace_predicate(draw, palette)
-    if kind == "span":
-        return _span_predicate(draw, palette)
-    if kind == "any":
-        return tree.AnySpan(_span_condition(draw, palette, 2))
-    condition = None if one_in(draw, 3) else _span_condition(draw, palette, 1)
-    op = pick(draw, ("=", "!=", "<", "<=", ">", ">="))
-    if kind == "count":
-        return tree.CountSpans(condition, op, pick(draw, (1, 0, 2, 3)))
-    field = _span_number(draw, palette)
-    options = (*palette.numbers, 0, 1, 2.5)
-    return tree.AggregateSpans(
-        pick(draw, ("sum", "avg", "min", "max")), field, condition, op, pick(draw, options)
-    )
+def _facts_of_trace(trace: Trace) -> list[Fact]:
+    facts: list[Fact] = [(tree.Tag(key), value or "") for key, value in trace.tags.items()]
+    facts += [(tree.Metadata(k), v or "") for k, v in trace.metadata.items() if "." not in k]
+    for name in (*PLAIN_TEXT_FIELDS, "trace_id", "status", "experiment_id"):
+        value = trace.metadata.get("mlflow.trace.user") if name == "user" else None
+        value = value if name == "user" else getattr(trace, name)
+        if value is not None:
+            facts.append((tree.TraceText(name), str(value)))
+    facts += [(tree.TraceText("run_id"), run) for run in trace.runs]
+    if "mlflow.sourceRun" in trace.metadata:
+        facts.append((tree.TraceText("run_id"), str(trace.metadata["mlflow.sourceRun"])))
+    facts += [(tree.TraceText("prompt"), prompt) for prompt in trace.prompts]
+    for assessment in trace.assessments:
+        if assessment.kind == "issue":
+            facts.append((tree.Issue(), assessment.name))
+            continue
+        for kind in (assessment.kind, "assessment"):
+            field = tree.Assessment(kind, assessment.name)
+            facts.append((field, assessment.value))
+            facts.append((field, _readable(_loaded(assessment.value))))
+    for columns, key in ((trace.tokens, "tokenUsage"), (trace.cost, "cost")):
+        facts += [(tree.TraceNumber(name), repr(number)) for name, number in columns.items()]
+        if columns:
+            order = TOKEN_COLUMNS if key == "tokenUsage" else COST_COLUMNS
+            text = json.dumps({name: columns[name] for name in order if name in columns})
+            facts.append((tree.Metadata(f"mlflow.trace.{key}"), text))
+    facts.append((tree.TraceNumber("timestamp_ms"), repr(trace.timestamp_ms)))
+    end = trace.timestamp_ms + (trace.execution_time_ms or 0)
+    facts.append((tree.TraceNumber("end_time_ms"), repr(end)))
+    facts.append((tree.TraceNumber("span_count"), repr(len(trace.spans))))
+    if trace.execution_time_ms is not None:
+        facts.append((tree.TraceNumber("execution_time_ms"), repr(trace.execution_time_ms)))
+    return facts
 
 
-def _span_number(draw: Draw[Any], palette: Palette) -> tree.SpanNumber | tree.SpanAttribute:
-    return tree.SpanNumber("duration_ms") if one_in(draw, 3) else _attribute(draw, palette)
+def _facts_of_span(span: Span) -> list[Fact]:
+    columns = (("name", span.name), ("type", span.type), ("status", span.status))
+    facts: list[Fact] = [(tree.SpanText(n), text) for n, text in columns if text is not None]
+    if span.end_ns is not None:
+        milliseconds = (span.end_ns - span.start_ns) / 1e6
+        facts.append((tree.SpanNumber("duration_ms"), repr(milliseconds)))
+    if span.content:
+        facts.append((tree.SpanText("content"), span.content[:60]))
+        facts.append((tree.SpanText("content"), span.content[-30:]))
+    body = _loaded(span.content)
+    stored = body.get("attributes") if isinstance(body, dict) else None
+    for key, value in (stored if isinstance(stored, dict) else {}).items():
+        if isinstance(value, str):
+            loaded = _loaded(value)
+            value = value if loaded is _BROKEN else loaded
+        facts += _facts_of_value((key,), value)
+    return facts
 
 
-def _span_condition(draw: Draw[Any], palette: Palette, depth: int) -> tree.Node:
-    kind = pick(draw, ("leaf", "leaf", "and", "or", "not")) if depth else "leaf"
-    if kind == "leaf":
-        return _span_predicate(draw, palette)
-    if kind == "not":
-        return tree.Not(_span_condition(draw, palette, depth - 1))
-    items = tuple(_span_condition(draw, palette, depth - 1) for _ in range(2))
-    return tree.And(items) if kind == "and" else tree.Or(items)
+def _facts_of_value(path: tuple[str, ...], value: Any) -> list[Fact]:
+    if path[-1] != _readable(path[-1]):
+        return []  # no filter can hold such a key
+    facts = [(tree.SpanAttribute(path), _readable(value))]
+    if len(path) < 4:
+        children = value.items() if isinstance(value, dict) else ()
+        children = enumerate(value) if isinstance(value, list) else children
+        for step, child in children:
+            facts += _facts_of_value((*path, str(step)), child)
+    return facts
 
 
-def _trace_predicate(draw: Draw[Any], palette: Palette) -> tree.Predicate:
-    kind = pick(
-        draw, ("tag", "metadata", "assessment", "assessment", "text", "number", "set", "closed")
-    )
-    if kind == "tag":
-        return _text_predicate(draw, palette, tree.Tag(pick(draw, palette.keys)))
-    if kind == "metadata":
-        return _text_predicate(draw, palette, tree.Metadata(pick(draw, palette.keys)))
-    if kind == "assessment":
-        return _assessment_predicate(draw, palette)
-    if kind == "text":
-        field = tree.TraceText(pick(draw, PLAIN_TEXT_FIELDS))
-        texts = SESSIONS if field.name == "session_id" else palette.texts
-        forms = FREE_FORMS if field.name in ("session_id", "user") else TEXT_FORMS
-        return _text_predicate(draw, palette, field, texts, forms)
-    if kind == "number":
-        return _number_predicate(draw, palette)
-    if kind == "set":
-        return _set_predicate(draw, palette)
-    return _closed_predicate(draw, palette)
+_BROKEN = object()
 
 
-def _closed_predicate(draw: Draw[Any], palette: Palette) -> tree.Predicate:
-    """Fields with a vocabulary of their own."""
-    kind = pick(draw, ("status", "trace_id", "experiment_id", "usage"))
-    if kind == "usage":
-        field = tree.Metadata(pick(draw, ("mlflow.trace.tokenUsage", "mlflow.trace.cost")))
-        if one_in(draw, 2):
-            return tree.IsNull(field, one_in(draw, 2))
-        column = pick(draw, TOKEN_COLUMNS if "token" in field.key else COST_COLUMNS)
-        number = pick(draw, (*palette.numbers, 7))
-        value: Any = int(number) if "token" in field.key else float(number)
-        return tree.TextCompare(field, pick(draw, ("=", "!=")), json.dumps({column: value}))
-    texts = {
-        "status": STATUSES,
-        "trace_id": ("tr-0", "tr-1", "tr-99"),
-        "experiment_id": ("1", "2", "9"),
-    }[kind]
-    forms = FREE_FORMS if kind == "experiment_id" else TEXT_FORMS
-    return _text_predicate(draw, palette, tree.TraceText(kind), texts, forms)
-
-
-def _set_predicate(draw: Draw[Any], palette: Palette) -> tree.Predicate:
-    kind = pick(draw, ("run_id", "prompt", "issue"))
-    if kind == "run_id":
-        texts: Sequence[str] = (*RUNS, "")
-        return _text_predicate(draw, palette, tree.TraceText("run_id"), texts, TEXT_FORMS)
-    if kind == "prompt":
-        return _text_predicate(draw, palette, tree.TraceText("prompt"), PROMPTS, TEXT_FORMS)
-    return _text_predicate(draw, palette, tree.Issue(), (*ISSUES, "iss-9"), TEXT_FORMS)
-
-
-def _span_predicate(draw: Draw[Any], palette: Palette) -> tree.Predicate:
-    kind = pick(draw, ("attribute", "attribute", "name", "type", "status", "content", "duration"))
-    if kind == "attribute":
-        field = _attribute(draw, palette)
-        texts = [_readable(value) for value in palette.values]
-        return _text_predicate(draw, palette, field, (*palette.texts, *texts, "a"))
-    if kind == "duration":
-        numbers = (0, 0.5, 1, 2.5, 3_600_000)
-        return _number_forms(draw, tree.SpanNumber("duration_ms"), numbers)
-    if kind == "content":
-        field = tree.SpanText("content")
-        texts = (*palette.texts, '"k"', "attributes", "STATUS_CODE_OK", "")
-        return _text_predicate(draw, palette, field, texts, ("LIKE", "LIKE", "LIKE", "NULL"))
-    texts = {"name": palette.texts, "type": SPAN_TYPES, "status": SPAN_STATUSES}[kind]
-    return _text_predicate(draw, palette, tree.SpanText(kind), texts, TEXT_FORMS)
-
-
-def _attribute(draw: Draw[Any], palette: Palette) -> tree.SpanAttribute:
-    path = [pick(draw, palette.keys)]
-    while len(path) < 4 and one_in(draw, 4):
-        path.append(pick(draw, ("a", "b", "0", "1", "k", "größe", "-1", "²", "9" * 30)))
-    return tree.SpanAttribute(tuple(path))
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return _BROKEN
 
 
 def _readable(value: Any) -> str:
-    """The text that an attribute compares as, written down without using the oracle's rules."""
+    """About the text that a value compares as; being right here only makes more hits."""
+    if value is _BROKEN:
+        return "not json"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return re.sub("[\x00\ud800-\udfff]", "\ufffd", text)
 
 
-def _number_predicate(draw: Draw[Any], palette: Palette) -> tree.Predicate:
-    field = tree.TraceNumber(pick(draw, tree.TRACE_NUMBER_FIELDS))
-    if field.name in ("timestamp_ms", "end_time_ms"):
-        offsets = [tree.Now(-minutes * 60_000) for minutes in (30, 90, 1440, 0)]
-        return _number_forms(draw, field, (*palette.timestamps, *offsets, 1.7e12))
-    if field.name == "span_count":
-        return _number_forms(draw, field, (0, 1, 2, 3, 1.5))
-    return _number_forms(draw, field, (*palette.numbers, 7))
+def _numbers_in(texts: Sequence[str]) -> list[int | float]:
+    found = (_loaded(text) for text in texts if len(text) < 30)
+    return [
+        n
+        for n in found
+        if isinstance(n, int | float) and n not in (True, False) and math.isfinite(n)
+    ]
 
 
-def _number_forms(
-    draw: Draw[Any], field: Any, numbers: Sequence[Any], forms: Sequence[str] = NUMBER_FORMS
+def filter_of(dice: Random, about: Subject, depth: int = 3) -> tree.Node:
+    """A filter as it is written (see `normal_form`), at most ``depth`` + 1 levels deep."""
+    kinds = ("leaf", "leaf", "leaf", "leaf", "leaf", "and", "and", "or", "not")
+    kind = pick(dice, kinds) if depth else "leaf"
+    if kind == "leaf":
+        return _leaf(dice, about)
+    if kind == "not":
+        return tree.Not(filter_of(dice, about, depth - 1))
+    items = tuple(filter_of(dice, about, depth - 1) for _ in range(pick(dice, (2, 2, 3))))
+    return tree.And(items) if kind == "and" else tree.Or(items)
+
+
+def _leaf(dice: Random, about: Subject) -> tree.Node:
+    kind = pick(dice, ("trace", "trace", "trace", "span", "span", "any", "count", "aggregate"))
+    if kind == "trace":
+        return _trace_predicate(dice, about)
+    if kind == "span":
+        return _span_predicate(dice, about)
+    if kind == "any":
+        return tree.AnySpan(_span_condition(dice, about, 2))
+    condition = None if one_in(dice, 3) else _span_condition(dice, about, 1)
+    op = pick(dice, OPERATORS)
+    if kind == "count":
+        return tree.CountSpans(condition, op, pick(dice, (1, 0, 2, 3)))
+    function = pick(dice, ("sum", "avg", "min", "max"))
+    options: Sequence[Any] = (*about.palette.numbers, 0, 2.5)
+    if about.totals and not one_in(dice, 4):
+        field = pick(dice, tuple(about.totals))
+        options = (*about.totals[field], *options[:1])
+    else:
+        field = tree.SpanNumber("duration_ms") if one_in(dice, 3) else _attribute(dice, about)
+    return tree.AggregateSpans(function, field, condition, op, pick(dice, options))
+
+
+def _span_condition(dice: Random, about: Subject, depth: int) -> tree.Node:
+    kind = pick(dice, ("leaf", "leaf", "leaf", "and", "or", "not")) if depth else "leaf"
+    if kind == "leaf":
+        return _span_predicate(dice, about)
+    if kind == "not":
+        return tree.Not(_span_condition(dice, about, depth - 1))
+    items = tuple(_span_condition(dice, about, depth - 1) for _ in range(2))
+    return tree.And(items) if kind == "and" else tree.Or(items)
+
+
+# Three in four predicates are about a fact, the others about anything.
+
+
+def _trace_predicate(dice: Random, about: Subject) -> tree.Predicate:
+    palette = about.palette
+    if about.trace_facts and not one_in(dice, 4):
+        field, text = pick(dice, about.trace_facts[pick(dice, tuple(about.trace_facts))])
+        return _predicate_on(dice, palette, field, (text, text, text, *palette.texts[:2]))
+    kind = pick(dice, ("text", "tag", "metadata", "assessment", "number", "run", "issue", "usage"))
+    if kind == "run":
+        return _predicate_on(dice, palette, tree.TraceText("run_id"), (*RUNS, ""))
+    if kind == "issue":
+        return _predicate_on(dice, palette, tree.Issue(), (*ISSUES, "iss-9"))
+    if kind == "usage":
+        usage = tree.Metadata(pick(dice, ("mlflow.trace.tokenUsage", "mlflow.trace.cost")))
+        return _predicate_on(dice, palette, usage, ("{}", '{"total_tokens": 7}', *palette.texts))
+    field = {
+        "text": tree.TraceText(pick(dice, PLAIN_TEXT_FIELDS)),
+        "tag": tree.Tag(pick(dice, palette.keys)),
+        "metadata": tree.Metadata(pick(dice, palette.keys)),
+        "assessment": tree.Assessment(
+            pick(dice, ("feedback", "expectation", "assessment")), pick(dice, palette.keys)
+        ),
+        "number": tree.TraceNumber(pick(dice, tree.TRACE_NUMBER_FIELDS)),
+    }[kind]
+    return _predicate_on(dice, palette, field, palette.texts)
+
+
+def _span_predicate(dice: Random, about: Subject) -> tree.Predicate:
+    palette = about.palette
+    if about.span_facts and not one_in(dice, 4):
+        kinds = tuple(about.span_facts) + ("attribute",) * ("attribute" in about.span_facts) * 3
+        field, text = pick(dice, about.span_facts[pick(dice, kinds)])
+        return _predicate_on(dice, palette, field, (text, text, text, *palette.texts[:2]))
+    kind = pick(dice, ("attribute", "attribute", "name", "type", "status", "content", "duration"))
+    if kind == "attribute":
+        return _predicate_on(dice, palette, _attribute(dice, about), (*palette.texts, "a"))
+    if kind == "duration":
+        return _predicate_on(dice, palette, tree.SpanNumber("duration_ms"), ())
+    texts = {"type": SPAN_TYPES, "status": SPAN_STATUSES}.get(kind, palette.texts)
+    return _predicate_on(dice, palette, tree.SpanText(kind), texts)
+
+
+def _attribute(dice: Random, about: Subject) -> tree.SpanAttribute:
+    path = [pick(dice, about.palette.keys)]
+    while len(path) < 4 and one_in(dice, 4):
+        path.append(pick(dice, ("a", "b", "0", "1", "k", "größe", "-1", "²", "9" * 30)))
+    return tree.SpanAttribute(tuple(path))
+
+
+def _forms(field: Any) -> Sequence[str]:
+    """The kinds of predicates that the language has for a field."""
+    if isinstance(field, tree.TraceText):
+        free = field.name in ("experiment_id", "session_id", "user")
+        return FREE_FORMS if free else TEXT_FORMS
+    if isinstance(field, tree.SpanText):
+        return CONTENT_FORMS if field.name == "content" else TEXT_FORMS
+    if isinstance(field, tree.Metadata) and field.key.startswith("mlflow.trace."):
+        return USAGE_FORMS
+    return TEXT_FORMS if isinstance(field, tree.Issue) else FREE_FORMS
+
+
+def _predicate_on(
+    dice: Random, palette: Palette, field: Any, texts: Sequence[str]
 ) -> tree.Predicate:
-    form = pick(draw, forms)
+    """Any predicate on ``field``, with values from ``texts`` if it has texts."""
+    numbers: list[Any] = [*_numbers_in(texts), *palette.numbers]
+    if isinstance(field, tree.TraceNumber):
+        if field.name in ("timestamp_ms", "end_time_ms"):
+            offsets = [tree.Now(-minutes * 60_000) for minutes in (30, 90, 1440, 0)]
+            numbers = [*_numbers_in(texts), *palette.timestamps, *offsets, 1.7e12]
+        elif not field.name.endswith("cost"):
+            numbers = [n for n in numbers if abs(n) < 2**60]
+        return _number_predicate(dice, field, [*numbers, 1, 0.5], NUMBER_FORMS)
+    if isinstance(field, tree.SpanNumber):
+        return _number_predicate(dice, field, [*numbers, 0, 0.5], NUMBER_FORMS)
+    forms = _forms(field)
+    form = pick(dice, forms)
     if form == "NULL":
-        return tree.IsNull(field, one_in(draw, 2))
-    if form == "BETWEEN":
-        return tree.Between(field, pick(draw, numbers), pick(draw, numbers), one_in(draw, 3))
-    if form == "NUMBERS":
-        values = draw(st.lists(st.sampled_from(numbers), min_size=1, max_size=3))
-        return tree.In(field, tuple(values), one_in(draw, 3))
-    return tree.NumberCompare(
-        field, pick(draw, ("=", "!=", "<", "<=", ">", ">=")), pick(draw, numbers)
-    )
-
-
-def _assessment_predicate(draw: Draw[Any], palette: Palette) -> tree.Predicate:
-    kind = pick(draw, ("feedback", "feedback", "expectation", "assessment"))
-    field = tree.Assessment(kind, pick(draw, palette.keys))
-    texts = [*palette.texts]
-    for value in palette.values:
-        text = json.dumps(value)
-        texts += [text, _readable(value)]
-    return _text_predicate(draw, palette, field, texts)
-
-
-def _text_predicate(
-    draw: Draw[Any],
-    palette: Palette,
-    field: Any,
-    texts: Sequence[str] | None = None,
-    forms: Sequence[str] = FREE_FORMS,
-) -> tree.Predicate:
-    texts = palette.texts if texts is None else texts
-    form = pick(draw, forms)
-    if form == "NULL":
-        return tree.IsNull(field, one_in(draw, 2))
+        return tree.IsNull(field, one_in(dice, 2))
     if form in ("number", "BETWEEN"):
-        return _number_forms(draw, field, palette.numbers, (form,))
+        return _number_predicate(dice, field, numbers, (form,))
     if form == "LIKE":
-        op = pick(draw, ("LIKE", "LIKE", "ILIKE", "RLIKE"))
-        text = pick(draw, texts)
-        pattern = _regex(draw, text) if op == "RLIKE" else _like_pattern(draw, text)
-        return tree.Match(field, op, pattern, one_in(draw, 3))
+        op = pick(dice, ("LIKE", "LIKE", "ILIKE", "RLIKE"))
+        text = pick(dice, texts)
+        pattern = _regex(dice, text) if op == "RLIKE" else _like_pattern(dice, text)
+        return tree.Match(field, op, pattern, one_in(dice, 3))
+    texts = [text for text in texts if len(text) < 1000] or [""]
+    if field == tree.TraceText("prompt"):
+        texts = [text for text in texts if text in PROMPTS] or PROMPTS
     if form == "IN":
-        values = draw(st.lists(st.sampled_from(texts), min_size=1, max_size=3))
-        if forms is FREE_FORMS and one_in(draw, 3):
-            values.append(pick(draw, palette.numbers))
-        return tree.In(field, tuple(values), one_in(draw, 3))
-    return tree.TextCompare(field, form, pick(draw, texts))
+        values: list[Any] = some(dice, texts, 3, least=1)
+        if forms is FREE_FORMS and one_in(dice, 3):
+            values.append(pick(dice, numbers))
+        return tree.In(field, tuple(values), one_in(dice, 3))
+    return tree.TextCompare(field, form, pick(dice, texts))
 
 
-def _like_pattern(draw: Draw[Any], text: str) -> str:
-    shape = pick(draw, ("%part%", "prefix%", "%suffix", "exact", "raw", "_", "case", "%", "%a%b%"))
+def _number_predicate(
+    dice: Random, field: Any, numbers: Sequence[Any], forms: Sequence[str]
+) -> tree.Predicate:
+    form = pick(dice, forms)
+    if form == "NULL":
+        return tree.IsNull(field, one_in(dice, 2))
+    if form == "BETWEEN":
+        return tree.Between(field, pick(dice, numbers), pick(dice, numbers), one_in(dice, 3))
+    if form == "NUMBERS":
+        values = some(dice, numbers, 3, least=1)
+        return tree.In(field, tuple(values), one_in(dice, 3))
+    return tree.NumberCompare(field, pick(dice, OPERATORS), pick(dice, numbers))
+
+
+def _like_pattern(dice: Random, text: str) -> str:
+    shape = pick(dice, ("%part%", "prefix%", "%suffix", "exact", "raw", "_", "case", "%", "%a%b%"))
     plain = re.sub(r"([\\%_])", r"\\\1", text)
     middle = re.sub(r"([\\%_])", r"\\\1", text[len(text) // 3 : len(text) // 3 + 4])
     pattern = {
@@ -657,10 +745,10 @@ def _like_pattern(draw: Draw[Any], text: str) -> str:
     return pattern + "\\" * (trailing % 2)
 
 
-def _regex(draw: Draw[Any], text: str) -> str:
+def _regex(dice: Random, text: str) -> str:
     """A POSIX expression from the part where PostgreSQL and Python agree."""
     characters = [_quoted(c) for c in text[:6]]
-    shape = pick(draw, ("part", "^", "$", "^$", "dot", "star", "or", "class", "not", "{}"))
+    shape = pick(dice, ("part", "^", "$", "^$", "dot", "star", "or", "class", "not", "{}"))
     body = "".join(characters)
     if shape == "part" or not characters:
         return "".join(characters[1:4]) or "a*"
@@ -743,10 +831,9 @@ _QUOTABLE_ORDER = (tree.Tag, tree.Metadata, tree.SpanAttribute)
 Choose = Callable[[Sequence[str]], str]
 
 
-@st.composite
-def written(draw: Draw[Any], node: tree.Node) -> str:
+def written(dice: Random, node: tree.Node) -> str:
     """One of the spellings of a filter."""
-    return _write(node, lambda options: pick(draw, options), top=True)
+    return _write(node, lambda options: pick(dice, options), top=True)
 
 
 def plainly_written(node: tree.Node) -> str:
@@ -798,6 +885,7 @@ def _predicate(node: tree.Predicate, choose: Choose) -> str:
         if (
             node.value in ("true", "false")
             and isinstance(node.field, (*_QUOTABLE_ORDER, tree.Assessment))
+            and _forms(node.field) is not USAGE_FORMS
             and choose(("quoted", "bare")) == "bare"
         ):
             return f"{field} {node.op} {node.value}"
@@ -921,35 +1009,35 @@ class Scenario:
     now_ms: int
 
 
-@st.composite
-def scenarios(draw: Draw[Any], questions: int = 30) -> Scenario:
+def scenarios(questions: int = 30) -> st.SearchStrategy[Scenario]:
     """A world with ``questions`` filters, all from one palette."""
-    palette = draw(palettes())
-    world = draw(worlds(palette))
-    asked = draw(st.lists(_questions(palette), min_size=questions, max_size=questions))
-    scope = pick(draw, (None, None, (1, 2), (1,), (3, 2, 2)))
-    return Scenario(world, tuple(asked), scope, palette.now_ms)
+    seeds = st.integers(0, 2**64 - 1)
+    return seeds.map(lambda seed: scenario_of(Random(seed), questions))
 
 
-@st.composite
-def _questions(draw: Draw[Any], palette: Palette) -> Question:
-    surface = draw(filters(palette))
-    fields = draw(st.lists(_order_fields(palette), max_size=2, unique=True))
-    return Question(
-        surface,
-        draw(written(surface)),
-        tuple((field, pick(draw, (True, False))) for field in fields),
-        pick(draw, (1, 2, 3, 5, 8)),
-    )
+def scenario_of(dice: Random, questions: int) -> Scenario:
+    """The scenario that the dice give."""
+    palette = palette_of(dice)
+    world = world_of(dice, palette)
+    about = subject(palette, world)
+    asked = tuple(_question(dice, about) for _ in range(questions))
+    scope = pick(dice, (None, (1, 2), (1,), (2,), (3, 2, 2)))
+    return Scenario(world, asked, scope, palette.now_ms)
 
 
-def _order_fields(palette: Palette) -> st.SearchStrategy[tree.Field]:
-    texts = [name for name in tree.TRACE_TEXT_FIELDS if name != "prompt"]
-    keys = st.sampled_from(palette.keys)
-    return st.one_of(
-        st.sampled_from(texts).map(tree.TraceText),
-        st.sampled_from(tree.TRACE_NUMBER_FIELDS).map(tree.TraceNumber),
-        keys.map(tree.Tag),
-        keys.map(tree.Metadata),
-        st.builds(tree.Assessment, st.sampled_from(("feedback", "assessment")), keys),
-    )
+def _question(dice: Random, about: Subject) -> Question:
+    surface = filter_of(dice, about, depth=pick(dice, (0, 0, 1, 3)))
+    fields = some(dice, _order_fields(about.palette), 2)
+    order_by = tuple((field, one_in(dice, 2)) for field in fields)
+    return Question(surface, written(dice, surface), order_by, pick(dice, (1, 2, 3, 5, 8)))
+
+
+def _order_fields(palette: Palette) -> list[tree.Field]:
+    fields: list[tree.Field] = [
+        tree.TraceText(name) for name in tree.TRACE_TEXT_FIELDS if name != "prompt"
+    ]
+    fields += [tree.TraceNumber(name) for name in tree.TRACE_NUMBER_FIELDS]
+    for key in palette.keys:
+        fields += [tree.Tag(key), tree.Metadata(key)]
+        fields += [tree.Assessment(kind, key) for kind in ("feedback", "assessment")]
+    return fields
