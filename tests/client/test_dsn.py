@@ -77,7 +77,7 @@ def test_forms(dsn: str, parts: dict[str, Any] | None) -> None:
         "sqlite:///mlflow.db",
         "mysql+pymysql://db/mlflow",
         "databricks",
-        "file:///tmp/mlruns",
+        "file:///srv/mlruns",
         "",
     ],
 )
