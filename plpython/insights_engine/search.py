@@ -281,14 +281,16 @@ def read_rows(plpy: Any, schema: str, page: Page) -> Iterator[dict[str, Any]]:
     t.execution_time_ms, t.status, t.trace_name, t.session_id,
     t.request_preview, t.response_preview, {numbers},
     (
-        select pg_catalog.jsonb_object_agg(g.key, g.value)::text
+        select pg_catalog.jsonb_object_agg(g.key, g.value)
         from {schema}.trace_tags g
-        where g.request_id = t.request_id
+        where g.request_id = t.request_id and g.key <> 'mlflow.traceName'
     ) as tags,
     (
-        select pg_catalog.jsonb_object_agg(m.key, m.value)::text
+        select pg_catalog.jsonb_object_agg(m.key, m.value)
         from {schema}.trace_request_metadata m
-        where m.request_id = t.request_id
+        where m.request_id = t.request_id and m.key not in (
+            'mlflow.trace.session', 'mlflow.trace.tokenUsage', 'mlflow.trace.cost'
+        )
     ) as metadata,
     (
         select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -307,7 +309,7 @@ def read_rows(plpy: Any, schema: str, page: Page) -> Iterator[dict[str, Any]]:
             'run_id', a.run_id,
             'create_time_ms', a.created_timestamp,
             'last_update_time_ms', a.last_updated_timestamp
-        ) order by a.created_timestamp, a.assessment_id)::text
+        ) order by a.created_timestamp, a.assessment_id)
         from {schema}.assessments a
         where a.trace_id = t.request_id
     ) as assessments
@@ -326,10 +328,7 @@ order by o.number""",
 
 
 def _shown(row: dict[str, Any], next_page_token: Optional[str]) -> dict[str, Any]:
-    tags = json.loads(row["tags"] or "{}")
-    tags.pop("mlflow.traceName", None)
-    if row["trace_name"] is not None:
-        tags["mlflow.traceName"] = row["trace_name"]
+    stored = row["assessments"]
     return {
         "trace_id": row["request_id"],
         "experiment_id": row["experiment_id"],
@@ -340,28 +339,34 @@ def _shown(row: dict[str, Any], next_page_token: Optional[str]) -> dict[str, Any
         "session_id": row["session_id"],
         "request_preview": row["request_preview"],
         "response_preview": row["response_preview"],
-        "tags": _json(tags),
-        "metadata": _json(_metadata(row)),
-        "assessments": _json([_assessment(a) for a in json.loads(row["assessments"] or "[]")]),
+        "tags": _with(row["tags"], {"mlflow.traceName": row["trace_name"]}),
+        "metadata": _with(row["metadata"], _promoted(row)),
+        "assessments": _json([_assessment(a) for a in json.loads(stored)]) if stored else "[]",
         "next_page_token": next_page_token,
     }
 
 
-def _metadata(row: dict[str, Any]) -> dict[str, Any]:
-    """The metadata as MLflow shows it: what it keeps in columns is put back."""
-    metadata: dict[str, Any] = json.loads(row["metadata"] or "{}")
-    for key in ("mlflow.trace.session", "mlflow.trace.tokenUsage", "mlflow.trace.cost"):
-        metadata.pop(key, None)
-    if row["session_id"] is not None:
-        metadata["mlflow.trace.session"] = row["session_id"]
+def _promoted(row: dict[str, Any]) -> dict[str, Optional[str]]:
+    """The metadata that MLflow keeps in columns and shows as entries."""
+    promoted = {"mlflow.trace.session": row["session_id"]}
     for key, columns in (
         ("mlflow.trace.tokenUsage", TOKEN_KEYS),
         ("mlflow.trace.cost", COST_KEYS),
     ):
         numbers = {column: row[column] for column in columns if row[column] is not None}
-        if numbers:
-            metadata[key] = json.dumps(numbers)
-    return metadata
+        promoted[key] = json.dumps(numbers) if numbers else None
+    return promoted
+
+
+def _with(stored: Optional[str], more: dict[str, Optional[str]]) -> str:
+    """The JSON text of an object with the entries of ``more`` that exist.
+
+    Without decoding what is there: a page may have 50,000 rows.
+    """
+    entries = [f"{_json(key)}:{_json(value)}" for key, value in more.items() if value is not None]
+    if stored and stored != "{}":
+        entries.insert(0, stored[1:-1])
+    return "{" + ",".join(entries) + "}"
 
 
 def _assessment(stored: dict[str, Any]) -> dict[str, Any]:
@@ -405,5 +410,4 @@ def storable(value: Any) -> Any:
     return value
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+_json = json.JSONEncoder(ensure_ascii=False).encode
