@@ -149,9 +149,7 @@ def test_a_well_made_token_with_impossible_values_is_refused(
     value: Any, column: SortColumn
 ) -> None:
     body = [SEARCH, 0, [value]]
-    assert "it has been changed" in refused(
-        token_of([*body, paging._checksum(body)]), [column]
-    )
+    assert "it has been changed" in refused(token_of([*body, paging._checksum(body)]), [column])
 
 
 def test_a_well_made_token_with_too_many_values_is_refused() -> None:
