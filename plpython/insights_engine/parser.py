@@ -8,7 +8,7 @@ from insights_engine import tree
 from insights_engine.errors import FilterError, visible
 from insights_engine.resolver import Resolver
 from insights_engine.syntax import Raw, parse_syntax
-from insights_engine.tokens import check_text, tokenize
+from insights_engine.tokens import OPERATORS, check_text, scan, tokenize
 
 
 def parse_filter(text: str | None) -> tree.Node:
@@ -72,6 +72,24 @@ def _resolve(text: str) -> Resolver:
 
 
 def _resolve_once(text: str, *, escaped_quotes: bool) -> Resolver:
-    resolver = Resolver(text, parse_syntax(text, escaped_quotes=escaped_quotes))
+    try:
+        raw = parse_syntax(text, escaped_quotes=escaped_quotes)
+    except FilterError as error:
+        if error.position is not None:
+            _check_names(text, error.position, escaped_quotes=escaped_quotes)
+        raise
+    resolver = Resolver(text, raw)
     resolver.resolve()
     return resolver
+
+
+def _check_names(text: str, end: int, *, escaped_quotes: bool) -> None:
+    """Raise for a wrong name before ``end``: the first error is the one to tell."""
+    resolver = Resolver(text, Raw("start", []))
+    before = None
+    for token in scan(text, escaped_quotes=escaped_quotes):
+        if before is not None and before.kind == "FIELD" and token.kind in OPERATORS:
+            resolver.field(before)
+        if token.end >= end:
+            break
+        before = token

@@ -71,6 +71,19 @@ _MLFLOW_ASSESSMENT_COMPARATORS = (
     "RLIKE",
 )
 
+#: How stock MLflow calls the type of what follows an entity.
+_MLFLOW_TYPES = {
+    "tag": "tag",
+    "tags": "tag",
+    "metadata": "request_metadata",
+    "request_metadata": "request_metadata",
+    "span": "span",
+    "feedback": "feedback",
+    "expectation": "expectation",
+    "assessment": "assessment",
+    "issue": "issue",
+}
+
 _ORDERINGS = frozenset(("<", "<=", ">", ">="))
 _COMPARISONS = frozenset(("=", "!=", *_ORDERINGS))
 _OPERATOR_HINTS = {
@@ -81,11 +94,14 @@ _OPERATOR_HINTS = {
     "=!": "Use != instead of =!.",
     "=>": "Use >= instead of =>.",
     "=<": "Use <= instead of =<.",
+    "REGEXP": "Use RLIKE instead of REGEXP.",
     "~": "Use RLIKE instead of ~.",
     "~~": "Use LIKE instead of ~~.",
     "=~": "Use RLIKE instead of =~.",
     "!~": "Use NOT RLIKE instead of !~.",
 }
+
+_TEXT_HINT = "{} is text: use =, !=, LIKE, ILIKE, RLIKE, IN or IS NULL."
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
 _INTEGER = re.compile(r"([+-]?)(\d+)\Z", re.ASCII)
@@ -324,8 +340,10 @@ class Resolver:
             word = "NOT " + self._source(following).upper()
         values = children[3:] if negated else children[2:]
         if raw.name == "match":
-            self._check_comparator(name, field, word, operator)
             pattern = self._value(values[0])
+            if not fields.is_number(field) and pattern.kind != "text":
+                self._refuse_type(name, field, word, pattern)
+            self._check_comparator(name, field, word, operator)
             assert isinstance(pattern.value, str)
             return tree.Match(field, word.replace("NOT ", ""), pattern.value, negated)
         if raw.name == "in_list":
@@ -339,8 +357,9 @@ class Resolver:
     def _compare(
         self, name: Token, field: tree.Field, operator: Token, raw: Raw | Token
     ) -> tree.Predicate:
-        op = self._source(operator)
+        op = self._source(operator).upper()
         value = self._value(raw)
+        self._check_type(name, field, op, value)
         self._check_comparator(name, field, op, operator, value)
         if fields.is_number(field):
             return tree.NumberCompare(field, op, self._number(name, field, op, value))
@@ -349,6 +368,46 @@ class Resolver:
         if value.kind == "number" or op in _ORDERINGS:
             return tree.NumberCompare(field, op, self._number(name, field, op, value))
         return tree.TextCompare(field, op, self._text_value(name, field, op, value))
+
+    def _check_type(self, name: Token, field: tree.Field, op: str, value: _Value) -> None:
+        """Refuse NULL, and numbers where only text can stand."""
+        if value.kind == "null" or (value.kind == "number" and not fields.may_hold_numbers(field)):
+            self._refuse_type(name, field, op, value)
+
+    def _refuse_type(self, name: Token, field: tree.Field, op: str, value: _Value) -> NoReturn:
+        """Raise with the sentence that stock MLflow has for a value that is no string."""
+        shown = self._shown(value)
+        entity = _unquote_name(self._source(name).split(".", 1)[0])
+        kind = _MLFLOW_TYPES.get(entity)
+        if value.kind == "null" and isinstance(field, tree.Assessment) and op in _ORDERINGS:
+            message = (
+                f"Expected a numeric value for {field.kind} when using comparator '{op}'."
+                f" Got value {shown}"
+            )
+        elif kind is not None:
+            message = (
+                f"Expected a quoted string value for {kind} (e.g. 'my-value'). Got value {shown}"
+            )
+        elif value.kind == "number":
+            message = (
+                f"Only the {_set(_MLFLOW_NUMBERS)} attributes support comparison with numeric"
+                " values."
+            )
+        else:
+            message = (
+                "Expected a quoted string value or a list of quoted string values for attributes."
+                f" Got value {shown}"
+            )
+        hint = f"Write '{shown}'."
+        if value.kind == "null":
+            hint = "Missing values are found with IS NULL."
+            if op == "!=":
+                hint = "Values that are there are found with IS NOT NULL."
+        elif op in _ORDERINGS or op.endswith("BETWEEN"):
+            hint = _TEXT_HINT.format(visible(self._source(name), 60))
+        elif value.kind == "time":
+            hint = "Times are timestamp_ms and end_time_ms."
+        self._fail(message, value, hint)
 
     def _text_value(self, name: Token, field: tree.Field, op: str, value: _Value) -> str:
         if value.kind == "boolean" and not fields.may_hold_booleans(field):
@@ -379,6 +438,8 @@ class Resolver:
         values = [self._value(child) for child in raw.children if not _is_comma(child)]
         items: list[tree.Value] = []
         for value in values:
+            if value.kind == "null":
+                self._refuse_type(name, field, word, value)
             if fields.is_number(field):
                 items.append(self._number(name, field, word, value, values))
             elif value.kind == "time":
@@ -415,11 +476,12 @@ class Resolver:
         word = op.replace("NOT ", "")
         if value is not None and op not in _COMPARISONS:
             self._bad_comparator(
-                field, op, operator, _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=.")
+                name, field, op, operator, _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=.")
             )
         if fields.is_number(field):
             if word in ("LIKE", "ILIKE", "RLIKE"):
                 self._bad_comparator(
+                    name,
                     field,
                     op,
                     operator,
@@ -441,25 +503,30 @@ class Resolver:
             negation = "NOT " if op == "!=" else ""
             text = visible(str(value.value), 40) if value is not None else "text"
             self._bad_comparator(
-                field, op, operator, f"It is a whole document: use {negation}LIKE '%{text}%'."
+                name, field, op, operator, f"It is a whole document: use {negation}LIKE '%{text}%'."
             )
         if fields.may_hold_numbers(field):
             return
         if word == "BETWEEN" or op in _ORDERINGS:
             self._bad_comparator(
+                name,
                 field,
                 op,
                 operator,
-                f"{shown} is text: use =, !=, LIKE, ILIKE, RLIKE, IN or IS NULL.",
+                _TEXT_HINT.format(shown),
             )
 
-    def _bad_comparator(self, field: tree.Field, op: str, operator: Token, hint: str) -> NoReturn:
+    def _bad_comparator(
+        self, name: Token, field: tree.Field, op: str, operator: Token, hint: str
+    ) -> NoReturn:
         """Raise with the sentence that stock MLflow has for the field's type."""
         if isinstance(field, tree.SpanText) and field.name == "content":
             message = f"span.content comparator '{op}' not one of '{{'ILIKE', 'LIKE'}}'"
         elif fields.is_span_field(field):
-            name = fields.spell(field)
-            message = f"{name} comparator '{op}' not one of {_set(_MLFLOW_STRING_COMPARATORS)}"
+            message = (
+                f"{self._source(name)} comparator '{op}' not one of"
+                f" {_set(_MLFLOW_STRING_COMPARATORS)}"
+            )
         elif isinstance(field, tree.Assessment):
             message = (
                 f"assessment.{field.name} comparator '{op}' not one of"
@@ -491,6 +558,8 @@ class Resolver:
         source = self._source(raw)
         if raw.kind == "NUMBER":
             return _Value("number", self._literal(source, raw), raw.start, raw.end)
+        if raw.kind == "NULL":
+            return _Value("null", source, raw.start, raw.end)
         if raw.kind == "BOOLEAN":
             return _Value("boolean", source.lower(), raw.start, raw.end)
         return _Value("text", unquote(source), raw.start, raw.end)
@@ -516,14 +585,15 @@ class Resolver:
         values: list[_Value] | None = None,
     ) -> tree.Number:
         """The value as a number, for a numeric comparison of ``field``."""
+        if value.kind == "null":
+            self._refuse_type(name, field, op, value)
         shown = visible(self._source(name), 60)
         if isinstance(value.value, tree.Now):
             if not fields.is_time(field):
                 self._refuse_now(name, value)
             return value.value
         if value.kind == "number" and not isinstance(value.value, str):
-            if not fields.may_hold_numbers(field):
-                self._refuse_number(field, value)
+            self._check_type(name, field, op, value)
             if isinstance(field, tree.TraceNumber) and field.name in fields.INTEGER_FIELDS:
                 self._check_bigint(value)
             return value.value
@@ -534,6 +604,8 @@ class Resolver:
             if moment is not None:
                 return moment
             hint = "For example '2025-01-31', '2025-01-31T12:00:00Z' or now() - '24 hours'."
+            if values is not None:
+                self._refuse_text_list(f"{shown} takes a list of times", value, hint)
             if _NUMBER.match(text):
                 hint = f"Milliseconds stand without quotes: {visible(text, 40)}."
             elif _duration(text) is not None:
@@ -548,12 +620,7 @@ class Resolver:
             elif duration:
                 hint = unit_hint(duration[1], duration[2])
             if values is not None:
-                self._fail(
-                    f"Only attributes in {_bare_set(_MLFLOW_LISTS)} supports comparison with a"
-                    f" list of quoted string values. {shown} takes a list of numbers",
-                    value,
-                    hint,
-                )
+                self._refuse_text_list(f"{shown} takes a list of numbers", value, hint)
             self._fail(
                 f"Expected a numeric value for {shown}. Got value {self._shown(value)}",
                 value,
@@ -573,6 +640,7 @@ class Resolver:
             return self._literal(text, value)
         operator = Token("", value.start, value.end)
         self._bad_comparator(
+            name,
             field,
             op,
             operator,
@@ -580,27 +648,13 @@ class Resolver:
             " Text is compared by =, !=, LIKE or IN.",
         )
 
-    def _refuse_number(self, field: tree.Field, value: _Value) -> NoReturn:
-        shown = self._shown(value)
-        if fields.is_usage(field):
-            message = (
-                "Expected a quoted string value for request_metadata (e.g. 'my-value')."
-                f" Got value {shown}"
-            )
-        elif fields.is_span_field(field):
-            message = (
-                f"Expected a quoted string value for span (e.g. 'my-value'). Got value {shown}"
-            )
-        elif isinstance(field, tree.Issue):
-            message = (
-                f"Expected a quoted string value for issue (e.g. 'my-value'). Got value {shown}"
-            )
-        else:
-            message = (
-                f"Only the {_set(_MLFLOW_NUMBERS)} attributes support comparison with numeric"
-                " values."
-            )
-        self._fail(message, value, f"Write '{shown}'.")
+    def _refuse_text_list(self, instead: str, value: _Value, hint: str) -> NoReturn:
+        self._fail(
+            f"Only attributes in {_bare_set(_MLFLOW_LISTS)} supports comparison with a list of"
+            f" quoted string values. {instead}",
+            value,
+            hint,
+        )
 
     def _check_bigint(self, value: _Value) -> None:
         if isinstance(value.value, int) and not -(2**63) <= value.value < 2**63:

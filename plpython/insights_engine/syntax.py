@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 from insights_engine import fields
 from insights_engine.errors import FilterError, visible
 from insights_engine.tables import EXTEND, PASS_ON, RULES, STATES
-from insights_engine.tokens import FUNCTIONS, Token, scan, unit_hint, unit_in_ms
+from insights_engine.tokens import FUNCTIONS, Token, scan, unit_hint, unit_in_ms, unquoted_message
 
 
 class Raw(NamedTuple):
@@ -101,7 +101,6 @@ _OPERATOR_WORDS = {
     "ENDSWITH": "LIKE '%text'",
     "ENDS_WITH": "LIKE '%text'",
     "ENDS": "LIKE '%text'",
-    "REGEXP": "RLIKE",
     "REGEX": "RLIKE",
     "MATCHES": "RLIKE",
     "MATCH": "RLIKE",
@@ -200,20 +199,8 @@ class _Refusal:
         assert before is not None
         operator = self._source(before).upper()
         in_list = before.kind in ("LPAR", "COMMA")
-        only_text = "NUMBER" not in self.expected
         if token.kind == "FIELD":
             self._unquoted(token, shown)
-        if token.kind == "NULL":
-            hint = "Missing values are found with IS NULL."
-            if operator in ("!=", "<>"):
-                hint = "Values that are there are found with IS NOT NULL."
-            if self._compares_function():
-                hint = "An aggregate over no span at all matches nothing."
-            self._fail(
-                "Expected a quoted string value or a list of quoted string values for"
-                f" attributes. Got value {shown}",
-                hint,
-            )
         if in_list and token.kind == "RPAR":
             self._fail(
                 "While parsing a list in the query, expected a non-empty list of string values,"
@@ -230,13 +217,9 @@ class _Refusal:
         if token.kind == "$END":
             self._fail(
                 f"a value is missing after {operator}",
-                "For example 'text'." if only_text else "For example 'text' or 100.",
-            )
-        if only_text:
-            literal = token.kind in ("NUMBER", "BOOLEAN")
-            self._fail(
-                f"{operator} takes a pattern in quotes, found {self._named(token)}",
-                f"Write '{shown}'." if literal else f"For example {operator} '%text%'.",
+                f"For example {operator} '%text%'."
+                if before.kind == "LIKE"
+                else "For example 'text' or 100.",
             )
         if token.kind == "LPAR":
             self._fail(
@@ -276,11 +259,7 @@ class _Refusal:
             hint = f"Write '{shown}' for the text, IS NULL for a missing value."
         elif "." in word or word in fields.TRACE_FIELDS:
             hint += " A field is compared with a value, not with another field."
-        self._fail(
-            "Parameter value is either not quoted or unidentified quote types used for string"
-            f" value {shown}. Use either single or double quotes.",
-            hint,
-        )
+        self._fail(unquoted_message(word), hint)
 
     def _compares_function(self) -> bool:
         """Whether the value at ``index`` is compared with count(...) or the like."""
@@ -338,8 +317,9 @@ class _Refusal:
         earlier = self.tokens[self.index - 2].kind if self.index > 1 else ""
         if earlier == "NUMBER" and unit_in_ms(word) is not None:
             number = self.tokens[self.index - 2]
+            literal = f"{self._source(number)} {name}"
             self._fail(
-                f"number with a unit: {self._source(number)} {name}",
+                f"number with a unit. {unquoted_message(literal)}",
                 unit_hint(self._source(number), word),
                 Token("", number.start, before.end),
             )

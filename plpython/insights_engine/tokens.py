@@ -35,6 +35,7 @@ KEYWORDS = {
     "LIKE": "LIKE",
     "ILIKE": "LIKE",
     "RLIKE": "LIKE",
+    "REGEXP": "CMP",  # to be refused like any other operator that is none of ours
     "IN": "IN",
     "BETWEEN": "BETWEEN",
     "IS": "IS",
@@ -44,6 +45,8 @@ KEYWORDS = {
     "WHERE": "WHERE",
     "INTERVAL": "INTERVAL",
 }
+#: Every predicate has exactly one of these.
+OPERATORS = frozenset(("CMP", "LIKE", "IN", "BETWEEN", "IS"))
 FUNCTIONS = {
     "ANY": "ANY",
     "COUNT": "COUNT",
@@ -203,7 +206,7 @@ def scan(text: str, *, escaped_quotes: bool = False) -> Iterator[Token]:
             if kind == "RPAR" and opened:
                 opened.pop()
             depth = opened[-1] if opened else 0
-            if kind in _PREDICATES:
+            if kind in OPERATORS:
                 predicates += 1
                 if predicates > MAX_PREDICATES:
                     _refuse_excess(text, token, f"has more than {MAX_PREDICATES} predicates")
@@ -212,10 +215,6 @@ def scan(text: str, *, escaped_quotes: bool = False) -> Iterator[Token]:
         tokens.append(token)
         yield token
     yield Token("$END", len(text), len(text))
-
-
-#: Every predicate has exactly one of these.
-_PREDICATES = frozenset(("CMP", "LIKE", "IN", "BETWEEN", "IS"))
 
 
 def _refuse_excess(text: str, token: Token, problem: str) -> NoReturn:
@@ -258,6 +257,14 @@ def _word_or_field(text: str, start: int, end: int) -> tuple[Token, int]:
     return Token("FIELD", start, end, name_end, tuple(steps)), end
 
 
+def unquoted_message(literal: str) -> str:
+    """What stock MLflow says to a value without quotes."""
+    return (
+        "Parameter value is either not quoted or unidentified quote types used for string value"
+        f" {visible(literal, 60)}. Use either single or double quotes."
+    )
+
+
 def _check_number(text: str, token: Token) -> None:
     unit = _WORD.match(text, token.end)
     if unit is None:
@@ -265,7 +272,7 @@ def _check_number(text: str, token: Token) -> None:
     literal = text[token.start : unit.end()]
     problem = "malformed number" if unit_in_ms(unit[0]) is None else "number with a unit"
     raise FilterError(
-        f"{problem}: {visible(literal, 60)}",
+        f"{problem}. {unquoted_message(literal)}",
         token.start,
         len(literal),
         unit_hint(text[token.start : token.end], unit[0]),
