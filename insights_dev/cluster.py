@@ -349,6 +349,9 @@ def remove(server: Server) -> None:
         return
     for directory in (server.home, server.sockets):
         shutil.rmtree(directory)
+    base = Path(server.home).parent
+    if base.name.startswith("insights-pg-"):
+        base.rmdir()  # see create()
 
 
 # ------------------------------------------------------------------ a container
