@@ -127,3 +127,14 @@ def test_unanalysed_tables_do_no_harm(put: Loader, module_conn: psycopg.Connecti
             "select joint_count from insights_correlate('1', 'status = ''OK''', 'name is null')"
         ).fetchone()
     assert row == (20000,)
+
+
+def test_values_travel_unharmed(put: Loader, module_conn: psycopg.Connection[Any]) -> None:
+    """Through the array that carries the parameters, quotes and braces included."""
+    values = ['a"b', "c\\d", "{x}", "NULL", "", " ", "e,f", "it's", "$1", "%s", "日本\u0001", "\n"]
+    put(*(Trace(f"t{n}", 1, n, tags={"v": value}) for n, value in enumerate(values)))
+    quoted = ["'" + value.replace("'", "''") + "'" for value in values]
+    assert count(module_conn, "1", f"tags.v IN ({', '.join(quoted)})") == len(values)
+    for value in quoted:
+        assert count(module_conn, "1", f"tags.v = {value}") == 1, value
+        assert count(module_conn, "1", f"tags.v NOT IN ({value}, 'other')") == len(values) - 1
