@@ -101,6 +101,7 @@ _OPERATOR_HINTS = {
     "!~": "Use NOT RLIKE instead of !~.",
 }
 
+_NUMBER_HINT = "{} is a number: use =, !=, <, <=, >, >=, IN, BETWEEN or IS NULL."
 _TEXT_HINT = "{} is text: use =, !=, LIKE, ILIKE, RLIKE, IN or IS NULL."
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
@@ -472,7 +473,6 @@ class Resolver:
         value: _Value | None = None,
     ) -> None:
         """Refuse an operator that the type of the field does not have."""
-        shown = visible(self._source(name), 60)
         word = op.replace("NOT ", "")
         if value is not None and op not in _COMPARISONS:
             self._bad_comparator(
@@ -485,7 +485,7 @@ class Resolver:
                     field,
                     op,
                     operator,
-                    f"{shown} is a number: use =, !=, <, <=, >, >=, IN, BETWEEN or IS NULL.",
+                    _NUMBER_HINT.format(visible(self._source(name), 60)),
                 )
             return
         if fields.is_usage(field):
@@ -513,7 +513,7 @@ class Resolver:
                 field,
                 op,
                 operator,
-                _TEXT_HINT.format(shown),
+                _TEXT_HINT.format(visible(self._source(name), 60)),
             )
 
     def _bad_comparator(
@@ -587,7 +587,6 @@ class Resolver:
         """The value as a number, for a numeric comparison of ``field``."""
         if value.kind == "null":
             self._refuse_type(name, field, op, value)
-        shown = visible(self._source(name), 60)
         if isinstance(value.value, tree.Now):
             if not fields.is_time(field):
                 self._refuse_now(name, value)
@@ -597,6 +596,7 @@ class Resolver:
             if isinstance(field, tree.TraceNumber) and field.name in fields.INTEGER_FIELDS:
                 self._check_bigint(value)
             return value.value
+        shown = visible(self._source(name), 60)
         assert isinstance(value.value, str)
         text = value.value
         if value.kind == "text" and fields.is_time(field):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
 from insights_engine.errors import FilterError, visible
@@ -67,7 +68,10 @@ _SINGLE_ESCAPED = r"'(?:''|\\'|[^'])*'"
 _DOUBLE_ESCAPED = r'"(?:""|\\"|[^"])*"'
 
 
-def _token_pattern(single: str, double: str) -> re.Pattern[str]:
+@lru_cache(maxsize=2)
+def _token_pattern(escaped_quotes: bool) -> re.Pattern[str]:
+    single = _SINGLE_ESCAPED if escaped_quotes else _SINGLE
+    double = _DOUBLE_ESCAPED if escaped_quotes else _DOUBLE
     return re.compile(
         rf"""
           (?P<SPACE>\s+)
@@ -87,8 +91,6 @@ def _token_pattern(single: str, double: str) -> re.Pattern[str]:
     )
 
 
-_PATTERN = _token_pattern(_SINGLE, _DOUBLE)
-_PATTERN_ESCAPED = _token_pattern(_SINGLE_ESCAPED, _DOUBLE_ESCAPED)
 _OPEN_PARENTHESIS = re.compile(r"\s*\(")
 _NOW = re.compile(r"\s*\(\s*\)")
 _STEP = re.compile(rf"\s*\[\s*(?:({_SINGLE}|{_DOUBLE}|{_BACK})|(\d+))\s*\]")
@@ -168,7 +170,7 @@ def scan(text: str, *, escaped_quotes: bool = False) -> Iterator[Token]:
     Raises FilterError on reaching a place where there is no token, or one
     beyond the limits; a reader that stops before never learns of it.
     """
-    pattern = _PATTERN_ESCAPED if escaped_quotes else _PATTERN
+    pattern = _token_pattern(escaped_quotes)
     tokens: list[Token] = []
     position = 0
     predicates = 0
