@@ -904,6 +904,565 @@ def nearest(name: str, candidates: Sequence[str], cutoff: float = 0.6) -> str | 
     found = get_close_matches(name[:100].lower(), candidates, n=1, cutoff=cutoff)
     return found[0] if found else None
 ''',
+"insights_engine.malformed": r'''"""What is wrong with a filter that has no syntax."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NoReturn
+
+from insights_engine import fields
+from insights_engine.errors import FilterError, visible
+from insights_engine.tables import RULES, STATES
+from insights_engine.tokens import FUNCTIONS, Token, unit_hint, unit_in_ms, unquoted_message
+
+_SQL_WORDS = re.compile(
+    "SELECT|FROM|WITH|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|TRUNCATE|GRANT|UNION|EXPLAIN"
+    "|ORDER|GROUP|HAVING|LIMIT|OFFSET|JOIN|RETURNING|INTO|VALUES|SET"
+)
+_OPERATOR_WORDS = {
+    "CONTAINS": "LIKE '%text%'",
+    "CONTAIN": "LIKE '%text%'",
+    "INCLUDES": "LIKE '%text%'",
+    "HAS": "LIKE '%text%'",
+    "STARTSWITH": "LIKE 'text%'",
+    "STARTS_WITH": "LIKE 'text%'",
+    "STARTS": "LIKE 'text%'",
+    "ENDSWITH": "LIKE '%text'",
+    "ENDS_WITH": "LIKE '%text'",
+    "ENDS": "LIKE '%text'",
+    "REGEX": "RLIKE",
+    "MATCHES": "RLIKE",
+    "MATCH": "RLIKE",
+    "SIMILAR": "RLIKE",
+    "GLOB": "LIKE",
+    "EQUALS": "=",
+    "EQUAL": "=",
+    "EQ": "=",
+    "NE": "!=",
+    "GT": ">",
+    "GTE": ">=",
+    "GE": ">=",
+    "LT": "<",
+    "LTE": "<=",
+    "LE": "<=",
+    "ISNULL": "IS NULL",
+    "NOTNULL": "IS NOT NULL",
+    "EXISTS": "IS NOT NULL",
+}
+_FUNCTION_WORDS = {
+    "SOME": "any(...)",
+    "EXISTS": "any(...)",
+    "HAS": "any(...)",
+    "ALL": "NOT any(NOT ...)",
+    "EVERY": "NOT any(NOT ...)",
+    "NONE": "NOT any(...)",
+    "AVERAGE": "avg(...)",
+    "MEAN": "avg(...)",
+    "TOTAL": "sum(...)",
+    "CURRENT_TIMESTAMP": "now()",
+    "GETDATE": "now()",
+    "LOWER": "field ILIKE 'text', which ignores case",
+    "UPPER": "field ILIKE 'text', which ignores case",
+}
+_FUNCTION_NAMES = ("any", "count", "sum", "avg", "min", "max", "now")
+_VALUES = ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "NULL", "RPAR", "NOW")
+_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}")
+
+_QUOTING = "A name or text with spaces goes in quotes: tags['my key'] = 'my value'."
+_CONDITION = "a condition such as status = 'OK'"
+
+
+class Refusal:
+    """Explains why the last of ``tokens`` cannot stand where it stands."""
+
+    def __init__(
+        self, text: str, tokens: list[Token], rest: Iterator[Token], states: list[int]
+    ) -> None:
+        self.text = text
+        self.index = len(tokens) - 1
+        self.token = tokens[-1]
+        self.before = tokens[-2] if len(tokens) > 1 else None
+        self.expected = _acceptable(states)
+        end = Token("$END", len(text), len(text))
+        try:
+            following = next(rest, end)
+        except FilterError:
+            following = end
+        self.tokens = [*tokens, following]
+
+    def refuse(self) -> NoReturn:
+        """Raise the FilterError."""
+        token = self.token
+        kind = token.kind
+        if kind == "RPAR" and self._innermost(self.index) is None:
+            self._fail("this parenthesis closes nothing", "Remove it, or open one before it.")
+        if kind == "$END" and "RPAR" in self.expected:
+            self._unclosed()
+        if "STRING" in self.expected:
+            self._value()
+        if self.before is not None and self.before.kind in ("IN", "BETWEEN", "IS", "NOT"):
+            self._after_word(self.before)
+        if "CMP" in self.expected and "LIKE" in self.expected:
+            self._operator()
+        if "WHERE" in self.expected:
+            self._aggregate(token)
+        if "AND" in self.expected and "OR" not in self.expected and "FIELD" not in self.expected:
+            self._fail(
+                f"BETWEEN takes two values joined by AND, found {self._named(token)}",
+                "For example execution_time_ms BETWEEN 100 AND 200.",
+            )
+        if "CMP" in self.expected:
+            self._function_comparison()
+        if "COMMA" in self.expected:
+            self._list()
+        if "FIELD" in self.expected and "OR" not in self.expected:
+            self._condition()
+        self._after_condition()
+
+    # -------------------------------------------------------------- the cases
+
+    def _value(self) -> NoReturn:
+        """A value, or for LIKE a string, is missing."""
+        token, before = self.token, self.before
+        shown = self._shown(token)
+        assert before is not None
+        operator = self._source(before).upper()
+        in_list = before.kind in ("LPAR", "COMMA")
+        if token.kind == "FIELD":
+            self._unquoted(token, shown)
+        if in_list and token.kind == "RPAR":
+            self._fail(
+                "While parsing a list in the query, expected a non-empty list of string values,"
+                " but got empty list",
+                "Put at least one value between the parentheses.",
+            )
+        if in_list and token.kind == "COMMA":
+            self._fail("a value is missing between the commas", "Remove one comma.")
+        if before.kind == "SIGN":
+            self._fail(
+                f"expected a duration in quotes after {operator}, found {self._named(token)}",
+                "For example now() - '24 hours'.",
+            )
+        if token.kind == "$END":
+            self._fail(
+                f"a value is missing after {operator}",
+                f"For example {operator} '%text%'."
+                if before.kind == "LIKE"
+                else "For example 'text' or 100.",
+            )
+        if token.kind == "LPAR":
+            self._fail(
+                f"{operator} takes one value, found a parenthesis",
+                "A list of values goes with IN: field IN ('a', 'b').",
+            )
+        if token.kind in ("CMP", "LIKE", "IN", "IS", "BETWEEN"):
+            hint = "Remove one of them."
+            if operator in ("!", "<", ">") and shown == "=":
+                hint = f"Write {operator}{shown} without a space."
+            self._fail(f"a second operator after {operator}: {shown}", hint)
+        if token.kind in ("AGGREGATE", "COUNT", "ANY"):
+            self._fail(
+                f"expected a value after {operator}, found {shown}(...)",
+                f"{shown}(...) stands on the left of a comparison with a number.",
+            )
+        self._fail(
+            f"expected a value after {operator}, found {self._named(token)}",
+            "For example 'text' or 100.",
+        )
+
+    def _unquoted(self, token: Token, shown: str) -> NoReturn:
+        word = self._source(token)
+        following = self.tokens[self.index + 1].kind
+        if following == "LPAR":
+            self._unknown_function(token, "now() is the only function that is a value.")
+        if _SQL_WORDS.fullmatch(word.upper()):
+            self._sql(token)
+        hint = f"Write '{shown}'."
+        if self._compares_function() or self._compares_number():
+            hint = "A number must follow."
+        if word.startswith("`"):
+            hint = f"Write {visible(fields.quote(word[1:-1]), 60)}; backticks are for names."
+        elif word.upper() in ("NOW", "CURRENT_TIMESTAMP", "CURRENT_DATE", "TODAY"):
+            hint = "The present time is now()."
+        elif word.upper() in ("NONE", "NIL"):
+            hint = f"Write '{shown}' for the text, IS NULL for a missing value."
+        elif "." in word or word in fields.TRACE_FIELDS:
+            hint += " A field is compared with a value, not with another field."
+        self._fail(unquoted_message(word), hint)
+
+    def _compares_function(self) -> bool:
+        """Whether the value at ``index`` is compared with count(...) or the like."""
+        return self.index > 1 and self.tokens[self.index - 2].kind == "RPAR"
+
+    def _compares_number(self) -> bool:
+        """Whether it is compared with a field that is known to hold numbers."""
+        name = self._source(self.tokens[self.index - 2]).rsplit(".", 1)[-1]
+        field = fields.TRACE_FIELDS.get(name)
+        return field is not None and fields.is_number(field)
+
+    def _after_word(self, before: Token) -> NoReturn:
+        """After IN, BETWEEN (which also takes values), IS, or NOT."""
+        token = self.token
+        if before.kind == "IN":
+            shown = self._shown(token)
+            if token.kind in ("STRING", "DOUBLE_QUOTED", "NUMBER"):
+                self._fail("IN takes a list in parentheses", f"Write IN ({shown}).")
+            self._fail(
+                f"IN takes a list in parentheses, found {self._named(token)}",
+                "For example IN ('a', 'b').",
+            )
+        if before.kind == "IS":
+            self._fail(
+                f"IS goes with NULL or NOT NULL only, found {self._named(token)}",
+                "Compare with a value by = or !=.",
+            )
+        if "NULL" in self.expected:
+            self._fail(
+                f"IS NOT goes with NULL only, found {self._named(token)}",
+                "Compare with a value by !=.",
+            )
+        if "LIKE" in self.expected and "FIELD" not in self.expected:
+            hint = "Write != instead of NOT =." if token.kind == "CMP" else None
+            self._fail(
+                "after a field NOT goes with LIKE, ILIKE, RLIKE, IN or BETWEEN,"
+                f" found {self._named(token)}",
+                hint or "NOT before a whole condition negates it: NOT status = 'OK'.",
+            )
+        self._condition()
+
+    def _operator(self) -> NoReturn:
+        """A field stands here, and no operator follows."""
+        token, before = self.token, self.before
+        assert before is not None
+        name = self._shown(before)
+        word = self._source(before).upper()
+        if token.kind == "LPAR":
+            self._unknown_function(before)
+        if _SQL_WORDS.fullmatch(word):
+            self._sql(before)
+        following = self._source(token).upper() if token.kind == "FIELD" else ""
+        if _SQL_WORDS.fullmatch(following):
+            self._sql(token)
+        earlier = self.tokens[self.index - 2].kind if self.index > 1 else ""
+        if earlier == "NUMBER" and unit_in_ms(word) is not None:
+            number = self.tokens[self.index - 2]
+            literal = f"{self._source(number)} {name}"
+            self._fail(
+                f"number with a unit. {unquoted_message(literal)}",
+                unit_hint(self._source(number), word),
+                Token("", number.start, before.end),
+            )
+        if token.kind == "SIGN" and self.text.startswith("->", token.start):
+            self._fail("unknown operator ->", f"A key goes in brackets: {name}['key'].", length=2)
+        if (
+            token.kind in ("FIELD", "STRING", "DOUBLE_QUOTED", "NUMBER")
+            and earlier in _VALUES
+            and word not in FUNCTIONS
+            and following not in _OPERATOR_WORDS
+            and "." not in word
+            and name not in fields.TRACE_FIELDS
+        ):
+            self._fail(f"expected AND or OR, found {name}", _QUOTING, before)
+        if following in _OPERATOR_WORDS:
+            self._fail(
+                f"unknown operator {self._shown(token)}",
+                f"Use {_OPERATOR_WORDS[following]}.",
+            )
+        if token.kind in ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "NOW"):
+            self._fail(
+                f"an operator is missing between {name} and {self._shown(token)}",
+                f"Write {name} = {self._shown(token)}.",
+            )
+        if token.kind == "STAR" or token.kind == "SIGN":
+            self._fail(
+                f"there is no arithmetic on fields: {name} {self._shown(token)}",
+                "Compare a field directly with a value.",
+            )
+        if token.kind == "FIELD":
+            if word in FUNCTIONS:
+                self._fail(
+                    f"a parenthesis is missing after {name}",
+                    f"{name}(...) is a function.",
+                    before,
+                )
+            self._fail(f"expected an operator after {name}, found {self._shown(token)}", _QUOTING)
+        where = "" if token.kind == "$END" else f", found {self._named(token)}"
+        hint = f"For example {name} = 'value', or {name} IS NOT NULL."
+        opening = self._innermost(self.index)
+        function = self._function_of(opening) if opening is not None else None
+        if function is not None and function.kind == "COUNT" and token.kind == "RPAR":
+            hint = "count() counts all spans, count(span.type = 'LLM') those of one type."
+        self._fail(
+            f"{name} is compared with nothing{where}", hint, before if where == "" else token
+        )
+
+    def _aggregate(self, token: Token) -> NoReturn:
+        """sum(field stands here, and neither ) nor WHERE follows."""
+        opening = self._innermost(self.index)
+        function = self._function_of(opening) if opening is not None else None
+        assert function is not None
+        name = self._shown(function).lower()
+        form = f"{name}(span.duration_ms WHERE span.type = 'LLM') > 1000"
+        if token.kind in ("CMP", "LIKE", "IN", "IS", "BETWEEN", "NOT"):
+            self._fail(
+                f"{name}() takes a numeric span field, not a condition",
+                f"A condition comes after WHERE: {form}. count(...) counts spans.",
+            )
+        self._fail(
+            f"expected ')' or WHERE after the field of {name}(), found {self._named(token)}",
+            f"For example {form}.",
+        )
+
+    def _function_comparison(self) -> NoReturn:
+        """count(...) or an aggregate is complete, and nothing compares it."""
+        closing = self.index - 1
+        depth = 0
+        opening = closing
+        for opening in range(closing, -1, -1):
+            kind = self.tokens[opening].kind
+            depth += (kind == "RPAR") - (kind == "LPAR")
+            if depth == 0:
+                break
+        function = self._function_of(opening)
+        assert function is not None
+        name = self._shown(function).lower()
+        token = self.token
+        place = Token("", function.start, self.tokens[closing].end)
+        if token.kind in ("IN", "BETWEEN", "LIKE", "IS", "NOT"):
+            self._fail(
+                f"{name}(...) is compared by =, !=, <, <=, > or >=, found {self._shown(token)}",
+                f"For example {name}(...) >= 2 AND {name}(...) <= 5.",
+            )
+        self._fail(
+            f"{name}(...) is a number and must be compared",
+            f"Add > 0, as in {name}(...) > 0.",
+            place,
+        )
+
+    def _list(self) -> NoReturn:
+        """In a list of values: neither a comma nor the end follows."""
+        token = self.token
+        if token.kind in ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "FIELD"):
+            self._fail(
+                f"a comma is missing in the list before {self._shown(token)}",
+                f"Write , {self._shown(token)}. A quote inside a string is written twice: ''.",
+            )
+        self._fail(f"expected , or ) in the list, found {self._named(token)}", "Close it with ).")
+
+    def _condition(self) -> NoReturn:
+        """A condition is expected."""
+        token, before = self.token, self.before
+        shown = self._shown(token)
+        after = "at the beginning" if before is None else f"after {self._shown(before)}"
+        if before is not None and before.kind == "LPAR":
+            function = self._function_of(self.index - 1)
+            if function is not None and token.kind == "RPAR":
+                name = self._shown(function).lower()
+                if function.kind == "ANY":
+                    self._fail(
+                        "any() needs a condition on spans",
+                        "For example any(span.type = 'LLM'); a trace with any span at all has"
+                        " span_count > 0.",
+                    )
+                self._fail(
+                    f"{name}() needs a numeric span field", f"For example {name}(span.duration_ms)."
+                )
+            if token.kind == "RPAR":
+                self._fail("there is nothing in the parentheses", f"Put {_CONDITION} there.")
+        if before is not None and before.kind == "LPAR" and self._is_aggregate(self.index - 1):
+            function = self._function_of(self.index - 1)
+            assert function is not None
+            name = self._shown(function).lower()
+            self._fail(
+                f"{name}() needs a numeric span field, found {self._named(token)}",
+                f"For example {name}(span.duration_ms).",
+            )
+        if token.kind in ("STRING", "NUMBER", "BOOLEAN", "NULL", "NOW"):
+            self._fail(
+                f"Invalid comparison clause. Expected 'Identifier' found '{shown}'",
+                "The field stands on the left, the value on the right: status = 'OK'.",
+            )
+        if token.kind == "OR" and before is None:
+            self._fail(
+                "a condition is missing before OR", f"OR joins two conditions, {_CONDITION}."
+            )
+        if token.kind in ("$END", "OR", "RPAR", "AND"):
+            assert before is not None
+            self._fail(
+                f"a condition is missing after {self._shown(before)}",
+                f"Add {_CONDITION}, or remove {self._shown(before)}.",
+                before if token.kind == "$END" else token,
+            )
+        if token.kind == "CMP":
+            self._fail(f"a field is missing before {shown}", f"For example status {shown} 'OK'.")
+        if token.kind == "COMMA":
+            self._comma()
+        if token.kind == "WHERE":
+            self._fail("a filter begins without WHERE", "Remove WHERE.")
+        self._fail(
+            f"Invalid clause(s) in filter string: '{shown}': expected a condition {after}",
+            f"For example {_CONDITION[len('a condition such as ') :]}.",
+        )
+
+    def _after_condition(self) -> NoReturn:
+        """A condition is complete, and something follows that cannot."""
+        token, before = self.token, self.before
+        shown = self._shown(token)
+        assert before is not None
+        if token.kind == "COMMA":
+            self._comma()
+        if token.kind in ("CMP", "LIKE", "IN", "IS", "BETWEEN"):
+            if before.kind in ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "NOW"):
+                self._fail(
+                    f"a comparison cannot be continued with {shown}",
+                    "Write two conditions joined by AND, or field BETWEEN low AND high.",
+                )
+            if before.kind == "RPAR":
+                self._fail(
+                    f"what is in parentheses is a condition and is not compared: {shown}",
+                    "Only count(...), sum(...), avg(...), min(...) and max(...) are.",
+                )
+        if token.kind in ("STRING", "NUMBER", "DOUBLE_QUOTED"):
+            hint = "Join conditions with AND or OR."
+            date = _DATE.match(self.text, before.start)
+            if date:
+                hint = f"A time goes in quotes: '{date[0]}'."
+            elif before.kind == "NOW":
+                hint = "A duration goes in quotes: now() - '24 hours'."
+            elif token.kind != "NUMBER":
+                hint += " A quote inside a string is written twice: ''."
+            self._fail(
+                f"Invalid clause(s) in filter string: '{shown}': a value without a field", hint
+            )
+        if token.kind in ("SIGN", "STAR"):
+            self._fail(
+                f"there is no arithmetic on values: {shown}",
+                "Only now() takes + or -, and one duration: now() - '1 day 2 hours'.",
+            )
+        if token.kind == "WHERE":
+            self._fail(
+                "WHERE stands inside sum, avg, min and max only",
+                "Join conditions with AND.",
+            )
+        self._fail(
+            f"Invalid clause(s) in filter string: '{shown}': expected AND, OR or the end",
+            "Join conditions with AND or OR.",
+        )
+
+    # ---------------------------------------------------------------- helpers
+
+    def _comma(self) -> NoReturn:
+        before, after = self.before, self.tokens[self.index + 1]
+        if before is not None and before.kind == after.kind == "NUMBER":
+            self._fail(
+                "a comma stands inside a number",
+                f"Write {self._shown(before)}{self._shown(after)}.",
+            )
+        self._fail(
+            "Invalid clause(s) in filter string: ',': conditions are not separated by commas",
+            "Use AND or OR.",
+        )
+
+    def _unclosed(self) -> NoReturn:
+        opening = self._innermost(self.index)
+        assert opening is not None
+        self._fail(
+            "the parenthesis opened here is not closed: ) is missing",
+            "Close it with ).",
+            self.tokens[opening],
+        )
+
+    def _sql(self, token: Token) -> NoReturn:
+        word = self._shown(token).upper()
+        hints = {
+            "ORDER": "The order is an argument of its own (order_by), not part of the filter.",
+            "LIMIT": "The limit is an argument of its own (max_results), not part of the filter.",
+        }
+        self._fail(
+            f"Invalid clause(s) in filter string: '{self._shown(token)}': a filter is a condition,"
+            " not an SQL statement",
+            hints.get(word, f"Write only {_CONDITION}."),
+            token,
+        )
+
+    def _unknown_function(self, token: Token, otherwise: str | None = None) -> NoReturn:
+        word = self._source(token)
+        name = self._shown(token)
+        if _SQL_WORDS.fullmatch(word.upper()):
+            self._sql(token)
+        known = _FUNCTION_WORDS.get(word.upper())
+        near = None if known else fields.nearest(word, _FUNCTION_NAMES, 0.75)
+        if known:
+            hint = f"Write {known}."
+        elif near:
+            hint = f"Did you mean {near}(...)?"
+        else:
+            hint = otherwise or "The functions are any, count, sum, avg, min, max and now."
+        self._fail(f"unknown function {name}()", hint, token)
+
+    def _innermost(self, index: int) -> int | None:
+        """The index of the parenthesis that is open before ``index``."""
+        opened = []
+        for position in range(index):
+            kind = self.tokens[position].kind
+            if kind == "LPAR":
+                opened.append(position)
+            elif kind == "RPAR" and opened:
+                opened.pop()
+        return opened[-1] if opened else None
+
+    def _function_of(self, opening: int) -> Token | None:
+        """The function whose parenthesis stands at ``opening``."""
+        token = self.tokens[opening - 1] if opening else None
+        return token if token and token.kind in ("ANY", "COUNT", "AGGREGATE") else None
+
+    def _is_aggregate(self, opening: int) -> bool:
+        function = self._function_of(opening)
+        return function is not None and function.kind == "AGGREGATE"
+
+    def _source(self, token: Token) -> str:
+        return self.text[token.start : token.end]
+
+    def _shown(self, token: Token) -> str:
+        return visible(self._source(token), 60)
+
+    def _named(self, token: Token) -> str:
+        return "the end" if token.kind == "$END" else self._shown(token)
+
+    def _fail(
+        self, message: str, hint: str, token: Token | None = None, length: int = 0
+    ) -> NoReturn:
+        token = token or self.token
+        length = length or token.end - token.start
+        raise FilterError(message, token.start, length, hint, self.text)
+
+
+def _acceptable(states: list[int]) -> frozenset[str]:
+    """The kinds of tokens that could follow.
+
+    The table's row alone names too many: it would reduce on some that turn out
+    not to fit afterwards.
+    """
+    return frozenset(
+        kind for kind in STATES[states[-1]] if kind.isupper() and _can_shift(states, kind)
+    )
+
+
+def _can_shift(states: list[int], kind: str) -> bool:
+    states = list(states)
+    while True:
+        step = STATES[states[-1]].get(kind, 0)
+        if step >= 0:
+            return step > 0
+        symbol, size, _, _ = RULES[-step - 1]
+        if symbol == "start":
+            return True
+        if size:
+            del states[-size:]
+        states.append(STATES[states[-1]][symbol])
+''',
 "insights_engine.ordering": r'''"""The clauses of ``order_by``: what MLflow takes, and every other field with one value.
 
 Missing values come last, ascending and descending.  ``timestamp_ms DESC`` and
@@ -1410,7 +1969,7 @@ from insights_engine import tree
 from insights_engine.errors import FilterError, visible
 from insights_engine.resolver import Resolver
 from insights_engine.syntax import Raw, parse_syntax
-from insights_engine.tokens import check_text, tokenize
+from insights_engine.tokens import OPERATORS, check_text, scan, tokenize
 
 
 def parse_filter(text: str | None) -> tree.Node:
@@ -1474,9 +2033,27 @@ def _resolve(text: str) -> Resolver:
 
 
 def _resolve_once(text: str, *, escaped_quotes: bool) -> Resolver:
-    resolver = Resolver(text, parse_syntax(text, escaped_quotes=escaped_quotes))
+    try:
+        raw = parse_syntax(text, escaped_quotes=escaped_quotes)
+    except FilterError as error:
+        if error.position is not None:
+            _check_names(text, error.position, escaped_quotes=escaped_quotes)
+        raise
+    resolver = Resolver(text, raw)
     resolver.resolve()
     return resolver
+
+
+def _check_names(text: str, end: int, *, escaped_quotes: bool) -> None:
+    """Raise for a wrong name before ``end``: the first error is the one to tell."""
+    resolver = Resolver(text, Raw("start", []))
+    before = None
+    for token in scan(text, escaped_quotes=escaped_quotes):
+        if before is not None and before.kind == "FIELD" and token.kind in OPERATORS:
+            resolver.field(before)
+        if token.end >= end:
+            break
+        before = token
 ''',
 "insights_engine.printer": r'''"""The canonical text of a filter: ``parse_filter(print_filter(t)) == t``."""
 
@@ -2056,7 +2633,10 @@ class _Compiler:
     # ------------------------------------------------------------------ spans
 
     def of_trace(self, t: str) -> str:
-        return f"s.trace_id = {t}.request_id and s.experiment_id = {t}.experiment_id"
+        # A probe reads the spans of its trace; the sum keeps the planner from joining in
+        # an index on (experiment, type, status), thousands of entries for every trace.
+        experiment = "s.experiment_id + 0" if self.shape == "probe" else "s.experiment_id"
+        return f"s.trace_id = {t}.request_id and {experiment} = {t}.experiment_id"
 
     def any_span(self, condition: tree.Node, t: str) -> str:
         scope = self.within_scope("s") if self.shape == "set" else ""
@@ -2650,6 +3230,19 @@ _MLFLOW_ASSESSMENT_COMPARATORS = (
     "RLIKE",
 )
 
+#: How stock MLflow calls the type of what follows an entity.
+_MLFLOW_TYPES = {
+    "tag": "tag",
+    "tags": "tag",
+    "metadata": "request_metadata",
+    "request_metadata": "request_metadata",
+    "span": "span",
+    "feedback": "feedback",
+    "expectation": "expectation",
+    "assessment": "assessment",
+    "issue": "issue",
+}
+
 _ORDERINGS = frozenset(("<", "<=", ">", ">="))
 _COMPARISONS = frozenset(("=", "!=", *_ORDERINGS))
 _OPERATOR_HINTS = {
@@ -2660,11 +3253,15 @@ _OPERATOR_HINTS = {
     "=!": "Use != instead of =!.",
     "=>": "Use >= instead of =>.",
     "=<": "Use <= instead of =<.",
+    "REGEXP": "Use RLIKE instead of REGEXP.",
     "~": "Use RLIKE instead of ~.",
     "~~": "Use LIKE instead of ~~.",
     "=~": "Use RLIKE instead of =~.",
     "!~": "Use NOT RLIKE instead of !~.",
 }
+
+_NUMBER_HINT = "{} is a number: use =, !=, <, <=, >, >=, IN, BETWEEN or IS NULL."
+_TEXT_HINT = "{} is text: use =, !=, LIKE, ILIKE, RLIKE, IN or IS NULL."
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
 _INTEGER = re.compile(r"([+-]?)(\d+)\Z", re.ASCII)
@@ -2903,8 +3500,10 @@ class Resolver:
             word = "NOT " + self._source(following).upper()
         values = children[3:] if negated else children[2:]
         if raw.name == "match":
-            self._check_comparator(name, field, word, operator)
             pattern = self._value(values[0])
+            if not fields.is_number(field) and pattern.kind != "text":
+                self._refuse_type(name, field, word, pattern)
+            self._check_comparator(name, field, word, operator)
             assert isinstance(pattern.value, str)
             return tree.Match(field, word.replace("NOT ", ""), pattern.value, negated)
         if raw.name == "in_list":
@@ -2918,8 +3517,9 @@ class Resolver:
     def _compare(
         self, name: Token, field: tree.Field, operator: Token, raw: Raw | Token
     ) -> tree.Predicate:
-        op = self._source(operator)
+        op = self._source(operator).upper()
         value = self._value(raw)
+        self._check_type(name, field, op, value)
         self._check_comparator(name, field, op, operator, value)
         if fields.is_number(field):
             return tree.NumberCompare(field, op, self._number(name, field, op, value))
@@ -2928,6 +3528,46 @@ class Resolver:
         if value.kind == "number" or op in _ORDERINGS:
             return tree.NumberCompare(field, op, self._number(name, field, op, value))
         return tree.TextCompare(field, op, self._text_value(name, field, op, value))
+
+    def _check_type(self, name: Token, field: tree.Field, op: str, value: _Value) -> None:
+        """Refuse NULL, and numbers where only text can stand."""
+        if value.kind == "null" or (value.kind == "number" and not fields.may_hold_numbers(field)):
+            self._refuse_type(name, field, op, value)
+
+    def _refuse_type(self, name: Token, field: tree.Field, op: str, value: _Value) -> NoReturn:
+        """Raise with the sentence that stock MLflow has for a value that is no string."""
+        shown = self._shown(value)
+        entity = _unquote_name(self._source(name).split(".", 1)[0])
+        kind = _MLFLOW_TYPES.get(entity)
+        if value.kind == "null" and isinstance(field, tree.Assessment) and op in _ORDERINGS:
+            message = (
+                f"Expected a numeric value for {field.kind} when using comparator '{op}'."
+                f" Got value {shown}"
+            )
+        elif kind is not None:
+            message = (
+                f"Expected a quoted string value for {kind} (e.g. 'my-value'). Got value {shown}"
+            )
+        elif value.kind == "number":
+            message = (
+                f"Only the {_set(_MLFLOW_NUMBERS)} attributes support comparison with numeric"
+                " values."
+            )
+        else:
+            message = (
+                "Expected a quoted string value or a list of quoted string values for attributes."
+                f" Got value {shown}"
+            )
+        hint = f"Write '{shown}'."
+        if value.kind == "null":
+            hint = "Missing values are found with IS NULL."
+            if op == "!=":
+                hint = "Values that are there are found with IS NOT NULL."
+        elif op in _ORDERINGS or op.endswith("BETWEEN"):
+            hint = _TEXT_HINT.format(visible(self._source(name), 60))
+        elif value.kind == "time":
+            hint = "Times are timestamp_ms and end_time_ms."
+        self._fail(message, value, hint)
 
     def _text_value(self, name: Token, field: tree.Field, op: str, value: _Value) -> str:
         if value.kind == "boolean" and not fields.may_hold_booleans(field):
@@ -2958,6 +3598,8 @@ class Resolver:
         values = [self._value(child) for child in raw.children if not _is_comma(child)]
         items: list[tree.Value] = []
         for value in values:
+            if value.kind == "null":
+                self._refuse_type(name, field, word, value)
             if fields.is_number(field):
                 items.append(self._number(name, field, word, value, values))
             elif value.kind == "time":
@@ -2990,19 +3632,19 @@ class Resolver:
         value: _Value | None = None,
     ) -> None:
         """Refuse an operator that the type of the field does not have."""
-        shown = visible(self._source(name), 60)
         word = op.replace("NOT ", "")
         if value is not None and op not in _COMPARISONS:
             self._bad_comparator(
-                field, op, operator, _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=.")
+                name, field, op, operator, _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=.")
             )
         if fields.is_number(field):
             if word in ("LIKE", "ILIKE", "RLIKE"):
                 self._bad_comparator(
+                    name,
                     field,
                     op,
                     operator,
-                    f"{shown} is a number: use =, !=, <, <=, >, >=, IN, BETWEEN or IS NULL.",
+                    _NUMBER_HINT.format(visible(self._source(name), 60)),
                 )
             return
         if fields.is_usage(field):
@@ -3020,25 +3662,30 @@ class Resolver:
             negation = "NOT " if op == "!=" else ""
             text = visible(str(value.value), 40) if value is not None else "text"
             self._bad_comparator(
-                field, op, operator, f"It is a whole document: use {negation}LIKE '%{text}%'."
+                name, field, op, operator, f"It is a whole document: use {negation}LIKE '%{text}%'."
             )
         if fields.may_hold_numbers(field):
             return
         if word == "BETWEEN" or op in _ORDERINGS:
             self._bad_comparator(
+                name,
                 field,
                 op,
                 operator,
-                f"{shown} is text: use =, !=, LIKE, ILIKE, RLIKE, IN or IS NULL.",
+                _TEXT_HINT.format(visible(self._source(name), 60)),
             )
 
-    def _bad_comparator(self, field: tree.Field, op: str, operator: Token, hint: str) -> NoReturn:
+    def _bad_comparator(
+        self, name: Token, field: tree.Field, op: str, operator: Token, hint: str
+    ) -> NoReturn:
         """Raise with the sentence that stock MLflow has for the field's type."""
         if isinstance(field, tree.SpanText) and field.name == "content":
             message = f"span.content comparator '{op}' not one of '{{'ILIKE', 'LIKE'}}'"
         elif fields.is_span_field(field):
-            name = fields.spell(field)
-            message = f"{name} comparator '{op}' not one of {_set(_MLFLOW_STRING_COMPARATORS)}"
+            message = (
+                f"{self._source(name)} comparator '{op}' not one of"
+                f" {_set(_MLFLOW_STRING_COMPARATORS)}"
+            )
         elif isinstance(field, tree.Assessment):
             message = (
                 f"assessment.{field.name} comparator '{op}' not one of"
@@ -3070,6 +3717,8 @@ class Resolver:
         source = self._source(raw)
         if raw.kind == "NUMBER":
             return _Value("number", self._literal(source, raw), raw.start, raw.end)
+        if raw.kind == "NULL":
+            return _Value("null", source, raw.start, raw.end)
         if raw.kind == "BOOLEAN":
             return _Value("boolean", source.lower(), raw.start, raw.end)
         return _Value("text", unquote(source), raw.start, raw.end)
@@ -3095,17 +3744,18 @@ class Resolver:
         values: list[_Value] | None = None,
     ) -> tree.Number:
         """The value as a number, for a numeric comparison of ``field``."""
-        shown = visible(self._source(name), 60)
+        if value.kind == "null":
+            self._refuse_type(name, field, op, value)
         if isinstance(value.value, tree.Now):
             if not fields.is_time(field):
                 self._refuse_now(name, value)
             return value.value
         if value.kind == "number" and not isinstance(value.value, str):
-            if not fields.may_hold_numbers(field):
-                self._refuse_number(field, value)
+            self._check_type(name, field, op, value)
             if isinstance(field, tree.TraceNumber) and field.name in fields.INTEGER_FIELDS:
                 self._check_bigint(value)
             return value.value
+        shown = visible(self._source(name), 60)
         assert isinstance(value.value, str)
         text = value.value
         if value.kind == "text" and fields.is_time(field):
@@ -3113,6 +3763,8 @@ class Resolver:
             if moment is not None:
                 return moment
             hint = "For example '2025-01-31', '2025-01-31T12:00:00Z' or now() - '24 hours'."
+            if values is not None:
+                self._refuse_text_list(f"{shown} takes a list of times", value, hint)
             if _NUMBER.match(text):
                 hint = f"Milliseconds stand without quotes: {visible(text, 40)}."
             elif _duration(text) is not None:
@@ -3127,12 +3779,7 @@ class Resolver:
             elif duration:
                 hint = unit_hint(duration[1], duration[2])
             if values is not None:
-                self._fail(
-                    f"Only attributes in {_bare_set(_MLFLOW_LISTS)} supports comparison with a"
-                    f" list of quoted string values. {shown} takes a list of numbers",
-                    value,
-                    hint,
-                )
+                self._refuse_text_list(f"{shown} takes a list of numbers", value, hint)
             self._fail(
                 f"Expected a numeric value for {shown}. Got value {self._shown(value)}",
                 value,
@@ -3152,6 +3799,7 @@ class Resolver:
             return self._literal(text, value)
         operator = Token("", value.start, value.end)
         self._bad_comparator(
+            name,
             field,
             op,
             operator,
@@ -3159,27 +3807,13 @@ class Resolver:
             " Text is compared by =, !=, LIKE or IN.",
         )
 
-    def _refuse_number(self, field: tree.Field, value: _Value) -> NoReturn:
-        shown = self._shown(value)
-        if fields.is_usage(field):
-            message = (
-                "Expected a quoted string value for request_metadata (e.g. 'my-value')."
-                f" Got value {shown}"
-            )
-        elif fields.is_span_field(field):
-            message = (
-                f"Expected a quoted string value for span (e.g. 'my-value'). Got value {shown}"
-            )
-        elif isinstance(field, tree.Issue):
-            message = (
-                f"Expected a quoted string value for issue (e.g. 'my-value'). Got value {shown}"
-            )
-        else:
-            message = (
-                f"Only the {_set(_MLFLOW_NUMBERS)} attributes support comparison with numeric"
-                " values."
-            )
-        self._fail(message, value, f"Write '{shown}'.")
+    def _refuse_text_list(self, instead: str, value: _Value, hint: str) -> NoReturn:
+        self._fail(
+            f"Only attributes in {_bare_set(_MLFLOW_LISTS)} supports comparison with a list of"
+            f" quoted string values. {instead}",
+            value,
+            hint,
+        )
 
     def _check_bigint(self, value: _Value) -> None:
         if isinstance(value.value, int) and not -(2**63) <= value.value < 2**63:
@@ -3836,14 +4470,16 @@ def read_rows(plpy: Any, schema: str, page: Page) -> Iterator[dict[str, Any]]:
     t.execution_time_ms, t.status, t.trace_name, t.session_id,
     t.request_preview, t.response_preview, {numbers},
     (
-        select pg_catalog.jsonb_object_agg(g.key, g.value)::text
+        select pg_catalog.jsonb_object_agg(g.key, g.value)
         from {schema}.trace_tags g
-        where g.request_id = t.request_id
+        where g.request_id = t.request_id and g.key <> 'mlflow.traceName'
     ) as tags,
     (
-        select pg_catalog.jsonb_object_agg(m.key, m.value)::text
+        select pg_catalog.jsonb_object_agg(m.key, m.value)
         from {schema}.trace_request_metadata m
-        where m.request_id = t.request_id
+        where m.request_id = t.request_id and m.key not in (
+            'mlflow.trace.session', 'mlflow.trace.tokenUsage', 'mlflow.trace.cost'
+        )
     ) as metadata,
     (
         select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -3862,7 +4498,7 @@ def read_rows(plpy: Any, schema: str, page: Page) -> Iterator[dict[str, Any]]:
             'run_id', a.run_id,
             'create_time_ms', a.created_timestamp,
             'last_update_time_ms', a.last_updated_timestamp
-        ) order by a.created_timestamp, a.assessment_id)::text
+        ) order by a.created_timestamp, a.assessment_id)
         from {schema}.assessments a
         where a.trace_id = t.request_id
     ) as assessments
@@ -3881,10 +4517,7 @@ order by o.number""",
 
 
 def _shown(row: dict[str, Any], next_page_token: Optional[str]) -> dict[str, Any]:
-    tags = json.loads(row["tags"] or "{}")
-    tags.pop("mlflow.traceName", None)
-    if row["trace_name"] is not None:
-        tags["mlflow.traceName"] = row["trace_name"]
+    stored = row["assessments"]
     return {
         "trace_id": row["request_id"],
         "experiment_id": row["experiment_id"],
@@ -3895,28 +4528,34 @@ def _shown(row: dict[str, Any], next_page_token: Optional[str]) -> dict[str, Any
         "session_id": row["session_id"],
         "request_preview": row["request_preview"],
         "response_preview": row["response_preview"],
-        "tags": _json(tags),
-        "metadata": _json(_metadata(row)),
-        "assessments": _json([_assessment(a) for a in json.loads(row["assessments"] or "[]")]),
+        "tags": _with(row["tags"], {"mlflow.traceName": row["trace_name"]}),
+        "metadata": _with(row["metadata"], _promoted(row)),
+        "assessments": _json([_assessment(a) for a in json.loads(stored)]) if stored else "[]",
         "next_page_token": next_page_token,
     }
 
 
-def _metadata(row: dict[str, Any]) -> dict[str, Any]:
-    """The metadata as MLflow shows it: what it keeps in columns is put back."""
-    metadata: dict[str, Any] = json.loads(row["metadata"] or "{}")
-    for key in ("mlflow.trace.session", "mlflow.trace.tokenUsage", "mlflow.trace.cost"):
-        metadata.pop(key, None)
-    if row["session_id"] is not None:
-        metadata["mlflow.trace.session"] = row["session_id"]
+def _promoted(row: dict[str, Any]) -> dict[str, Optional[str]]:
+    """The metadata that MLflow keeps in columns and shows as entries."""
+    promoted = {"mlflow.trace.session": row["session_id"]}
     for key, columns in (
         ("mlflow.trace.tokenUsage", TOKEN_KEYS),
         ("mlflow.trace.cost", COST_KEYS),
     ):
         numbers = {column: row[column] for column in columns if row[column] is not None}
-        if numbers:
-            metadata[key] = json.dumps(numbers)
-    return metadata
+        promoted[key] = json.dumps(numbers) if numbers else None
+    return promoted
+
+
+def _with(stored: Optional[str], more: dict[str, Optional[str]]) -> str:
+    """The JSON text of an object with the entries of ``more`` that exist.
+
+    Without decoding what is there: a page may have 50,000 rows.
+    """
+    entries = [f"{_json(key)}:{_json(value)}" for key, value in more.items() if value is not None]
+    if stored and stored != "{}":
+        entries.insert(0, stored[1:-1])
+    return "{" + ",".join(entries) + "}"
 
 
 def _assessment(stored: dict[str, Any]) -> dict[str, Any]:
@@ -3960,8 +4599,7 @@ def storable(value: Any) -> Any:
     return value
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+_json = json.JSONEncoder(ensure_ascii=False).encode
 ''',
 "insights_engine.statement": r'''"""One SQL statement in the making: its scope, its parameters, how it is run."""
 
@@ -4430,18 +5068,14 @@ class _Hypergeometric:
         denominator = math.prod(d for _, d in ratios)
         return numerator * FISHER_TOLERANCE_INVERSE <= denominator * (FISHER_TOLERANCE_INVERSE + 1)
 ''',
-"insights_engine.syntax": r'''"""The concrete syntax of a filter, and what is wrong where there is none."""
+"insights_engine.syntax": r'''"""The concrete syntax of a filter."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-from insights_engine import fields
-from insights_engine.errors import FilterError, visible
 from insights_engine.tables import EXTEND, PASS_ON, RULES, STATES
-from insights_engine.tokens import FUNCTIONS, Token, scan, unit_hint, unit_in_ms
+from insights_engine.tokens import Token, scan
 
 
 class Raw(NamedTuple):
@@ -4470,7 +5104,10 @@ def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
                 values.append(token)
                 break
             if step == 0:
-                _Refusal(text, tokens, stream, _acceptable(states)).refuse()
+                # Importing the explanations takes longer than parsing does.
+                from insights_engine.malformed import Refusal
+
+                Refusal(text, tokens, stream, states).refuse()
             symbol, size, name, how = RULES[-step - 1]
             if how != PASS_ON:
                 children = values[len(values) - size :]
@@ -4488,576 +5125,6 @@ def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
                 del states[-size:]
             states.append(STATES[states[-1]][symbol])
     raise AssertionError("the grammar accepts nothing after the end")
-
-
-# ------------------------------------------------------------------------ errors
-
-
-def _acceptable(states: list[int]) -> frozenset[str]:
-    """The kinds of tokens that could follow.
-
-    The table's row alone names too many: it would reduce on some that turn out
-    not to fit afterwards.
-    """
-    return frozenset(
-        kind for kind in STATES[states[-1]] if kind.isupper() and _can_shift(states, kind)
-    )
-
-
-def _can_shift(states: list[int], kind: str) -> bool:
-    states = list(states)
-    while True:
-        step = STATES[states[-1]].get(kind, 0)
-        if step >= 0:
-            return step > 0
-        symbol, size, _, _ = RULES[-step - 1]
-        if symbol == "start":
-            return True
-        if size:
-            del states[-size:]
-        states.append(STATES[states[-1]][symbol])
-
-
-_SQL_WORDS = re.compile(
-    "SELECT|FROM|WITH|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|TRUNCATE|GRANT|UNION|EXPLAIN"
-    "|ORDER|GROUP|HAVING|LIMIT|OFFSET|JOIN|RETURNING|INTO|VALUES|SET"
-)
-_OPERATOR_WORDS = {
-    "CONTAINS": "LIKE '%text%'",
-    "CONTAIN": "LIKE '%text%'",
-    "INCLUDES": "LIKE '%text%'",
-    "HAS": "LIKE '%text%'",
-    "STARTSWITH": "LIKE 'text%'",
-    "STARTS_WITH": "LIKE 'text%'",
-    "STARTS": "LIKE 'text%'",
-    "ENDSWITH": "LIKE '%text'",
-    "ENDS_WITH": "LIKE '%text'",
-    "ENDS": "LIKE '%text'",
-    "REGEXP": "RLIKE",
-    "REGEX": "RLIKE",
-    "MATCHES": "RLIKE",
-    "MATCH": "RLIKE",
-    "SIMILAR": "RLIKE",
-    "GLOB": "LIKE",
-    "EQUALS": "=",
-    "EQUAL": "=",
-    "EQ": "=",
-    "NE": "!=",
-    "GT": ">",
-    "GTE": ">=",
-    "GE": ">=",
-    "LT": "<",
-    "LTE": "<=",
-    "LE": "<=",
-    "ISNULL": "IS NULL",
-    "NOTNULL": "IS NOT NULL",
-    "EXISTS": "IS NOT NULL",
-}
-_FUNCTION_WORDS = {
-    "SOME": "any(...)",
-    "EXISTS": "any(...)",
-    "HAS": "any(...)",
-    "ALL": "NOT any(NOT ...)",
-    "EVERY": "NOT any(NOT ...)",
-    "NONE": "NOT any(...)",
-    "AVERAGE": "avg(...)",
-    "MEAN": "avg(...)",
-    "TOTAL": "sum(...)",
-    "CURRENT_TIMESTAMP": "now()",
-    "GETDATE": "now()",
-    "LOWER": "field ILIKE 'text', which ignores case",
-    "UPPER": "field ILIKE 'text', which ignores case",
-}
-_FUNCTION_NAMES = ("any", "count", "sum", "avg", "min", "max", "now")
-_VALUES = ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "NULL", "RPAR", "NOW")
-_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}")
-
-_QUOTING = "A name or text with spaces goes in quotes: tags['my key'] = 'my value'."
-_CONDITION = "a condition such as status = 'OK'"
-
-
-class _Refusal:
-    """Explains why the last of ``tokens`` cannot stand where it stands."""
-
-    def __init__(
-        self, text: str, tokens: list[Token], rest: Iterator[Token], expected: frozenset[str]
-    ) -> None:
-        self.text = text
-        self.index = len(tokens) - 1
-        self.token = tokens[-1]
-        self.before = tokens[-2] if len(tokens) > 1 else None
-        self.expected = expected
-        end = Token("$END", len(text), len(text))
-        try:
-            following = next(rest, end)
-        except FilterError:
-            following = end
-        self.tokens = [*tokens, following]
-
-    def refuse(self) -> NoReturn:
-        """Raise the FilterError."""
-        token = self.token
-        kind = token.kind
-        if kind == "RPAR" and self._innermost(self.index) is None:
-            self._fail("this parenthesis closes nothing", "Remove it, or open one before it.")
-        if kind == "$END" and "RPAR" in self.expected:
-            self._unclosed()
-        if "STRING" in self.expected:
-            self._value()
-        if self.before is not None and self.before.kind in ("IN", "BETWEEN", "IS", "NOT"):
-            self._after_word(self.before)
-        if "CMP" in self.expected and "LIKE" in self.expected:
-            self._operator()
-        if "WHERE" in self.expected:
-            self._aggregate(token)
-        if "AND" in self.expected and "OR" not in self.expected and "FIELD" not in self.expected:
-            self._fail(
-                f"BETWEEN takes two values joined by AND, found {self._named(token)}",
-                "For example execution_time_ms BETWEEN 100 AND 200.",
-            )
-        if "CMP" in self.expected:
-            self._function_comparison()
-        if "COMMA" in self.expected:
-            self._list()
-        if "FIELD" in self.expected and "OR" not in self.expected:
-            self._condition()
-        self._after_condition()
-
-    # -------------------------------------------------------------- the cases
-
-    def _value(self) -> NoReturn:
-        """A value, or for LIKE a string, is missing."""
-        token, before = self.token, self.before
-        shown = self._shown(token)
-        assert before is not None
-        operator = self._source(before).upper()
-        in_list = before.kind in ("LPAR", "COMMA")
-        only_text = "NUMBER" not in self.expected
-        if token.kind == "FIELD":
-            self._unquoted(token, shown)
-        if token.kind == "NULL":
-            hint = "Missing values are found with IS NULL."
-            if operator in ("!=", "<>"):
-                hint = "Values that are there are found with IS NOT NULL."
-            if self._compares_function():
-                hint = "An aggregate over no span at all matches nothing."
-            self._fail(
-                "Expected a quoted string value or a list of quoted string values for"
-                f" attributes. Got value {shown}",
-                hint,
-            )
-        if in_list and token.kind == "RPAR":
-            self._fail(
-                "While parsing a list in the query, expected a non-empty list of string values,"
-                " but got empty list",
-                "Put at least one value between the parentheses.",
-            )
-        if in_list and token.kind == "COMMA":
-            self._fail("a value is missing between the commas", "Remove one comma.")
-        if before.kind == "SIGN":
-            self._fail(
-                f"expected a duration in quotes after {operator}, found {self._named(token)}",
-                "For example now() - '24 hours'.",
-            )
-        if token.kind == "$END":
-            self._fail(
-                f"a value is missing after {operator}",
-                "For example 'text'." if only_text else "For example 'text' or 100.",
-            )
-        if only_text:
-            literal = token.kind in ("NUMBER", "BOOLEAN")
-            self._fail(
-                f"{operator} takes a pattern in quotes, found {self._named(token)}",
-                f"Write '{shown}'." if literal else f"For example {operator} '%text%'.",
-            )
-        if token.kind == "LPAR":
-            self._fail(
-                f"{operator} takes one value, found a parenthesis",
-                "A list of values goes with IN: field IN ('a', 'b').",
-            )
-        if token.kind in ("CMP", "LIKE", "IN", "IS", "BETWEEN"):
-            hint = "Remove one of them."
-            if operator in ("!", "<", ">") and shown == "=":
-                hint = f"Write {operator}{shown} without a space."
-            self._fail(f"a second operator after {operator}: {shown}", hint)
-        if token.kind in ("AGGREGATE", "COUNT", "ANY"):
-            self._fail(
-                f"expected a value after {operator}, found {shown}(...)",
-                f"{shown}(...) stands on the left of a comparison with a number.",
-            )
-        self._fail(
-            f"expected a value after {operator}, found {self._named(token)}",
-            "For example 'text' or 100.",
-        )
-
-    def _unquoted(self, token: Token, shown: str) -> NoReturn:
-        word = self._source(token)
-        following = self.tokens[self.index + 1].kind
-        if following == "LPAR":
-            self._unknown_function(token, "now() is the only function that is a value.")
-        if _SQL_WORDS.fullmatch(word.upper()):
-            self._sql(token)
-        hint = f"Write '{shown}'."
-        if self._compares_function() or self._compares_number():
-            hint = "A number must follow."
-        if word.startswith("`"):
-            hint = f"Write {visible(fields.quote(word[1:-1]), 60)}; backticks are for names."
-        elif word.upper() in ("NOW", "CURRENT_TIMESTAMP", "CURRENT_DATE", "TODAY"):
-            hint = "The present time is now()."
-        elif word.upper() in ("NONE", "NIL"):
-            hint = f"Write '{shown}' for the text, IS NULL for a missing value."
-        elif "." in word or word in fields.TRACE_FIELDS:
-            hint += " A field is compared with a value, not with another field."
-        self._fail(
-            "Parameter value is either not quoted or unidentified quote types used for string"
-            f" value {shown}. Use either single or double quotes.",
-            hint,
-        )
-
-    def _compares_function(self) -> bool:
-        """Whether the value at ``index`` is compared with count(...) or the like."""
-        return self.index > 1 and self.tokens[self.index - 2].kind == "RPAR"
-
-    def _compares_number(self) -> bool:
-        """Whether it is compared with a field that is known to hold numbers."""
-        name = self._source(self.tokens[self.index - 2]).rsplit(".", 1)[-1]
-        field = fields.TRACE_FIELDS.get(name)
-        return field is not None and fields.is_number(field)
-
-    def _after_word(self, before: Token) -> NoReturn:
-        """After IN, BETWEEN (which also takes values), IS, or NOT."""
-        token = self.token
-        if before.kind == "IN":
-            shown = self._shown(token)
-            if token.kind in ("STRING", "DOUBLE_QUOTED", "NUMBER"):
-                self._fail("IN takes a list in parentheses", f"Write IN ({shown}).")
-            self._fail(
-                f"IN takes a list in parentheses, found {self._named(token)}",
-                "For example IN ('a', 'b').",
-            )
-        if before.kind == "IS":
-            self._fail(
-                f"IS goes with NULL or NOT NULL only, found {self._named(token)}",
-                "Compare with a value by = or !=.",
-            )
-        if "NULL" in self.expected:
-            self._fail(
-                f"IS NOT goes with NULL only, found {self._named(token)}",
-                "Compare with a value by !=.",
-            )
-        if "LIKE" in self.expected and "FIELD" not in self.expected:
-            hint = "Write != instead of NOT =." if token.kind == "CMP" else None
-            self._fail(
-                "after a field NOT goes with LIKE, ILIKE, RLIKE, IN or BETWEEN,"
-                f" found {self._named(token)}",
-                hint or "NOT before a whole condition negates it: NOT status = 'OK'.",
-            )
-        self._condition()
-
-    def _operator(self) -> NoReturn:
-        """A field stands here, and no operator follows."""
-        token, before = self.token, self.before
-        assert before is not None
-        name = self._shown(before)
-        word = self._source(before).upper()
-        if token.kind == "LPAR":
-            self._unknown_function(before)
-        if _SQL_WORDS.fullmatch(word):
-            self._sql(before)
-        following = self._source(token).upper() if token.kind == "FIELD" else ""
-        if _SQL_WORDS.fullmatch(following):
-            self._sql(token)
-        earlier = self.tokens[self.index - 2].kind if self.index > 1 else ""
-        if earlier == "NUMBER" and unit_in_ms(word) is not None:
-            number = self.tokens[self.index - 2]
-            self._fail(
-                f"number with a unit: {self._source(number)} {name}",
-                unit_hint(self._source(number), word),
-                Token("", number.start, before.end),
-            )
-        if token.kind == "SIGN" and self.text.startswith("->", token.start):
-            self._fail("unknown operator ->", f"A key goes in brackets: {name}['key'].", length=2)
-        if (
-            token.kind in ("FIELD", "STRING", "DOUBLE_QUOTED", "NUMBER")
-            and earlier in _VALUES
-            and word not in FUNCTIONS
-            and following not in _OPERATOR_WORDS
-            and "." not in word
-            and name not in fields.TRACE_FIELDS
-        ):
-            self._fail(f"expected AND or OR, found {name}", _QUOTING, before)
-        if following in _OPERATOR_WORDS:
-            self._fail(
-                f"unknown operator {self._shown(token)}",
-                f"Use {_OPERATOR_WORDS[following]}.",
-            )
-        if token.kind in ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "NOW"):
-            self._fail(
-                f"an operator is missing between {name} and {self._shown(token)}",
-                f"Write {name} = {self._shown(token)}.",
-            )
-        if token.kind == "STAR" or token.kind == "SIGN":
-            self._fail(
-                f"there is no arithmetic on fields: {name} {self._shown(token)}",
-                "Compare a field directly with a value.",
-            )
-        if token.kind == "FIELD":
-            if word in FUNCTIONS:
-                self._fail(
-                    f"a parenthesis is missing after {name}",
-                    f"{name}(...) is a function.",
-                    before,
-                )
-            self._fail(f"expected an operator after {name}, found {self._shown(token)}", _QUOTING)
-        where = "" if token.kind == "$END" else f", found {self._named(token)}"
-        hint = f"For example {name} = 'value', or {name} IS NOT NULL."
-        opening = self._innermost(self.index)
-        function = self._function_of(opening) if opening is not None else None
-        if function is not None and function.kind == "COUNT" and token.kind == "RPAR":
-            hint = "count() counts all spans, count(span.type = 'LLM') those of one type."
-        self._fail(
-            f"{name} is compared with nothing{where}", hint, before if where == "" else token
-        )
-
-    def _aggregate(self, token: Token) -> NoReturn:
-        """sum(field stands here, and neither ) nor WHERE follows."""
-        opening = self._innermost(self.index)
-        function = self._function_of(opening) if opening is not None else None
-        assert function is not None
-        name = self._shown(function).lower()
-        form = f"{name}(span.duration_ms WHERE span.type = 'LLM') > 1000"
-        if token.kind in ("CMP", "LIKE", "IN", "IS", "BETWEEN", "NOT"):
-            self._fail(
-                f"{name}() takes a numeric span field, not a condition",
-                f"A condition comes after WHERE: {form}. count(...) counts spans.",
-            )
-        self._fail(
-            f"expected ')' or WHERE after the field of {name}(), found {self._named(token)}",
-            f"For example {form}.",
-        )
-
-    def _function_comparison(self) -> NoReturn:
-        """count(...) or an aggregate is complete, and nothing compares it."""
-        closing = self.index - 1
-        depth = 0
-        opening = closing
-        for opening in range(closing, -1, -1):
-            kind = self.tokens[opening].kind
-            depth += (kind == "RPAR") - (kind == "LPAR")
-            if depth == 0:
-                break
-        function = self._function_of(opening)
-        assert function is not None
-        name = self._shown(function).lower()
-        token = self.token
-        place = Token("", function.start, self.tokens[closing].end)
-        if token.kind in ("IN", "BETWEEN", "LIKE", "IS", "NOT"):
-            self._fail(
-                f"{name}(...) is compared by =, !=, <, <=, > or >=, found {self._shown(token)}",
-                f"For example {name}(...) >= 2 AND {name}(...) <= 5.",
-            )
-        self._fail(
-            f"{name}(...) is a number and must be compared",
-            f"Add > 0, as in {name}(...) > 0.",
-            place,
-        )
-
-    def _list(self) -> NoReturn:
-        """In a list of values: neither a comma nor the end follows."""
-        token = self.token
-        if token.kind in ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "FIELD"):
-            self._fail(
-                f"a comma is missing in the list before {self._shown(token)}",
-                f"Write , {self._shown(token)}. A quote inside a string is written twice: ''.",
-            )
-        self._fail(f"expected , or ) in the list, found {self._named(token)}", "Close it with ).")
-
-    def _condition(self) -> NoReturn:
-        """A condition is expected."""
-        token, before = self.token, self.before
-        shown = self._shown(token)
-        after = "at the beginning" if before is None else f"after {self._shown(before)}"
-        if before is not None and before.kind == "LPAR":
-            function = self._function_of(self.index - 1)
-            if function is not None and token.kind == "RPAR":
-                name = self._shown(function).lower()
-                if function.kind == "ANY":
-                    self._fail(
-                        "any() needs a condition on spans",
-                        "For example any(span.type = 'LLM'); a trace with any span at all has"
-                        " span_count > 0.",
-                    )
-                self._fail(
-                    f"{name}() needs a numeric span field", f"For example {name}(span.duration_ms)."
-                )
-            if token.kind == "RPAR":
-                self._fail("there is nothing in the parentheses", f"Put {_CONDITION} there.")
-        if before is not None and before.kind == "LPAR" and self._is_aggregate(self.index - 1):
-            function = self._function_of(self.index - 1)
-            assert function is not None
-            name = self._shown(function).lower()
-            self._fail(
-                f"{name}() needs a numeric span field, found {self._named(token)}",
-                f"For example {name}(span.duration_ms).",
-            )
-        if token.kind in ("STRING", "NUMBER", "BOOLEAN", "NULL", "NOW"):
-            self._fail(
-                f"Invalid comparison clause. Expected 'Identifier' found '{shown}'",
-                "The field stands on the left, the value on the right: status = 'OK'.",
-            )
-        if token.kind == "OR" and before is None:
-            self._fail(
-                "a condition is missing before OR", f"OR joins two conditions, {_CONDITION}."
-            )
-        if token.kind in ("$END", "OR", "RPAR", "AND"):
-            assert before is not None
-            self._fail(
-                f"a condition is missing after {self._shown(before)}",
-                f"Add {_CONDITION}, or remove {self._shown(before)}.",
-                before if token.kind == "$END" else token,
-            )
-        if token.kind == "CMP":
-            self._fail(f"a field is missing before {shown}", f"For example status {shown} 'OK'.")
-        if token.kind == "COMMA":
-            self._comma()
-        if token.kind == "WHERE":
-            self._fail("a filter begins without WHERE", "Remove WHERE.")
-        self._fail(
-            f"Invalid clause(s) in filter string: '{shown}': expected a condition {after}",
-            f"For example {_CONDITION[len('a condition such as ') :]}.",
-        )
-
-    def _after_condition(self) -> NoReturn:
-        """A condition is complete, and something follows that cannot."""
-        token, before = self.token, self.before
-        shown = self._shown(token)
-        assert before is not None
-        if token.kind == "COMMA":
-            self._comma()
-        if token.kind in ("CMP", "LIKE", "IN", "IS", "BETWEEN"):
-            if before.kind in ("STRING", "DOUBLE_QUOTED", "NUMBER", "BOOLEAN", "NOW"):
-                self._fail(
-                    f"a comparison cannot be continued with {shown}",
-                    "Write two conditions joined by AND, or field BETWEEN low AND high.",
-                )
-            if before.kind == "RPAR":
-                self._fail(
-                    f"what is in parentheses is a condition and is not compared: {shown}",
-                    "Only count(...), sum(...), avg(...), min(...) and max(...) are.",
-                )
-        if token.kind in ("STRING", "NUMBER", "DOUBLE_QUOTED"):
-            hint = "Join conditions with AND or OR."
-            date = _DATE.match(self.text, before.start)
-            if date:
-                hint = f"A time goes in quotes: '{date[0]}'."
-            elif before.kind == "NOW":
-                hint = "A duration goes in quotes: now() - '24 hours'."
-            elif token.kind != "NUMBER":
-                hint += " A quote inside a string is written twice: ''."
-            self._fail(
-                f"Invalid clause(s) in filter string: '{shown}': a value without a field", hint
-            )
-        if token.kind in ("SIGN", "STAR"):
-            self._fail(
-                f"there is no arithmetic on values: {shown}",
-                "Only now() takes + or -, and one duration: now() - '1 day 2 hours'.",
-            )
-        if token.kind == "WHERE":
-            self._fail(
-                "WHERE stands inside sum, avg, min and max only",
-                "Join conditions with AND.",
-            )
-        self._fail(
-            f"Invalid clause(s) in filter string: '{shown}': expected AND, OR or the end",
-            "Join conditions with AND or OR.",
-        )
-
-    # ---------------------------------------------------------------- helpers
-
-    def _comma(self) -> NoReturn:
-        before, after = self.before, self.tokens[self.index + 1]
-        if before is not None and before.kind == after.kind == "NUMBER":
-            self._fail(
-                "a comma stands inside a number",
-                f"Write {self._shown(before)}{self._shown(after)}.",
-            )
-        self._fail(
-            "Invalid clause(s) in filter string: ',': conditions are not separated by commas",
-            "Use AND or OR.",
-        )
-
-    def _unclosed(self) -> NoReturn:
-        opening = self._innermost(self.index)
-        assert opening is not None
-        self._fail(
-            "the parenthesis opened here is not closed: ) is missing",
-            "Close it with ).",
-            self.tokens[opening],
-        )
-
-    def _sql(self, token: Token) -> NoReturn:
-        word = self._shown(token).upper()
-        hints = {
-            "ORDER": "The order is an argument of its own (order_by), not part of the filter.",
-            "LIMIT": "The limit is an argument of its own (max_results), not part of the filter.",
-        }
-        self._fail(
-            f"Invalid clause(s) in filter string: '{self._shown(token)}': a filter is a condition,"
-            " not an SQL statement",
-            hints.get(word, f"Write only {_CONDITION}."),
-            token,
-        )
-
-    def _unknown_function(self, token: Token, otherwise: str | None = None) -> NoReturn:
-        word = self._source(token)
-        name = self._shown(token)
-        if _SQL_WORDS.fullmatch(word.upper()):
-            self._sql(token)
-        known = _FUNCTION_WORDS.get(word.upper())
-        near = None if known else fields.nearest(word, _FUNCTION_NAMES, 0.75)
-        if known:
-            hint = f"Write {known}."
-        elif near:
-            hint = f"Did you mean {near}(...)?"
-        else:
-            hint = otherwise or "The functions are any, count, sum, avg, min, max and now."
-        self._fail(f"unknown function {name}()", hint, token)
-
-    def _innermost(self, index: int) -> int | None:
-        """The index of the parenthesis that is open before ``index``."""
-        opened = []
-        for position in range(index):
-            kind = self.tokens[position].kind
-            if kind == "LPAR":
-                opened.append(position)
-            elif kind == "RPAR" and opened:
-                opened.pop()
-        return opened[-1] if opened else None
-
-    def _function_of(self, opening: int) -> Token | None:
-        """The function whose parenthesis stands at ``opening``."""
-        token = self.tokens[opening - 1] if opening else None
-        return token if token and token.kind in ("ANY", "COUNT", "AGGREGATE") else None
-
-    def _is_aggregate(self, opening: int) -> bool:
-        function = self._function_of(opening)
-        return function is not None and function.kind == "AGGREGATE"
-
-    def _source(self, token: Token) -> str:
-        return self.text[token.start : token.end]
-
-    def _shown(self, token: Token) -> str:
-        return visible(self._source(token), 60)
-
-    def _named(self, token: Token) -> str:
-        return "the end" if token.kind == "$END" else self._shown(token)
-
-    def _fail(
-        self, message: str, hint: str, token: Token | None = None, length: int = 0
-    ) -> NoReturn:
-        token = token or self.token
-        length = length or token.end - token.start
-        raise FilterError(message, token.start, length, hint, self.text)
 ''',
 "insights_engine.tables": r'''"""LALR(1) tables, generated from grammar.lark by generate_tables.py.
 
@@ -5110,6 +5177,7 @@ RULES: tuple[tuple[str, int, str, int], ...] = (
     ("value", 1, "value", 1),
     ("value", 1, "value", 1),
     ("value", 1, "value", 1),
+    ("value", 1, "value", 1),
     ("values", 1, "values", 0),
     ("values", 3, "values", 2),
 )
@@ -5156,21 +5224,22 @@ STATES: tuple[dict[str, int], ...] = (
     {"OR": 17, "RPAR": 36},
     {"$END": -3, "AGGREGATE": -3, "AND": -3, "ANY": -3, "COUNT": -3, "DOUBLE_QUOTED": -3,
      "FIELD": -3, "LPAR": -3, "NOT": -3, "OR": -3, "RPAR": -3},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "STRING": 41, "string": 42,
-     "time": 43, "value": 44},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "STRING": 41, "string": 42,
-     "time": 43, "value": 45},
-    {"LPAR": 46},
-    {"NOT": 47, "NULL": 48},
-    {"DOUBLE_QUOTED": 38, "STRING": 41, "string": 49},
-    {"BETWEEN": 50, "IN": 51, "LIKE": 52},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 45},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 46},
+    {"LPAR": 47},
+    {"NOT": 48, "NULL": 49},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 50},
+    {"BETWEEN": 51, "IN": 52, "LIKE": 53},
     {"$END": -26, "AGGREGATE": 5, "AND": 15, "ANY": 7, "COUNT": 8, "DOUBLE_QUOTED": 9,
      "FIELD": 10, "LPAR": 11, "NOT": 12, "OR": -26, "RPAR": -26, "condition": 16, "field": 14},
-    {"RPAR": 53, "WHERE": 54},
-    {"OR": 17, "RPAR": 55},
-    {"CMP": 56},
-    {"RPAR": 57},
-    {"OR": 17, "RPAR": 58},
+    {"RPAR": 54, "WHERE": 55},
+    {"OR": 17, "RPAR": 56},
+    {"CMP": 57},
+    {"RPAR": 58},
+    {"OR": 17, "RPAR": 59},
     {"$END": -4, "AGGREGATE": -4, "AND": -4, "ANY": -4, "COUNT": -4, "DOUBLE_QUOTED": -4,
      "FIELD": -4, "LPAR": -4, "NOT": -4, "OR": -4, "RPAR": -4},
     {"$END": -38, "AGGREGATE": -38, "AND": -38, "ANY": -38, "COMMA": -38, "COUNT": -38,
@@ -5179,74 +5248,77 @@ STATES: tuple[dict[str, int], ...] = (
      "DOUBLE_QUOTED": -32, "FIELD": -32, "LPAR": -32, "NOT": -32, "OR": -32, "RPAR": -32},
     {"$END": -33, "AGGREGATE": -33, "AND": -33, "ANY": -33, "COMMA": -33, "COUNT": -33,
      "DOUBLE_QUOTED": -33, "FIELD": -33, "LPAR": -33, "NOT": -33, "OR": -33, "RPAR": -33,
-     "SIGN": 59},
+     "SIGN": 60},
+    {"$END": -39, "AGGREGATE": -39, "AND": -39, "ANY": -39, "COMMA": -39, "COUNT": -39,
+     "DOUBLE_QUOTED": -39, "FIELD": -39, "LPAR": -39, "NOT": -39, "OR": -39, "RPAR": -39},
     {"$END": -37, "AGGREGATE": -37, "AND": -37, "ANY": -37, "COMMA": -37, "COUNT": -37,
      "DOUBLE_QUOTED": -37, "FIELD": -37, "LPAR": -37, "NOT": -37, "OR": -37, "RPAR": -37},
     {"$END": -31, "AGGREGATE": -31, "AND": -31, "ANY": -31, "COMMA": -31, "COUNT": -31,
      "DOUBLE_QUOTED": -31, "FIELD": -31, "LPAR": -31, "NOT": -31, "OR": -31, "RPAR": -31},
     {"$END": -36, "AGGREGATE": -36, "AND": -36, "ANY": -36, "COMMA": -36, "COUNT": -36,
      "DOUBLE_QUOTED": -36, "FIELD": -36, "LPAR": -36, "NOT": -36, "OR": -36, "RPAR": -36},
-    {"$END": -39, "AGGREGATE": -39, "AND": -39, "ANY": -39, "COMMA": -39, "COUNT": -39,
-     "DOUBLE_QUOTED": -39, "FIELD": -39, "LPAR": -39, "NOT": -39, "OR": -39, "RPAR": -39},
-    {"AND": 60},
+    {"$END": -40, "AGGREGATE": -40, "AND": -40, "ANY": -40, "COMMA": -40, "COUNT": -40,
+     "DOUBLE_QUOTED": -40, "FIELD": -40, "LPAR": -40, "NOT": -40, "OR": -40, "RPAR": -40},
+    {"AND": 61},
     {"$END": -5, "AGGREGATE": -5, "AND": -5, "ANY": -5, "COUNT": -5, "DOUBLE_QUOTED": -5,
      "FIELD": -5, "LPAR": -5, "NOT": -5, "OR": -5, "RPAR": -5},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "STRING": 41, "string": 42,
-     "time": 43, "value": 61, "values": 62},
-    {"NULL": 63},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 62, "values": 63},
+    {"NULL": 64},
     {"$END": -14, "AGGREGATE": -14, "AND": -14, "ANY": -14, "COUNT": -14, "DOUBLE_QUOTED": -14,
      "FIELD": -14, "LPAR": -14, "NOT": -14, "OR": -14, "RPAR": -14},
     {"$END": -6, "AGGREGATE": -6, "AND": -6, "ANY": -6, "COUNT": -6, "DOUBLE_QUOTED": -6,
      "FIELD": -6, "LPAR": -6, "NOT": -6, "OR": -6, "RPAR": -6},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "STRING": 41, "string": 42,
-     "time": 43, "value": 64},
-    {"LPAR": 65},
-    {"DOUBLE_QUOTED": 38, "STRING": 41, "string": 66},
-    {"CMP": 67},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 65},
+    {"LPAR": 66},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 67},
+    {"CMP": 68},
     {"AGGREGATE": -1, "AND": -1, "ANY": -1, "COUNT": -1, "DOUBLE_QUOTED": -1, "FIELD": -1,
-     "LPAR": -1, "NOT": -1, "ands": 21, "conjunction": 2, "disjunction": 68},
+     "LPAR": -1, "NOT": -1, "ands": 21, "conjunction": 2, "disjunction": 69},
     {"$END": -16, "AGGREGATE": -16, "AND": -16, "ANY": -16, "COUNT": -16, "DOUBLE_QUOTED": -16,
      "FIELD": -16, "LPAR": -16, "NOT": -16, "OR": -16, "RPAR": -16},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "STRING": 41, "string": 42,
-     "time": 43, "value": 69},
-    {"CMP": 70},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 70},
     {"CMP": 71},
-    {"DOUBLE_QUOTED": 38, "INTERVAL": 72, "STRING": 41, "string": 73},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "STRING": 41, "string": 42,
-     "time": 43, "value": 74},
-    {"COMMA": -40, "RPAR": -40},
-    {"COMMA": 75, "RPAR": 76},
+    {"CMP": 72},
+    {"DOUBLE_QUOTED": 38, "INTERVAL": 73, "STRING": 42, "string": 74},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 75},
+    {"COMMA": -41, "RPAR": -41},
+    {"COMMA": 76, "RPAR": 77},
     {"$END": -15, "AGGREGATE": -15, "AND": -15, "ANY": -15, "COUNT": -15, "DOUBLE_QUOTED": -15,
      "FIELD": -15, "LPAR": -15, "NOT": -15, "OR": -15, "RPAR": -15},
-    {"AND": 77},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "STRING": 41, "string": 42,
-     "time": 43, "value": 61, "values": 78},
+    {"AND": 78},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 62, "values": 79},
     {"$END": -7, "AGGREGATE": -7, "AND": -7, "ANY": -7, "COUNT": -7, "DOUBLE_QUOTED": -7,
      "FIELD": -7, "LPAR": -7, "NOT": -7, "OR": -7, "RPAR": -7},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "STRING": 41, "string": 42,
-     "time": 43, "value": 79},
-    {"OR": 17, "RPAR": 80},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 80},
+    {"OR": 17, "RPAR": 81},
     {"$END": -17, "AGGREGATE": -17, "AND": -17, "ANY": -17, "COUNT": -17, "DOUBLE_QUOTED": -17,
      "FIELD": -17, "LPAR": -17, "NOT": -17, "OR": -17, "RPAR": -17},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "STRING": 41, "string": 42,
-     "time": 43, "value": 81},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "STRING": 41, "string": 42,
-     "time": 43, "value": 82},
-    {"DOUBLE_QUOTED": 38, "STRING": 41, "string": 83},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 82},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 83},
+    {"DOUBLE_QUOTED": 38, "STRING": 42, "string": 84},
     {"$END": -34, "AGGREGATE": -34, "AND": -34, "ANY": -34, "COMMA": -34, "COUNT": -34,
      "DOUBLE_QUOTED": -34, "FIELD": -34, "LPAR": -34, "NOT": -34, "OR": -34, "RPAR": -34},
     {"$END": -12, "AGGREGATE": -12, "AND": -12, "ANY": -12, "COUNT": -12, "DOUBLE_QUOTED": -12,
      "FIELD": -12, "LPAR": -12, "NOT": -12, "OR": -12, "RPAR": -12},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "RPAR": 84, "STRING": 41,
-     "string": 42, "time": 43, "value": 85},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "RPAR": 85,
+     "STRING": 42, "string": 43, "time": 44, "value": 86},
     {"$END": -8, "AGGREGATE": -8, "AND": -8, "ANY": -8, "COUNT": -8, "DOUBLE_QUOTED": -8,
      "FIELD": -8, "LPAR": -8, "NOT": -8, "OR": -8, "RPAR": -8},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "STRING": 41, "string": 42,
-     "time": 43, "value": 86},
-    {"COMMA": 87, "RPAR": 88},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 87},
+    {"COMMA": 88, "RPAR": 89},
     {"$END": -20, "AGGREGATE": -20, "AND": -20, "ANY": -20, "COUNT": -20, "DOUBLE_QUOTED": -20,
      "FIELD": -20, "LPAR": -20, "NOT": -20, "OR": -20, "RPAR": -20},
-    {"CMP": 89},
+    {"CMP": 90},
     {"$END": -18, "AGGREGATE": -18, "AND": -18, "ANY": -18, "COUNT": -18, "DOUBLE_QUOTED": -18,
      "FIELD": -18, "LPAR": -18, "NOT": -18, "OR": -18, "RPAR": -18},
     {"$END": -19, "AGGREGATE": -19, "AND": -19, "ANY": -19, "COUNT": -19, "DOUBLE_QUOTED": -19,
@@ -5255,15 +5327,15 @@ STATES: tuple[dict[str, int], ...] = (
      "DOUBLE_QUOTED": -35, "FIELD": -35, "LPAR": -35, "NOT": -35, "OR": -35, "RPAR": -35},
     {"$END": -9, "AGGREGATE": -9, "AND": -9, "ANY": -9, "COUNT": -9, "DOUBLE_QUOTED": -9,
      "FIELD": -9, "LPAR": -9, "NOT": -9, "OR": -9, "RPAR": -9},
-    {"COMMA": -41, "RPAR": -41},
+    {"COMMA": -42, "RPAR": -42},
     {"$END": -13, "AGGREGATE": -13, "AND": -13, "ANY": -13, "COUNT": -13, "DOUBLE_QUOTED": -13,
      "FIELD": -13, "LPAR": -13, "NOT": -13, "OR": -13, "RPAR": -13},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "RPAR": 90, "STRING": 41,
-     "string": 42, "time": 43, "value": 85},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "RPAR": 91,
+     "STRING": 42, "string": 43, "time": 44, "value": 86},
     {"$END": -10, "AGGREGATE": -10, "AND": -10, "ANY": -10, "COUNT": -10, "DOUBLE_QUOTED": -10,
      "FIELD": -10, "LPAR": -10, "NOT": -10, "OR": -10, "RPAR": -10},
-    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NUMBER": 40, "STRING": 41, "string": 42,
-     "time": 43, "value": 91},
+    {"BOOLEAN": 37, "DOUBLE_QUOTED": 38, "NOW": 39, "NULL": 40, "NUMBER": 41, "STRING": 42,
+     "string": 43, "time": 44, "value": 92},
     {"$END": -11, "AGGREGATE": -11, "AND": -11, "ANY": -11, "COUNT": -11, "DOUBLE_QUOTED": -11,
      "FIELD": -11, "LPAR": -11, "NOT": -11, "OR": -11, "RPAR": -11},
     {"$END": -21, "AGGREGATE": -21, "AND": -21, "ANY": -21, "COUNT": -21, "DOUBLE_QUOTED": -21,
@@ -5276,6 +5348,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
 from insights_engine.errors import FilterError, visible
@@ -5307,6 +5380,7 @@ KEYWORDS = {
     "LIKE": "LIKE",
     "ILIKE": "LIKE",
     "RLIKE": "LIKE",
+    "REGEXP": "CMP",  # to be refused like any other operator that is none of ours
     "IN": "IN",
     "BETWEEN": "BETWEEN",
     "IS": "IS",
@@ -5316,6 +5390,8 @@ KEYWORDS = {
     "WHERE": "WHERE",
     "INTERVAL": "INTERVAL",
 }
+#: Every predicate has exactly one of these.
+OPERATORS = frozenset(("CMP", "LIKE", "IN", "BETWEEN", "IS"))
 FUNCTIONS = {
     "ANY": "ANY",
     "COUNT": "COUNT",
@@ -5336,7 +5412,10 @@ _SINGLE_ESCAPED = r"'(?:''|\\'|[^'])*'"
 _DOUBLE_ESCAPED = r'"(?:""|\\"|[^"])*"'
 
 
-def _token_pattern(single: str, double: str) -> re.Pattern[str]:
+@lru_cache(maxsize=2)
+def _token_pattern(escaped_quotes: bool) -> re.Pattern[str]:
+    single = _SINGLE_ESCAPED if escaped_quotes else _SINGLE
+    double = _DOUBLE_ESCAPED if escaped_quotes else _DOUBLE
     return re.compile(
         rf"""
           (?P<SPACE>\s+)
@@ -5356,8 +5435,6 @@ def _token_pattern(single: str, double: str) -> re.Pattern[str]:
     )
 
 
-_PATTERN = _token_pattern(_SINGLE, _DOUBLE)
-_PATTERN_ESCAPED = _token_pattern(_SINGLE_ESCAPED, _DOUBLE_ESCAPED)
 _OPEN_PARENTHESIS = re.compile(r"\s*\(")
 _NOW = re.compile(r"\s*\(\s*\)")
 _STEP = re.compile(rf"\s*\[\s*(?:({_SINGLE}|{_DOUBLE}|{_BACK})|(\d+))\s*\]")
@@ -5437,7 +5514,7 @@ def scan(text: str, *, escaped_quotes: bool = False) -> Iterator[Token]:
     Raises FilterError on reaching a place where there is no token, or one
     beyond the limits; a reader that stops before never learns of it.
     """
-    pattern = _PATTERN_ESCAPED if escaped_quotes else _PATTERN
+    pattern = _token_pattern(escaped_quotes)
     tokens: list[Token] = []
     position = 0
     predicates = 0
@@ -5475,7 +5552,7 @@ def scan(text: str, *, escaped_quotes: bool = False) -> Iterator[Token]:
             if kind == "RPAR" and opened:
                 opened.pop()
             depth = opened[-1] if opened else 0
-            if kind in _PREDICATES:
+            if kind in OPERATORS:
                 predicates += 1
                 if predicates > MAX_PREDICATES:
                     _refuse_excess(text, token, f"has more than {MAX_PREDICATES} predicates")
@@ -5484,10 +5561,6 @@ def scan(text: str, *, escaped_quotes: bool = False) -> Iterator[Token]:
         tokens.append(token)
         yield token
     yield Token("$END", len(text), len(text))
-
-
-#: Every predicate has exactly one of these.
-_PREDICATES = frozenset(("CMP", "LIKE", "IN", "BETWEEN", "IS"))
 
 
 def _refuse_excess(text: str, token: Token, problem: str) -> NoReturn:
@@ -5530,6 +5603,14 @@ def _word_or_field(text: str, start: int, end: int) -> tuple[Token, int]:
     return Token("FIELD", start, end, name_end, tuple(steps)), end
 
 
+def unquoted_message(literal: str) -> str:
+    """What stock MLflow says to a value without quotes."""
+    return (
+        "Parameter value is either not quoted or unidentified quote types used for string value"
+        f" {visible(literal, 60)}. Use either single or double quotes."
+    )
+
+
 def _check_number(text: str, token: Token) -> None:
     unit = _WORD.match(text, token.end)
     if unit is None:
@@ -5537,7 +5618,7 @@ def _check_number(text: str, token: Token) -> None:
     literal = text[token.start : unit.end()]
     problem = "malformed number" if unit_in_ms(unit[0]) is None else "number with a unit"
     raise FilterError(
-        f"{problem}: {visible(literal, 60)}",
+        f"{problem}. {unquoted_message(literal)}",
         token.start,
         len(literal),
         unit_hint(text[token.start : token.end], unit[0]),
@@ -5990,7 +6071,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 25239c466d6a5abf " + name + ">"
+        place = "<insights 0a74dffb8f2f4522 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -6005,8 +6086,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["25239c466d6a5abf"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["25239c466d6a5abf"]
+GD["0a74dffb8f2f4522"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["0a74dffb8f2f4522"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -6228,9 +6309,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "25239c466d6a5abf" not in GD:
+if "0a74dffb8f2f4522" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["25239c466d6a5abf"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["0a74dffb8f2f4522"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -6435,9 +6516,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "25239c466d6a5abf" not in GD:
+if "0a74dffb8f2f4522" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["25239c466d6a5abf"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
+return GD["0a74dffb8f2f4522"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
 $python$;
 
 comment on function insights.run_correlate(text[], text, text, text) is
@@ -6458,9 +6539,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "25239c466d6a5abf" not in GD:
+if "0a74dffb8f2f4522" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["25239c466d6a5abf"].count(plpy, '@mlflow@', exp_ids, filter)
+return GD["0a74dffb8f2f4522"].count(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_count(text[], text) is
@@ -6485,9 +6566,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "25239c466d6a5abf" not in GD:
+if "0a74dffb8f2f4522" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["25239c466d6a5abf"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["0a74dffb8f2f4522"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -6525,9 +6606,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "25239c466d6a5abf" not in GD:
+if "0a74dffb8f2f4522" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["25239c466d6a5abf"].search_traces(
+return GD["0a74dffb8f2f4522"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -6557,9 +6638,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "25239c466d6a5abf" not in GD:
+if "0a74dffb8f2f4522" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["25239c466d6a5abf"].search_trace_ids(
+return GD["0a74dffb8f2f4522"].search_trace_ids(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -6581,9 +6662,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "25239c466d6a5abf" not in GD:
+if "0a74dffb8f2f4522" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["25239c466d6a5abf"].validate(plpy, filter)
+return GD["0a74dffb8f2f4522"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -7157,8 +7238,8 @@ grant execute on function insights.search_trace_ids(text[], text, int, text[], t
 -- sql/functions/insights_correlate.sql
 create or replace function @mlflow@.insights_correlate(
     exp_ids text[],
-    filter1 text,
-    filter2 text,
+    f1 text,
+    f2 text,
     base_filter text default null
 )
 returns table (
@@ -7194,7 +7275,7 @@ select
     r.odds_ratio_low,
     r.odds_ratio_high,
     r.p_value
-from insights.run_correlate(exp_ids, filter1, filter2, base_filter) r
+from insights.run_correlate(exp_ids, f1, f2, base_filter) r
 where insights.accept(r.problem)
 $sql$;
 
@@ -7210,8 +7291,8 @@ grant execute on function @mlflow@.insights_correlate(text[], text, text, text) 
 
 create or replace function @mlflow@.insights_correlate(
     exp_ids int[],
-    filter1 text,
-    filter2 text,
+    f1 text,
+    f2 text,
     base_filter text default null
 )
 returns table (
@@ -7232,7 +7313,7 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select * from @mlflow@.insights_correlate(exp_ids::pg_catalog.text[], filter1, filter2, base_filter)
+select * from @mlflow@.insights_correlate(exp_ids::pg_catalog.text[], f1, f2, base_filter)
 $sql$;
 
 comment on function @mlflow@.insights_correlate(int[], text, text, text) is
@@ -7244,8 +7325,8 @@ grant execute on function @mlflow@.insights_correlate(int[], text, text, text) t
 
 create or replace function @mlflow@.insights_correlate(
     exp_ids text,
-    filter1 text,
-    filter2 text,
+    f1 text,
+    f2 text,
     base_filter text default null
 )
 returns table (
@@ -7266,7 +7347,7 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select * from @mlflow@.insights_correlate(insights.experiment_ids(exp_ids), filter1, filter2, base_filter)
+select * from @mlflow@.insights_correlate(insights.experiment_ids(exp_ids), f1, f2, base_filter)
 $sql$;
 
 comment on function @mlflow@.insights_correlate(text, text, text, text) is
