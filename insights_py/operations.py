@@ -88,8 +88,8 @@ def correlate(
     """`insights_correlate`."""
     rows = yield sql.CORRELATE(
         exp_ids=ids(experiment_ids),
-        filter1=_filter(filter1),
-        filter2=_filter(filter2),
+        f1=_filter(filter1),
+        f2=_filter(filter2),
         base_filter=_filter(base_filter),
     )
     return Correlation(*rows[0])

@@ -116,7 +116,7 @@ COUNT = Function("insights_count", {"exp_ids": "text[]", "filter": "text"})
 
 CORRELATE = Function(
     "insights_correlate",
-    {"exp_ids": "text[]", "filter1": "text", "filter2": "text", "base_filter": "text"},
+    {"exp_ids": "text[]", "f1": "text", "f2": "text", "base_filter": "text"},
     columns=(
         "filter1_count",
         "filter2_count",

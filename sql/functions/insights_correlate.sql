@@ -1,7 +1,7 @@
 create or replace function @mlflow@.insights_correlate(
     exp_ids text[],
-    filter1 text,
-    filter2 text,
+    f1 text,
+    f2 text,
     base_filter text default null
 )
 returns table (
@@ -37,7 +37,7 @@ select
     r.odds_ratio_low,
     r.odds_ratio_high,
     r.p_value
-from insights.run_correlate(exp_ids, filter1, filter2, base_filter) r
+from insights.run_correlate(exp_ids, f1, f2, base_filter) r
 where insights.accept(r.problem)
 $sql$;
 
@@ -53,8 +53,8 @@ grant execute on function @mlflow@.insights_correlate(text[], text, text, text) 
 
 create or replace function @mlflow@.insights_correlate(
     exp_ids int[],
-    filter1 text,
-    filter2 text,
+    f1 text,
+    f2 text,
     base_filter text default null
 )
 returns table (
@@ -75,7 +75,7 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select * from @mlflow@.insights_correlate(exp_ids::pg_catalog.text[], filter1, filter2, base_filter)
+select * from @mlflow@.insights_correlate(exp_ids::pg_catalog.text[], f1, f2, base_filter)
 $sql$;
 
 comment on function @mlflow@.insights_correlate(int[], text, text, text) is
@@ -87,8 +87,8 @@ grant execute on function @mlflow@.insights_correlate(int[], text, text, text) t
 
 create or replace function @mlflow@.insights_correlate(
     exp_ids text,
-    filter1 text,
-    filter2 text,
+    f1 text,
+    f2 text,
     base_filter text default null
 )
 returns table (
@@ -109,7 +109,7 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select * from @mlflow@.insights_correlate(insights.experiment_ids(exp_ids), filter1, filter2, base_filter)
+select * from @mlflow@.insights_correlate(insights.experiment_ids(exp_ids), f1, f2, base_filter)
 $sql$;
 
 comment on function @mlflow@.insights_correlate(text, text, text, text) is
