@@ -6,8 +6,9 @@ from functools import lru_cache
 
 from insights_engine import tree
 from insights_engine.errors import FilterError, visible
+from insights_engine.names import Names
 from insights_engine.resolver import Resolver
-from insights_engine.syntax import Raw, parse_syntax
+from insights_engine.syntax import parse_syntax
 from insights_engine.tokens import OPERATORS, check_text, scan, tokenize
 
 
@@ -46,7 +47,7 @@ def parse_field(text: str) -> tree.Field:
             "For example timestamp_ms, tags.environment or span.attributes['model'].",
             text,
         )
-    return Resolver(text, Raw("start", [])).field(tokens[0])
+    return Names(text).field(tokens[0])
 
 
 def _resolve(text: str) -> Resolver:
@@ -85,11 +86,11 @@ def _resolve_once(text: str, *, escaped_quotes: bool) -> Resolver:
 
 def _check_names(text: str, end: int, *, escaped_quotes: bool) -> None:
     """Raise for a wrong name before ``end``: the first error is the one to tell."""
-    resolver = Resolver(text, Raw("start", []))
+    names = Names(text)
     before = None
     for token in scan(text, escaped_quotes=escaped_quotes):
         if before is not None and before.kind == "FIELD" and token.kind in OPERATORS:
-            resolver.field(before)
+            names.field(before)
         if token.end >= end:
             break
         before = token

@@ -9,43 +9,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
 from typing import NamedTuple, NoReturn, Union
 
-from insights_engine import fields, tree
-from insights_engine.errors import FilterError, visible
+from insights_engine import fields, times, tree
+from insights_engine.errors import visible
+from insights_engine.names import Names, bare_set, quoted_set, unquote_name
 from insights_engine.syntax import Raw
-from insights_engine.tokens import FUNCTIONS, Token, unit_hint, unit_in_ms, unquote
+from insights_engine.times import NUMBER_AND_UNIT
+from insights_engine.tokens import Token, unit_hint, unquote
 
 # What stock MLflow prints in its messages; sets are printed sorted.
-_MLFLOW_ENTITIES = (
-    "attribute",
-    "attributes",
-    "expectation",
-    "feedback",
-    "issue",
-    "metadata",
-    "request_metadata",
-    "span",
-    "tag",
-    "tags",
-    "trace",
-)
-_MLFLOW_ATTRIBUTES = (
-    "client_request_id",
-    "end_time",
-    "end_time_ms",
-    "execution_time",
-    "execution_time_ms",
-    "name",
-    "prompt",
-    "request_id",
-    "run_id",
-    "status",
-    "text",
-    "timestamp",
-    "timestamp_ms",
-)
 _MLFLOW_NUMBERS = (
     "end_time",
     "end_time_ms",
@@ -56,7 +29,15 @@ _MLFLOW_NUMBERS = (
 )
 _MLFLOW_LISTS = ("client_request_id", "name", "request_id", "run_id", "status")
 _MLFLOW_STRING_COMPARATORS = ("!=", "=", "ILIKE", "IN", "LIKE", "NOT IN", "RLIKE")
-_MLFLOW_TAG_COMPARATORS = ("!=", "=", "ILIKE", "IS NOT NULL", "IS NULL", "LIKE", "RLIKE")
+_MLFLOW_TAG_COMPARATORS = (
+    "!=",
+    "=",
+    "ILIKE",
+    "IS NOT NULL",
+    "IS NULL",
+    "LIKE",
+    "RLIKE",
+)
 _MLFLOW_ASSESSMENT_COMPARATORS = (
     "!=",
     "<",
@@ -106,20 +87,6 @@ _TEXT_HINT = "{} is text: use =, !=, LIKE, ILIKE, RLIKE, IN or IS NULL."
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
 _INTEGER = re.compile(r"([+-]?)(\d+)\Z", re.ASCII)
-_NUMBER_AND_UNIT = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*([A-Za-z]+)\s*\Z", re.ASCII)
-_DURATION_PART = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*([A-Za-z]+)\s*,?", re.ASCII)
-_TIME = re.compile(
-    r"\s*(\d{4})-(\d{1,2})-(\d{1,2})"
-    r"(?:[T ]\s*(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?"
-    r"\s*(Z|UTC|[+-]\d{2}(?::?\d{2})?)?)?\s*\Z",
-    re.ASCII | re.IGNORECASE,
-)
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-#: No duration reaches farther: 2**53 ms are 285,000 years.
-_MAX_DURATION_MS = 2**53
-
-_PART = re.compile(r"""[^.`"']+|`[^`]*(?:``[^`]*)*`|"[^"]*(?:""[^"]*)*"|'[^']*(?:''[^']*)*'""")
-_QUOTED_KEY = re.compile(r"""(?:`[^`]*(?:``[^`]*)*`|"[^"]*(?:""[^"]*)*"|'[^']*(?:''[^']*)*')\Z""")
 
 
 class _Part(NamedTuple):
@@ -142,11 +109,11 @@ class _Value(NamedTuple):
     end: int
 
 
-class Resolver:
+class Resolver(Names):
     """Resolves one filter."""
 
     def __init__(self, text: str, raw: Raw) -> None:
-        self._text = text
+        super().__init__(text)
         self._raw = raw
         self._parts: list[_Part] = []
 
@@ -198,7 +165,11 @@ class Resolver:
         previous: Raw | Token | None = None
         for child in rest:
             if isinstance(child, Token) and isinstance(previous, Token):
-                self._fail("a condition is missing between AND and AND", child, "Remove one AND.")
+                self._fail(
+                    "a condition is missing between AND and AND",
+                    child,
+                    "Remove one AND.",
+                )
             previous = child
         if isinstance(previous, Token):
             self._fail("a condition is missing after AND", previous, "Remove AND.")
@@ -302,7 +273,7 @@ class Resolver:
         if isinstance(number.value, (str, tree.Now)):
             hint = f"For example {function}(...) > 1000."
             if isinstance(number.value, str):
-                duration = _NUMBER_AND_UNIT.match(number.value)
+                duration = NUMBER_AND_UNIT.fullmatch(number.value)
                 if _NUMBER.match(number.value):
                     hint = f"Remove the quotes: {visible(number.value, 40)}."
                 elif duration:
@@ -378,7 +349,7 @@ class Resolver:
     def _refuse_type(self, name: Token, field: tree.Field, op: str, value: _Value) -> NoReturn:
         """Raise with the sentence that stock MLflow has for a value that is no string."""
         shown = self._shown(value)
-        entity = _unquote_name(self._source(name).split(".", 1)[0])
+        entity = unquote_name(self._source(name).split(".", 1)[0])
         kind = _MLFLOW_TYPES.get(entity)
         if value.kind == "null" and isinstance(field, tree.Assessment) and op in _ORDERINGS:
             message = (
@@ -391,7 +362,7 @@ class Resolver:
             )
         elif value.kind == "number":
             message = (
-                f"Only the {_set(_MLFLOW_NUMBERS)} attributes support comparison with numeric"
+                f"Only the {quoted_set(_MLFLOW_NUMBERS)} attributes support comparison with numeric"
                 " values."
             )
         else:
@@ -433,7 +404,13 @@ class Resolver:
             )
 
     def _in_list(
-        self, name: Token, field: tree.Field, word: str, operator: Token, raw: Raw, negated: bool
+        self,
+        name: Token,
+        field: tree.Field,
+        word: str,
+        operator: Token,
+        raw: Raw,
+        negated: bool,
     ) -> tree.In:
         self._check_comparator(name, field, word, operator)
         values = [self._value(child) for child in raw.children if not _is_comma(child)]
@@ -476,7 +453,11 @@ class Resolver:
         word = op.replace("NOT ", "")
         if value is not None and op not in _COMPARISONS:
             self._bad_comparator(
-                name, field, op, operator, _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=.")
+                name,
+                field,
+                op,
+                operator,
+                _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=."),
             )
         if fields.is_number(field):
             if word in ("LIKE", "ILIKE", "RLIKE"):
@@ -503,7 +484,11 @@ class Resolver:
             negation = "NOT " if op == "!=" else ""
             text = visible(str(value.value), 40) if value is not None else "text"
             self._bad_comparator(
-                name, field, op, operator, f"It is a whole document: use {negation}LIKE '%{text}%'."
+                name,
+                field,
+                op,
+                operator,
+                f"It is a whole document: use {negation}LIKE '%{text}%'.",
             )
         if fields.may_hold_numbers(field):
             return
@@ -525,29 +510,35 @@ class Resolver:
         elif fields.is_span_field(field):
             message = (
                 f"{self._source(name)} comparator '{op}' not one of"
-                f" {_set(_MLFLOW_STRING_COMPARATORS)}"
+                f" {quoted_set(_MLFLOW_STRING_COMPARATORS)}"
             )
         elif isinstance(field, tree.Assessment):
             message = (
                 f"assessment.{field.name} comparator '{op}' not one of"
-                f" {_set(_MLFLOW_ASSESSMENT_COMPARATORS)}"
+                f" {quoted_set(_MLFLOW_ASSESSMENT_COMPARATORS)}"
             )
         elif isinstance(field, tree.Issue):
             message = f"issue.id comparator '{op}' not one of '{{'='}}'"
         elif isinstance(field, tree.Metadata) or (
             isinstance(field, tree.TraceText) and field.name in ("run_id", "session_id", "user")
         ):
-            message = f"Invalid comparator '{op}' not one of {_set(_MLFLOW_TAG_COMPARATORS)}"
+            message = f"Invalid comparator '{op}' not one of {quoted_set(_MLFLOW_TAG_COMPARATORS)}"
         elif isinstance(field, tree.Tag) or (
             isinstance(field, tree.TraceText) and field.name in ("name", "prompt")
         ):
-            message = f"Invalid comparator '{op}' not one of {_set(_MLFLOW_TAG_COMPARATORS)[:-1]}"
-        elif isinstance(field, tree.TraceNumber):
             message = (
-                f"Invalid comparator '{op}' not one of {_set(_MLFLOW_STRING_COMPARATORS)[:-1]}"
+                f"Invalid comparator '{op}' not one of {quoted_set(_MLFLOW_TAG_COMPARATORS)[:-1]}"
+            )
+        elif isinstance(field, tree.TraceNumber):
+            # MLflow's sentence lacks the closing quote here, and for tags.
+            message = (
+                f"Invalid comparator '{op}' not one of"
+                f" {quoted_set(_MLFLOW_STRING_COMPARATORS)[:-1]}"
             )
         else:
-            message = f"Invalid comparator '{op}' not one of {_set(_MLFLOW_STRING_COMPARATORS)}"
+            message = (
+                f"Invalid comparator '{op}' not one of {quoted_set(_MLFLOW_STRING_COMPARATORS)}"
+            )
         self._fail(visible(message, 400), operator, hint)
 
     # --------------------------------------------------------------------- values
@@ -600,7 +591,14 @@ class Resolver:
         assert isinstance(value.value, str)
         text = value.value
         if value.kind == "text" and fields.is_time(field):
-            moment = self._time(text, value)
+            try:
+                moment = times.time_in_ms(text)
+            except ValueError as error:
+                self._fail(
+                    f"invalid time {self._shown(value)}: {error}",
+                    value,
+                    "For example '2025-01-31' or '2025-01-31T12:00:00Z'.",
+                )
             if moment is not None:
                 return moment
             hint = "For example '2025-01-31', '2025-01-31T12:00:00Z' or now() - '24 hours'."
@@ -608,13 +606,13 @@ class Resolver:
                 self._refuse_text_list(f"{shown} takes a list of times", value, hint)
             if _NUMBER.match(text):
                 hint = f"Milliseconds stand without quotes: {visible(text, 40)}."
-            elif _duration(text) is not None:
+            elif times.duration_in_ms(text) is not None:
                 hint = f"Write now() - '{visible(text, 40)}'."
             self._fail(f"invalid time {self._shown(value)} for {shown}", value, hint)
         reads_as_number = value.kind == "text" and _NUMBER.match(text) is not None
         if fields.is_number(field):
             hint = "For example 1000; text goes with text fields."
-            duration = _NUMBER_AND_UNIT.match(text)
+            duration = NUMBER_AND_UNIT.fullmatch(text)
             if reads_as_number:
                 hint = f"Remove the quotes: {visible(text, 40)}."
             elif duration:
@@ -650,7 +648,7 @@ class Resolver:
 
     def _refuse_text_list(self, instead: str, value: _Value, hint: str) -> NoReturn:
         self._fail(
-            f"Only attributes in {_bare_set(_MLFLOW_LISTS)} supports comparison with a list of"
+            f"Only attributes in {bare_set(_MLFLOW_LISTS)} supports comparison with a list of"
             f" quoted string values. {instead}",
             value,
             hint,
@@ -682,265 +680,19 @@ class Resolver:
 
     def _duration(self, token: Token) -> int:
         text = unquote(self._source(token))
-        milliseconds = _duration(text)
-        if milliseconds is not None:
-            return milliseconds
-        hint = "For example '30 minutes', '24 hours', '7 days' or '1 day 2 hours'."
-        part = _DURATION_PART.match(text)
-        if part:
-            unit = part[2].lower().rstrip("s")
-            near = fields.nearest(
-                part[2], ("milliseconds", "seconds", "minutes", "hours", "days", "weeks")
-            )
-            if unit in ("month", "mon", "year", "yr", "y", "quarter"):
-                hint = "Months and years have no fixed length: use days, such as '30 days'."
-            elif near and unit_in_ms(part[2]) is None:
-                hint = f"Did you mean {near}? " + hint
-        elif _NUMBER.match(text.strip()):
-            hint = "A unit is missing. " + hint
-        self._fail(f"invalid duration {visible(self._source(token), 60)}", token, hint)
-
-    def _time(self, text: str, place: _Value) -> int | float | None:
-        """Milliseconds since 1970 of an ISO 8601 text; None if it is none."""
-        match = _TIME.match(text)
-        if match is None:
-            return None
-        year, month, day, hour, minute, second, fraction, zone = match.groups()
-        try:
-            moment = datetime(
-                int(year),
-                int(month),
-                int(day),
-                int(hour or 0),
-                int(minute or 0),
-                tzinfo=_zone(zone),
-            ) + timedelta(seconds=_second(second))
-        except (ValueError, OverflowError) as error:
+        milliseconds = times.duration_in_ms(text)
+        if milliseconds is None:
             self._fail(
-                f"invalid time {self._shown(place)}: {error}",
-                place,
-                "For example '2025-01-31' or '2025-01-31T12:00:00Z'.",
+                f"invalid duration {visible(self._source(token), 60)}",
+                token,
+                times.duration_hint(text),
             )
-        milliseconds: int | float = (moment - _EPOCH) // timedelta(milliseconds=1)
-        if fraction:
-            nanoseconds = int(fraction.ljust(9, "0"))
-            milliseconds += nanoseconds // 1_000_000
-            if nanoseconds % 1_000_000:
-                milliseconds += nanoseconds % 1_000_000 / 1e6
         return milliseconds
-
-    # --------------------------------------------------------------------- fields
-
-    def field(self, token: Token) -> tree.Field:
-        """The field that a name stands for."""
-        text = self._text
-        end = token.name_end or token.end
-        name = text[token.start : end]
-        first = _PART.match(name)
-        assert first is not None
-        entity = _unquote_name(first[0])
-        key_start = token.start + first.end() + 1
-        if first.end() == len(name):
-            if token.steps:
-                return self._bracket_field(token, entity)
-            field = fields.TRACE_FIELDS.get(entity)
-            return field or self._refuse_name(token, entity)
-        key = name[first.end() + 1 :]
-        group = fields.ENTITIES.get(entity)
-        if group is None:
-            self._refuse_entity(token, entity, key, first.end())
-        if group == "span":
-            return self._span_field(token, key, key_start)
-        key = self._plain_key(key, key_start, entity)
-        if token.steps:
-            self._fail(
-                f"{visible(name, 60)} is text without parts, brackets cannot follow",
-                Token("", end, token.end),
-                f"A key in brackets stands directly after {entity}: {entity}['key']."
-                if group != "trace"
-                else "Only span.attributes, tags, metadata and assessments have keys.",
-            )
-        if group == "trace":
-            field = fields.TRACE_FIELDS.get(key)
-            return field or self._refuse_name(Token("", key_start, end), key)
-        remapped = fields.KEY_TO_FIELD.get(key.lower())
-        if remapped is not None:
-            return remapped
-        key = fields.KEY_TO_KEY.get(key.lower(), key)
-        return self._keyed_field(group, key, Token("", key_start, end))
-
-    def _keyed_field(self, group: str, key: str, place: Token) -> tree.Field:
-        if group == "tags":
-            return fields.PROMOTED_TAGS.get(key) or tree.Tag(key)
-        if group == "metadata":
-            return fields.PROMOTED_METADATA.get(key) or tree.Metadata(key)
-        if group == "issue":
-            if key != "id":
-                self._fail(
-                    f"Invalid issue attribute '{visible(key, 60)}'. Supported attributes: id",
-                    place,
-                    "Did you mean issue.id?",
-                )
-            return tree.Issue()
-        if not key:
-            self._fail(
-                "Assessment field name cannot be empty", place, f"For example {group}.quality."
-            )
-        return tree.Assessment(group, key)
-
-    def _plain_key(self, key: str, start: int, entity: str) -> str:
-        if _QUOTED_KEY.match(key):
-            return unquote(key)
-        if any(mark in key for mark in "`\"'"):
-            whole = ".".join(_unquote_name(part[0]) for part in _PART.finditer(key))
-            self._fail(
-                f"a key is quoted as a whole, not in parts: {visible(key, 60)}",
-                Token("", start, start + len(key)),
-                f"Write {visible(f'{entity}[{fields.quote(whole)}]', 100)}.",
-            )
-        return key
-
-    def _bracket_field(self, token: Token, entity: str) -> tree.Field:
-        end = token.name_end
-        place = Token("", end, token.end)
-        group = fields.ENTITIES.get(entity)
-        key = token.steps[0]
-        if group is None and entity not in fields.TRACE_FIELDS:
-            self._refuse_entity(token, entity, "", end - token.start)
-        if group == "span":
-            hint = "Use span.attributes['key'] for an attribute."
-            if key in fields.SPAN_FIELDS:
-                hint = f"Write span.{key}."
-            self._fail("span has no keys in brackets", place, hint)
-        if group is None or group == "trace":
-            hint = "Only span.attributes, tags, metadata and assessments have keys."
-            if entity == "attributes":
-                hint = f"Did you mean span.attributes[{visible(fields.quote(key), 60)}]?"
-            elif group is not None and key in fields.TRACE_FIELDS:
-                hint = f"Write {key}."
-            self._fail(f"{visible(entity, 60)} has no keys in brackets", place, hint)
-        if len(token.steps) > 1:
-            self._fail(
-                f"{entity} have one key: a value of theirs is text without parts",
-                place,
-                f"Only span.attributes go deeper: {entity}[{visible(fields.quote(key), 60)}].",
-            )
-        return self._keyed_field(group, key, place)
-
-    def _span_field(self, token: Token, key: str, start: int) -> tree.Field:
-        place = Token("", start, token.name_end or token.end)
-        if _QUOTED_KEY.match(key):
-            key = unquote(key)
-            start += 1
-        if key == "attributes" and token.steps:
-            return tree.SpanAttribute(token.steps)
-        if key.startswith("attributes."):
-            name = self._plain_key(key[11:], start + 11, "span.attributes")
-            if not key[11:]:
-                self._fail(
-                    "Span attribute name cannot be empty after 'attributes.'",
-                    place,
-                    "For example span.attributes.model.",
-                )
-            return tree.SpanAttribute((name, *token.steps))
-        field = fields.SPAN_FIELDS.get(key)
-        if field is None:
-            shown = visible(key, 60)
-            known = fields.SPAN_SYNONYMS.get(key.lower())
-            near = fields.nearest(key, [*fields.SPAN_FIELDS, "attributes"])
-            hint = (
-                "Span fields are span.name, type, status, duration_ms, content and"
-                " attributes['key']."
-            )
-            if key == "attributes":
-                hint = "Write span.attributes['key'] or span.attributes.key."
-            elif known:
-                hint = f"Did you mean {known}?"
-            elif near == "attributes":
-                hint = "Did you mean span.attributes['key']?"
-            elif near:
-                hint = f"Did you mean span.{near}?"
-            elif re.match(r"\w+\Z", key):
-                hint = f"If it is an attribute, write span.attributes.{shown}. " + hint
-            self._fail(
-                f"Invalid span attribute '{shown}'. Supported attributes: name, status, type,"
-                " attributes.<attribute_name>.",
-                place,
-                hint,
-            )
-        if token.steps:
-            self._fail(
-                f"span.{key} has no keys in brackets",
-                Token("", token.name_end, token.end),
-                "Only span.attributes['key'] has.",
-            )
-        return field
-
-    def _refuse_name(self, place: Token, name: str) -> NoReturn:
-        key = name.lower()
-        entity = name.split(".", 1)[0]
-        near = fields.nearest(name, list(fields.TRACE_FIELDS))
-        if key in fields.TRACE_FIELDS:
-            hint = f"Names are written in lower case: {key}."
-        elif "." in name and entity in fields.ENTITIES:
-            hint = f"Did you mean {visible(name, 60)}, without anything before it?"
-        elif key.upper() in FUNCTIONS:
-            hint = f"{key}(...) is a function, as in count(span.type = 'LLM') > 0."
-        elif key in fields.ENTITIES:
-            hint = f"A name must follow: {key}.name."
-            if fields.ENTITIES[key] not in ("trace", "span", "issue"):
-                hint = f"A key must follow: {key}.key or {key}['key']."
-        elif key in fields.SYNONYMS:
-            hint = f"Did you mean {fields.SYNONYMS[key]}?"
-        elif near:
-            hint = f"Did you mean {near}?"
-        else:
-            shown = visible(name, 40)
-            hint = (
-                f"If it is a tag, write tags.{shown}; other keys are metadata.{shown},"
-                f" feedback.{shown} and span.attributes.{shown}."
-                if re.match(r"[\w.-]+\Z", name)
-                else "Fields of the trace: " + ", ".join(sorted(fields.TRACE_FIELDS)) + "."
-            )
-        self._fail(
-            f"Invalid attribute key '{visible(name, 60)}' specified. Valid keys are"
-            f" {_set(_MLFLOW_ATTRIBUTES)}",
-            place,
-            hint,
-        )
-
-    def _refuse_entity(self, token: Token, entity: str, key: str, length: int) -> NoReturn:
-        lower = entity.lower()
-        near = fields.nearest(entity, list(fields.ENTITIES))
-        rest = f".{visible(key, 60)}" if key else ""
-        if "." in entity:
-            hint = "Quote the key alone: tags.`my key`."
-        elif lower in fields.ENTITIES:
-            hint = f"Names are written in lower case: {lower}{rest}."
-        elif lower in fields.ENTITY_SYNONYMS:
-            hint = f"Did you mean {fields.ENTITY_SYNONYMS[lower]}{rest}?"
-        elif near:
-            hint = f"Did you mean {near}{rest}?"
-        else:
-            hint = "Fields are trace, span, tags, metadata, feedback, expectation, assessment and"
-            hint += " issue, then a dot and a name."
-        self._fail(
-            f"Invalid entity type '{visible(entity, 60)}'. Valid values are"
-            f" {_bare_set(_MLFLOW_ENTITIES)}",
-            Token("", token.start, token.start + length),
-            hint,
-        )
 
     # -------------------------------------------------------------------- helpers
 
-    def _source(self, token: Token) -> str:
-        return self._text[token.start : token.end]
-
     def _shown(self, value: _Value) -> str:
         return visible(self._text[value.start : value.end], 60)
-
-    def _fail(self, message: str, place: Token | _Value, hint: str | None) -> NoReturn:
-        raise FilterError(message, place.start, place.end - place.start, hint, self._text)
 
 
 def _conjoin(parts: list[_Part]) -> _Part:
@@ -982,48 +734,3 @@ def _close(part: _Part) -> tree.Node:
 
 def _is_comma(child: Raw | Token) -> bool:
     return isinstance(child, Token) and child.kind == "COMMA"
-
-
-def _set(names: Iterable[str]) -> str:
-    return f"'{_bare_set(names)}'"
-
-
-def _bare_set(names: Iterable[str]) -> str:
-    return "{" + ", ".join(f"'{name}'" for name in names) + "}"
-
-
-def _unquote_name(part: str) -> str:
-    return unquote(part) if part[0] in "`\"'" else part
-
-
-def _duration(text: str) -> int | None:
-    """Milliseconds of a duration such as '1 day 2 hours', else None."""
-    total = 0.0
-    position = 0
-    while position < len(text):
-        part = _DURATION_PART.match(text, position)
-        unit = unit_in_ms(part[2]) if part else None
-        if part is None or unit is None:
-            return None
-        total += float(part[1]) * unit
-        position = part.end()
-    if not text.strip() or not math.isfinite(total) or abs(total) > _MAX_DURATION_MS:
-        return None
-    return round(total)
-
-
-def _zone(zone: str | None) -> timezone:
-    if zone is None or zone.upper() in ("Z", "UTC"):
-        return timezone.utc
-    hours, minutes = int(zone[1:3]), int(zone[-2:]) if len(zone) > 3 else 0
-    if hours > 23 or minutes > 59:
-        raise ValueError("the zone must lie within a day")
-    offset = timedelta(hours=hours, minutes=minutes)
-    return timezone(-offset if zone[0] == "-" else offset)
-
-
-def _second(second: str | None) -> int:
-    number = int(second or 0)
-    if number > 59:
-        raise ValueError("second must be in 0..59")
-    return number

@@ -62,15 +62,15 @@ def as_text(node: Raw | Token | Tree[LarkToken] | LarkToken) -> str:
 
 @pytest.fixture(scope="module")
 def lark_parser() -> Lark:
-    return load_grammar()
+    parser: Lark = load_grammar()
+    return parser
 
 
 def lark_tree(parser: Lark, text: str) -> Tree[LarkToken]:
     interactive = parser.parse_interactive()
     for token in tokenize(text):
         interactive.feed_token(LarkToken(token.kind, text[token.start : token.end]))
-    result = interactive.feed_eof()
-    assert isinstance(result, Tree)
+    result: Tree[LarkToken] = interactive.feed_eof()  # type: ignore[no-untyped-call]
     return result
 
 
