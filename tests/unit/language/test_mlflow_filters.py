@@ -344,3 +344,58 @@ def test_quotes_and_backslashes_in_strings(text: str, value: str) -> None:
     node = parse_filter(text)
     first = node.items[0] if isinstance(node, tree.And) else node
     assert first == tree.TextCompare(tree.Tag("a"), "=", value)
+
+
+#: What stock MLflow reads and we read otherwise or not at all, by name.
+DIFFERENCES = {
+    "a doubled quote is one quote": (
+        "status = 'it''s'",
+        tree.TextCompare(tree.TraceText("status"), "=", "it's"),
+    ),
+    "a doubled quote in a key is one quote": (
+        'tag."a""b" = \'x\'',
+        tree.TextCompare(tree.Tag('a"b'), "=", "x"),
+    ),
+    "a backslash in a list is a backslash": (
+        "status IN ('a\\tb')",
+        tree.In(tree.TraceText("status"), ("a\\tb",)),
+    ),
+    "a comma may not be missing in a list": (
+        "status IN ('a' 'b')",
+        "a comma is missing in the list before 'b'",
+    ),
+    "strings have no Python prefix": (
+        "status IN (u'a')",
+        "Parameter value is either not quoted",
+    ),
+    "a key is quoted as a whole": (
+        "tag.a.\"b\" = 'x'",
+        'a key is quoted as a whole, not in parts: a."b"',
+    ),
+    "a blank does not begin a key": (
+        "tag. x = 'v'",
+        "expected an operator after tag., found x",
+    ),
+    "a value is no part of the next key": (
+        "tag.a = 'b' tag.c IS NOT NULL",
+        tree.And(
+            (
+                tree.TextCompare(tree.Tag("a"), "=", "b"),
+                tree.IsNull(tree.Tag("c"), True),
+            )
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_named_differences(name: str) -> None:
+    text, meaning = DIFFERENCES[name]
+    clauses = stock(text)
+    if isinstance(meaning, str):
+        with pytest.raises(FilterError) as caught:
+            parse_filter(text)
+        assert caught.value.message.startswith(meaning)
+    else:
+        assert parse_filter(text) == meaning
+        assert expected(clauses) != meaning
