@@ -11,7 +11,7 @@ from insights_engine import rawsql, tree
 from insights_engine.parser import parse_filter
 
 from tests.semantics import oracle
-from tests.semantics.strategies import Question, Scenario, normal_form
+from tests.semantics.strategies import Question, Scenario, conjunction, normal_form
 from tests.semantics.world import load
 
 SHAPES = ("set", "probe")
@@ -53,11 +53,15 @@ def check_search(
     token: str | None = None
     while True:
         rows = connection.execute(
-            "select trace_id, next_page_token from insights_search(%s::text[], %s, %s, %s, %s)",
+            "select trace_id, tags, metadata, jsonb_array_length(assessments), next_page_token"
+            " from insights_search(%s::text[], %s, %s, %s, %s)",
             (ids, question.text, question.page_size, question.order_clauses, token),
         ).fetchall()
+        for trace_id, *shown, _ in rows:
+            trace = scenario.world.trace(trace_id)
+            assert shown == oracle.shown(trace), ("row", trace_id)
         found += [row[0] for row in rows]
-        token = rows[-1][1] if rows else None
+        token = rows[-1][-1] if rows else None
         if token is None:
             break
         assert len(rows) == question.page_size, ("page", question.text)
@@ -75,7 +79,7 @@ def check_correlation(
     """The counts of insights_correlate, with and without a base filter."""
     within = tree.EVERYTHING if base is None else base.surface
     total, one, two = (
-        answer(scenario, normal_form(tree.And((within, surface))))
+        answer(scenario, normal_form(conjunction(within, surface)))
         for surface in (tree.EVERYTHING, first.surface, second.surface)
     )
     expected = (len(one), len(two), len(one & two), len(total))

@@ -507,3 +507,19 @@ def newest_assessment(trace: Trace, field: tree.Assessment) -> tuple[int, float,
         return 0, number, ""
     text = json_text(value)
     return None if text is None else (1, 0.0, text[:1000])
+
+
+def shown(trace: Trace) -> list[Any]:
+    """Tags, metadata and number of assessments, as reading the trace in MLflow gives them."""
+    names = {} if trace.name is None else {"mlflow.traceName": trace.name}
+    session = {} if trace.session_id is None else {SESSION_KEY: trace.session_id}
+    usage = {
+        key: text
+        for key in ("mlflow.trace.tokenUsage", "mlflow.trace.cost")
+        for text in trace_texts(trace, tree.Metadata(key)) or ()
+    }
+    return [
+        {**trace.tags, **names},
+        {**trace.metadata, **session, **usage},
+        len(trace.assessments),
+    ]

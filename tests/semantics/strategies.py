@@ -782,21 +782,20 @@ def normal_form(node: tree.Node) -> tree.Node:
     if isinstance(node, tree.Or):
         return tree.Or(tuple(normal_form(item) for item in node.items))
     if isinstance(node, tree.And):
-        items = list(_and_items(node))
-        spans = tuple(item for item in items if _is_pure_span(item))
-        others = [normal_form(item) for item in items if not _is_pure_span(item)]
+        spans = tuple(item for item in node.items if _is_pure_span(item))
+        others = [normal_form(item) for item in node.items if not _is_pure_span(item)]
         if spans:
             others.append(tree.AnySpan(tree.And(spans)))
         return tree.And(tuple(others))
     return node
 
 
-def _and_items(node: tree.And) -> list[tree.Node]:
-    """The items of an AND group; parentheses around an AND in an AND change nothing."""
+def conjunction(*filters: tree.Node) -> tree.Node:
+    """Written filters joined by AND: lists become one list, all else is parenthesised."""
     items: list[tree.Node] = []
-    for item in node.items:
-        items += _and_items(item) if isinstance(item, tree.And) else [item]
-    return items
+    for node in filters:
+        items += node.items if isinstance(node, tree.And) else [node]
+    return tree.And(tuple(items))
 
 
 def _is_pure_span(node: tree.Node) -> bool:
