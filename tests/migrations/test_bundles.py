@@ -5,6 +5,7 @@ Each guard is also shown to fail when it should.
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -77,6 +78,12 @@ def test_a_released_bundle_is_not_written_again(copy: Path) -> None:
     with pytest.raises(build.BuildError, match="released"):
         bundle.freeze(copy)
     assert json.loads((copy / "released.json").read_text())
+
+
+@pytest.mark.parametrize("name", sorted(build.engine_sources()))
+def test_the_engine_is_python_39(name: str) -> None:
+    """The oldest Python that a supported server may have (Debian 11)."""
+    ast.parse(build.engine_sources()[name], feature_version=(3, 9))
 
 
 def test_no_placeholder_is_left() -> None:
