@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
@@ -34,6 +35,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, array_agg
 from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:
+    from mlflow.genai.scorers.online.entities import CompletedSession
     from sqlalchemy.orm import Session
 
 _logger = logging.getLogger(__name__)
@@ -47,8 +49,8 @@ _MAX_OFFSET = 2**31 - 1
 # What PostgreSQL says when a function, its schema or the right to use it is gone.
 _GONE = frozenset({"42883", "3F000", "42501"})
 
-# Child processes inherit this variable, so that a server warns once and not
-# once more from each of its workers.
+# The databases that were warned of.  Child processes inherit this variable, so
+# that a server warns once and not once more from each of its workers.
 _WARNED = "_MLFLOW_INSIGHTS_WARNED"
 
 # The schema of MLflow's tables, if the functions for that schema are installed
@@ -263,19 +265,34 @@ class _InsightsSearch(SqlAlchemyStore):
             row = session.execute(select(answer)).one()
             return TraceFilterCorrelationResult(**row._mapping)
 
-    def find_completed_sessions(self, *args: Any, **kwargs: Any) -> Any:
+    def find_completed_sessions(
+        self,
+        experiment_id: str,
+        min_last_trace_timestamp_ms: int,
+        max_last_trace_timestamp_ms: int,
+        max_results: int | None = None,
+        filter_string: str | None = None,
+    ) -> list[CompletedSession]:
         """Find completed sessions; arguments and result as in MLflow's store.
 
         Raises:
             MlflowException: INVALID_PARAMETER_VALUE for a filter that is refused.
         """
+        find = partial(
+            super().find_completed_sessions,
+            experiment_id,
+            min_last_trace_timestamp_ms,
+            max_last_trace_timestamp_ms,
+            max_results,
+            filter_string,
+        )
         try:
             with _refusals():
-                return super().find_completed_sessions(*args, **kwargs)
+                return find()
         except MlflowException as error:
             if not self._functions_gone(error):
                 raise
-        return super().find_completed_sessions(*args, **kwargs)
+        return find()
 
     def _build_first_trace_filter_subquery(
         self,
@@ -427,9 +444,11 @@ def _refusal(error: BaseException | None) -> str:
 
 
 def _warn_of_missing_functions(bind: Any) -> None:
-    if os.environ.get(_WARNED):
+    database = f"{bind.url.host}:{bind.url.port}/{bind.url.database}"
+    warned = os.environ.get(_WARNED, "").split()
+    if database in warned:
         return
-    os.environ[_WARNED] = "1"
+    os.environ[_WARNED] = " ".join([*warned, database])
     _logger.warning(
         "Trace search is MLflow's own: %s does not have the insights functions for MLflow's "
         "tables, or this role may not call them. Install them with `insights install --dsn DSN` "

@@ -96,10 +96,10 @@ def idle_in_transaction(dsn: str) -> int:
     "registry", [_tracking_store_registry, TrackingStoreRegistryWrapper()], ids=["client", "server"]
 )
 def test_mlflow_opens_it(
-    dsn: str, artifacts: str, scheme: str, registry: TrackingStoreRegistry
+    module_dsn: str, artifacts: str, scheme: str, registry: TrackingStoreRegistry
 ) -> None:
     """Through its entry points, in clients and servers, whatever the driver."""
-    uri = dsn.replace("postgresql", scheme, 1)
+    uri = module_dsn.replace("postgresql", scheme, 1)
     opened = registry.get_store(uri, artifacts)
     assert type(opened) is InsightsStore
     assert opened.db_uri == uri
@@ -147,14 +147,14 @@ def test_importing_mlflow_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("value", ["off", "OFF", "false", "0"])
 def test_switched_off(
-    dsn: str, artifacts: str, monkeypatch: pytest.MonkeyPatch, value: str
+    module_dsn: str, artifacts: str, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     """MLflow's own stores, nothing of ours."""
     monkeypatch.setenv(plugin.SWITCH, value)
-    opened = plugin.build_store(with_driver(dsn), artifacts)
+    opened = plugin.build_store(with_driver(module_dsn), artifacts)
     assert type(opened) is SqlAlchemyStore
     monkeypatch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
-    with_workspaces = plugin.build_store(with_driver(dsn), artifacts)
+    with_workspaces = plugin.build_store(with_driver(module_dsn), artifacts)
     assert type(with_workspaces) is WorkspaceAwareSqlAlchemyStore
     close(opened, with_workspaces)
 
@@ -343,14 +343,14 @@ def test_a_bad_filter(dsn: str, artifacts: str, driver: str) -> None:
     ],
 )
 def test_what_no_driver_can_send(
-    dsn: str, artifacts: str, driver: str, argument: str, value: Any
+    module_dsn: str, artifacts: str, driver: str, argument: str, value: Any
 ) -> None:
     """Refused the same way whatever the driver makes of it."""
-    opened = InsightsStore(with_driver(dsn, driver), artifacts)
+    opened = InsightsStore(with_driver(module_dsn, driver), artifacts)
     with pytest.raises(MlflowException) as refused:
         opened.search_traces(**{argument: value})
     assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
-    assert idle_in_transaction(dsn) == 0
+    assert idle_in_transaction(module_dsn) == 0
     close(opened)
 
 
