@@ -357,45 +357,45 @@ def remove(server: Server) -> None:
 # ------------------------------------------------------------------ a container
 
 
+def _docker(*arguments: str, **environment: str) -> None:
+    """Runs docker; its output is progress, its failure is ours."""
+    done = subprocess.run(
+        ["docker", *arguments], check=False, stdout=sys.stderr, env={**os.environ, **environment}
+    )
+    if done.returncode:
+        raise ClusterError(f"docker {arguments[0]} failed; its output is above")
+
+
 def _start_container(name: str, port: int) -> Server:
-    say(f"building {IMAGE} (first run only)")
-    subprocess.run(
-        ["docker", "build", "--file", str(ROOT / "Dockerfile.postgres"), "--tag", IMAGE, str(ROOT)],
-        check=True,
-        stdout=sys.stderr,
-    )
+    say(f"building {IMAGE}")
+    _docker("build", "--file", str(ROOT / "Dockerfile.postgres"), "--tag", IMAGE, str(ROOT))
+    # One of this name could be left from a start that failed.
+    subprocess.run(["docker", "rm", "--force", "--volumes", name], check=False, capture_output=True)
     password = secrets.token_urlsafe(16)
-    subprocess.run(
-        [
-            "docker",
-            "run",
-            "--detach",
-            "--name",
-            name,
-            "--publish",
-            f"127.0.0.1:{port}:5432",
-            "--env",
-            "POSTGRES_PASSWORD",
-            IMAGE,
-            "-c",
-            "fsync=off",
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "POSTGRES_PASSWORD": password},
+    settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
+    _docker(
+        *("run", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:5432"),
+        *("--env", "POSTGRES_PASSWORD", IMAGE, "postgres", *settings),
+        *("-c", "listen_addresses=*"),
+        POSTGRES_PASSWORD=password,
     )
+    server = Server("container", name, port, password)
+    _wait_for_container(server)
+    return server
+
+
+def _wait_for_container(server: Server) -> None:
     _wait(
-        lambda: (
-            subprocess.run(
-                ["docker", "exec", name, "pg_isready", "--quiet", "--host", "127.0.0.1"],
-                check=False,
-                capture_output=True,
-            ).returncode
-            == 0
-        ),
-        f"PostgreSQL in container {name} does not answer; see: docker logs {name}",
+        lambda: _answers_inside(server),
+        f"PostgreSQL does not answer; see: docker logs {server.home}",
     )
-    return Server("container", name, port, password)
+
+
+def _answers_inside(server: Server) -> bool:
+    if not is_running(server):
+        raise ClusterError(f"container {server.home} has ended; see: docker logs {server.home}")
+    probe = ["docker", "exec", server.home, "pg_isready", "--quiet", "--host", "127.0.0.1"]
+    return subprocess.run(probe, check=False, capture_output=True).returncode == 0
 
 
 def _wait(ready: Callable[[], bool], message: str, seconds: float = 60) -> None:
@@ -428,10 +428,17 @@ def _save(home: Path, server: Server) -> None:
     path.write_text(json.dumps(asdict(server), indent=2) + "\n")
 
 
+def _exists(server: Server) -> bool:
+    if server.kind == "cluster":
+        return Path(server.home).is_dir()
+    probe = ["docker", "inspect", server.home]
+    return subprocess.run(probe, check=False, capture_output=True).returncode == 0
+
+
 def up(home: Path, port: int) -> Server:
     """The running server of ``home``, on ``port``; made or started as needed."""
     known = load(home)
-    if known and (known.kind == "container" or Path(known.home).is_dir()):
+    if known and _exists(known):
         if known.port == port and is_running(known):
             return known
     else:
@@ -443,13 +450,14 @@ def up(home: Path, port: int) -> Server:
         )
     if known:
         stop(known)  # it may be running on another port
-    if known and known.kind == "container":
-        subprocess.run(
-            ["docker", "rm", "--force", "--volumes", known.home], check=True, capture_output=True
-        )
+    if known and known.kind == "container" and known.port != port:
+        remove(known)  # its port cannot be changed
         known = None
     if known is None:
         known = _make(home, port)
+    elif known.kind == "container":
+        _docker("start", known.home)
+        _wait_for_container(known)
     else:
         known = Server(**{**asdict(known), "port": port})
     if known.kind == "cluster":

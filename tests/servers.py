@@ -65,7 +65,7 @@ def _container() -> Iterator[Server]:
         password="insights",
         dbname="postgres",
         driver=None,
-    ).with_command("-c fsync=off -c synchronous_commit=off -c timezone=UTC")
+    ).with_command("postgres -c fsync=off -c synchronous_commit=off -c timezone=UTC")
     with container:
         yield Server(
             "container",
