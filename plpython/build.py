@@ -47,7 +47,7 @@ _LOADER = '''\
 create or replace function insights.load_engine() returns void
 language plpython3u
 stable
-parallel safe
+parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
 # PL/Python indents every line of a function's body by one tab, also inside

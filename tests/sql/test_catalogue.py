@@ -26,7 +26,7 @@ HELPERS = {
 INLINED = {"experiment_ids", "json_text", "text_number"}
 #: PostgreSQL runs EXPLAIN in volatile functions only.
 VOLATILE = {"insights_explain", "run_explain"}
-PARALLEL_SAFE = HELPERS | {"accept", "load_engine"}
+PARALLEL_SAFE = HELPERS | {"accept"}
 #: PL/Python helpers, which query nothing and so resolve no names.
 NAMELESS = {"decode_json_text", "parse_number"} | {h for h in HELPERS if h.startswith("span_")}
 
