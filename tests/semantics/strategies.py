@@ -394,6 +394,8 @@ def _span(dice: Random, palette: Palette, span_id: str) -> Span:
 
 
 def _content(dice: Random, palette: Palette) -> str:
+    if one_in(dice, 10):
+        return ""  # archived
     if one_in(dice, 6):
         # The very long ones are rare, for the sake of speed.
         broken = pick(dice, BROKEN_CONTENT)
