@@ -283,13 +283,14 @@ def test_a_function_of_this_name_that_is_not_ours(
     assert "insights_count(integer)" in str(refused(databases, mlflow_only_dsn))
 
 
-def test_a_newer_release_is_installed(databases: Databases, dsn: str) -> None:
-    install_if_needed(dsn)
-    with psycopg.connect(dsn) as connection:
-        connection.execute("update insights.alembic_version set version_num = '9999'")
-    assert "9999" in str(refused(databases, dsn))
+def test_a_newer_release_is_installed(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    install(mlflow_only_dsn)
+    mlflow_conn.execute("update insights.alembic_version set version_num = '9999'")
+    assert "9999" in str(refused(databases, mlflow_only_dsn))
     with pytest.raises(InstallError, match="newer"):
-        uninstall(dsn)
+        uninstall(mlflow_only_dsn)
 
 
 def test_objects_of_the_users_that_depend_on_ours(
@@ -321,13 +322,6 @@ def test_an_error_half_way_leaves_nothing(
 
 
 # ---------------------------------------------------------------------- doctor
-
-
-def install_if_needed(dsn: str) -> None:
-    """The template may have been made from the working tree, without Alembic."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        if installed_revision(connection) is None:
-            pytest.fail("the bundle is stale: run make bundle")
 
 
 def test_doctor_before_installing(mlflow_only_dsn: str) -> None:
