@@ -28,7 +28,7 @@ DEFAULT_RESULTS = 100
 #: Traces in the first window of a walk.
 FIRST_WINDOW = 500
 #: How many times what it has walked a walk may plan to go on.
-PATIENCE = 4
+PATIENCE = 10
 
 TOKEN_KEYS = (
     "input_tokens",
