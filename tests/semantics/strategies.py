@@ -169,7 +169,9 @@ TEXTS = (
 
 UNHOLDABLE_TEXTS = (
     "\x00",
+    "\x00\x00",
     "nul\x00nul\x00",
+    "\ud800\ud800!",
     "\ud800",
     "lone \udc00 \ud83d",
     "\ud83d\ude00",
@@ -288,7 +290,7 @@ class Palette:
     @property
     def timestamps(self) -> tuple[int, ...]:
         recent = tuple(self.now_ms - hours * HOUR_MS for hours in (1, 2, 48))
-        return (EPOCH_MS, EPOCH_MS + 1, EPOCH_MS + 20_000, 0, 2**53 + 1, *recent)
+        return (EPOCH_MS, EPOCH_MS + 1, EPOCH_MS + 20_000, 0, 2**53, 2**53 + 1, *recent)
 
 
 def palette_of(dice: Random) -> Palette:
