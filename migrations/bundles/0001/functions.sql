@@ -1,7 +1,7 @@
 create or replace function insights.load_engine() returns void
 language plpython3u
 stable
-parallel safe
+parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -286,7 +286,6 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any, Optional
 
 #: Stands for a value that is not there; JSON's null counts as missing too.
@@ -300,16 +299,29 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-def loads(text: str) -> Any:
-    """The decoded JSON text, or MISSING where it is none.
+# json.loads() without its detours: the value that starts at an index, and where
+# it ends.  The settings are the same: NaN is a number, of equal keys the last counts.
+_scan = vars(json.JSONDecoder())["scan_once"]
 
-    ``json.loads`` fails with ValueError (not JSON, or an integer of more than
-    4,300 digits) and with RecursionError.
+
+def loads(text: str, otherwise: Any = MISSING) -> Any:
+    """What ``json.loads(text)`` gives, or ``otherwise`` where it fails.
+
+    It fails with ValueError (not JSON, or an integer of more than 4,300 digits)
+    and with RecursionError.
     """
+    try:
+        value, end = _scan(text, 0)
+        if end == len(text):
+            return value
+    except (ValueError, RecursionError):
+        return otherwise
+    except StopIteration:  # blanks come first, or nothing that JSON knows
+        pass
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return MISSING
+        return otherwise
 
 
 def storable(text: str) -> str:
@@ -352,8 +364,7 @@ def attribute_in(attributes: Any, path: Sequence[str]) -> Any:
     value = attributes.get(path[0])
     if isinstance(value, str):
         # What is not JSON is a text that is its own value.
-        with suppress(ValueError, RecursionError):
-            value = json.loads(value)
+        value = loads(value, value)
     return step_into(value, path[1:]) if len(path) > 1 else value
 
 
@@ -1463,6 +1474,291 @@ def _can_shift(states: list[int], kind: str) -> bool:
             del states[-size:]
         states.append(STATES[states[-1]][symbol])
 ''',
+"insights_engine.names": r'''"""What the names in a filter stand for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NoReturn, Protocol
+
+from insights_engine import fields, tree
+from insights_engine.errors import FilterError, visible
+from insights_engine.tokens import FUNCTIONS, Token, unquote
+
+# What stock MLflow prints in its messages; sets are printed sorted.
+_MLFLOW_ENTITIES = (
+    "attribute",
+    "attributes",
+    "expectation",
+    "feedback",
+    "issue",
+    "metadata",
+    "request_metadata",
+    "span",
+    "tag",
+    "tags",
+    "trace",
+)
+_MLFLOW_ATTRIBUTES = (
+    "client_request_id",
+    "end_time",
+    "end_time_ms",
+    "execution_time",
+    "execution_time_ms",
+    "name",
+    "prompt",
+    "request_id",
+    "run_id",
+    "status",
+    "text",
+    "timestamp",
+    "timestamp_ms",
+)
+
+_PART = re.compile(r"""[^.`"']+|`[^`]*(?:``[^`]*)*`|"[^"]*(?:""[^"]*)*"|'[^']*(?:''[^']*)*'""")
+_QUOTED_KEY = re.compile(r"""(?:`[^`]*(?:``[^`]*)*`|"[^"]*(?:""[^"]*)*"|'[^']*(?:''[^']*)*')\Z""")
+
+
+class Place(Protocol):
+    """A part of the filter."""
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def end(self) -> int: ...
+
+
+class Names:
+    """Resolves the names in one filter."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def field(self, token: Token) -> tree.Field:
+        """The field that a name stands for."""
+        text = self._text
+        end = token.name_end or token.end
+        name = text[token.start : end]
+        first = _PART.match(name)
+        assert first is not None
+        entity = unquote_name(first[0])
+        key_start = token.start + first.end() + 1
+        if first.end() == len(name):
+            if token.steps:
+                return self._bracket_field(token, entity)
+            field = fields.TRACE_FIELDS.get(entity)
+            return field or self._refuse_name(token, entity)
+        key = name[first.end() + 1 :]
+        group = fields.ENTITIES.get(entity)
+        if group is None:
+            self._refuse_entity(token, entity, key, first.end())
+        if group == "span":
+            return self._span_field(token, key, key_start)
+        key = self._plain_key(key, key_start, entity)
+        if token.steps:
+            self._fail(
+                f"{visible(name, 60)} is text without parts, brackets cannot follow",
+                Token("", end, token.end),
+                f"A key in brackets stands directly after {entity}: {entity}['key']."
+                if group != "trace"
+                else "Only span.attributes, tags, metadata and assessments have keys.",
+            )
+        if group == "trace":
+            field = fields.TRACE_FIELDS.get(key)
+            return field or self._refuse_name(Token("", key_start, end), key)
+        remapped = fields.KEY_TO_FIELD.get(key.lower())
+        if remapped is not None:
+            return remapped
+        key = fields.KEY_TO_KEY.get(key.lower(), key)
+        return self._keyed_field(group, key, Token("", key_start, end))
+
+    def _keyed_field(self, group: str, key: str, place: Token) -> tree.Field:
+        if group == "tags":
+            return fields.PROMOTED_TAGS.get(key) or tree.Tag(key)
+        if group == "metadata":
+            return fields.PROMOTED_METADATA.get(key) or tree.Metadata(key)
+        if group == "issue":
+            if key != "id":
+                self._fail(
+                    f"Invalid issue attribute '{visible(key, 60)}'. Supported attributes: id",
+                    place,
+                    "Did you mean issue.id?",
+                )
+            return tree.Issue()
+        if not key:
+            self._fail(
+                "Assessment field name cannot be empty",
+                place,
+                f"For example {group}.quality.",
+            )
+        return tree.Assessment(group, key)
+
+    def _plain_key(self, key: str, start: int, entity: str) -> str:
+        if _QUOTED_KEY.match(key):
+            return unquote(key)
+        if any(mark in key for mark in "`\"'"):
+            whole = ".".join(unquote_name(part[0]) for part in _PART.finditer(key))
+            self._fail(
+                f"a key is quoted as a whole, not in parts: {visible(key, 60)}",
+                Token("", start, start + len(key)),
+                f"Write {visible(f'{entity}[{fields.quote(whole)}]', 100)}.",
+            )
+        return key
+
+    def _bracket_field(self, token: Token, entity: str) -> tree.Field:
+        end = token.name_end
+        place = Token("", end, token.end)
+        group = fields.ENTITIES.get(entity)
+        key = token.steps[0]
+        if group is None and entity not in fields.TRACE_FIELDS:
+            self._refuse_entity(token, entity, "", end - token.start)
+        if group == "span":
+            hint = "Use span.attributes['key'] for an attribute."
+            if key in fields.SPAN_FIELDS:
+                hint = f"Write span.{key}."
+            self._fail("span has no keys in brackets", place, hint)
+        if group is None or group == "trace":
+            hint = "Only span.attributes, tags, metadata and assessments have keys."
+            if entity == "attributes":
+                hint = f"Did you mean span.attributes[{visible(fields.quote(key), 60)}]?"
+            elif group is not None and key in fields.TRACE_FIELDS:
+                hint = f"Write {key}."
+            self._fail(f"{visible(entity, 60)} has no keys in brackets", place, hint)
+        if len(token.steps) > 1:
+            self._fail(
+                f"{entity} have one key: a value of theirs is text without parts",
+                place,
+                f"Only span.attributes go deeper: {entity}[{visible(fields.quote(key), 60)}].",
+            )
+        return self._keyed_field(group, key, place)
+
+    def _span_field(self, token: Token, key: str, start: int) -> tree.Field:
+        place = Token("", start, token.name_end or token.end)
+        if _QUOTED_KEY.match(key):
+            key = unquote(key)
+            start += 1
+        if key == "attributes" and token.steps:
+            return tree.SpanAttribute(token.steps)
+        if key.startswith("attributes."):
+            name = self._plain_key(key[11:], start + 11, "span.attributes")
+            if not key[11:]:
+                self._fail(
+                    "Span attribute name cannot be empty after 'attributes.'",
+                    place,
+                    "For example span.attributes.model.",
+                )
+            return tree.SpanAttribute((name, *token.steps))
+        field = fields.SPAN_FIELDS.get(key)
+        if field is None:
+            shown = visible(key, 60)
+            known = fields.SPAN_SYNONYMS.get(key.lower())
+            near = fields.nearest(key, [*fields.SPAN_FIELDS, "attributes"])
+            hint = (
+                "Span fields are span.name, type, status, duration_ms, content and"
+                " attributes['key']."
+            )
+            if key == "attributes":
+                hint = "Write span.attributes['key'] or span.attributes.key."
+            elif known:
+                hint = f"Did you mean {known}?"
+            elif near == "attributes":
+                hint = "Did you mean span.attributes['key']?"
+            elif near:
+                hint = f"Did you mean span.{near}?"
+            elif re.match(r"\w+\Z", key):
+                hint = f"If it is an attribute, write span.attributes.{shown}. " + hint
+            self._fail(
+                f"Invalid span attribute '{shown}'. Supported attributes: name, status, type,"
+                " attributes.<attribute_name>.",
+                place,
+                hint,
+            )
+        if token.steps:
+            self._fail(
+                f"span.{key} has no keys in brackets",
+                Token("", token.name_end, token.end),
+                "Only span.attributes['key'] has.",
+            )
+        return field
+
+    def _refuse_name(self, place: Token, name: str) -> NoReturn:
+        key = name.lower()
+        entity = name.split(".", 1)[0]
+        near = fields.nearest(name, list(fields.TRACE_FIELDS))
+        if key in fields.TRACE_FIELDS:
+            hint = f"Names are written in lower case: {key}."
+        elif "." in name and entity in fields.ENTITIES:
+            hint = f"Did you mean {visible(name, 60)}, without anything before it?"
+        elif key.upper() in FUNCTIONS:
+            hint = f"{key}(...) is a function, as in count(span.type = 'LLM') > 0."
+        elif key in fields.ENTITIES:
+            hint = f"A name must follow: {key}.name."
+            if fields.ENTITIES[key] not in ("trace", "span", "issue"):
+                hint = f"A key must follow: {key}.key or {key}['key']."
+        elif key in fields.SYNONYMS:
+            hint = f"Did you mean {fields.SYNONYMS[key]}?"
+        elif near:
+            hint = f"Did you mean {near}?"
+        else:
+            shown = visible(name, 40)
+            hint = (
+                f"If it is a tag, write tags.{shown}; other keys are metadata.{shown},"
+                f" feedback.{shown} and span.attributes.{shown}."
+                if re.match(r"[\w.-]+\Z", name)
+                else "Fields of the trace: " + ", ".join(sorted(fields.TRACE_FIELDS)) + "."
+            )
+        self._fail(
+            f"Invalid attribute key '{visible(name, 60)}' specified. Valid keys are"
+            f" {quoted_set(_MLFLOW_ATTRIBUTES)}",
+            place,
+            hint,
+        )
+
+    def _refuse_entity(self, token: Token, entity: str, key: str, length: int) -> NoReturn:
+        lower = entity.lower()
+        near = fields.nearest(entity, list(fields.ENTITIES))
+        rest = f".{visible(key, 60)}" if key else ""
+        if "." in entity:
+            hint = "Quote the key alone: tags.`my key`."
+        elif lower in fields.ENTITIES:
+            hint = f"Names are written in lower case: {lower}{rest}."
+        elif lower in fields.ENTITY_SYNONYMS:
+            hint = f"Did you mean {fields.ENTITY_SYNONYMS[lower]}{rest}?"
+        elif near:
+            hint = f"Did you mean {near}{rest}?"
+        else:
+            hint = "Fields are trace, span, tags, metadata, feedback, expectation, assessment and"
+            hint += " issue, then a dot and a name."
+        self._fail(
+            f"Invalid entity type '{visible(entity, 60)}'. Valid values are"
+            f" {bare_set(_MLFLOW_ENTITIES)}",
+            Token("", token.start, token.start + length),
+            hint,
+        )
+
+    def _source(self, token: Token) -> str:
+        return self._text[token.start : token.end]
+
+    def _fail(self, message: str, place: Place, hint: str | None) -> NoReturn:
+        raise FilterError(message, place.start, place.end - place.start, hint, self._text)
+
+
+def quoted_set(names: Iterable[str]) -> str:
+    """A set as MLflow's messages print it within quotes."""
+    return f"'{bare_set(names)}'"
+
+
+def bare_set(names: Iterable[str]) -> str:
+    """A set as MLflow's messages print it."""
+    return "{" + ", ".join(f"'{name}'" for name in names) + "}"
+
+
+def unquote_name(part: str) -> str:
+    """A name or key without its quotes, if it has any."""
+    return unquote(part) if part[0] in "`\"'" else part
+''',
 "insights_engine.ordering": r'''"""The clauses of ``order_by``: what MLflow takes, and every other field with one value.
 
 Missing values come last, ascending and descending.  ``timestamp_ms DESC`` and
@@ -1967,8 +2263,9 @@ from functools import lru_cache
 
 from insights_engine import tree
 from insights_engine.errors import FilterError, visible
+from insights_engine.names import Names
 from insights_engine.resolver import Resolver
-from insights_engine.syntax import Raw, parse_syntax
+from insights_engine.syntax import parse_syntax
 from insights_engine.tokens import OPERATORS, check_text, scan, tokenize
 
 
@@ -2007,7 +2304,7 @@ def parse_field(text: str) -> tree.Field:
             "For example timestamp_ms, tags.environment or span.attributes['model'].",
             text,
         )
-    return Resolver(text, Raw("start", [])).field(tokens[0])
+    return Names(text).field(tokens[0])
 
 
 def _resolve(text: str) -> Resolver:
@@ -2046,11 +2343,11 @@ def _resolve_once(text: str, *, escaped_quotes: bool) -> Resolver:
 
 def _check_names(text: str, end: int, *, escaped_quotes: bool) -> None:
     """Raise for a wrong name before ``end``: the first error is the one to tell."""
-    resolver = Resolver(text, Raw("start", []))
+    names = Names(text)
     before = None
     for token in scan(text, escaped_quotes=escaped_quotes):
         if before is not None and before.kind == "FIELD" and token.kind in OPERATORS:
-            resolver.field(before)
+            names.field(before)
         if token.end >= end:
             break
         before = token
@@ -2333,6 +2630,11 @@ class _SpanSql:
     columns: tuple[str, ...] = ()
     fragments: _Fragments = ()
     exact: str | None = None
+
+    @property
+    def selective(self) -> bool:
+        """Whether few spans but those that match have the fragments."""
+        return any(len(options) > 1 for options in self.fragments)
 
 
 @dataclass
@@ -2632,18 +2934,30 @@ class _Compiler:
 
     # ------------------------------------------------------------------ spans
 
-    def of_trace(self, t: str) -> str:
+    def of_trace(self, t: str, lookup: bool = False) -> str:
+        """Whether the span is one of the trace's, within the trace's experiment.
+
+        With ``lookup`` PostgreSQL can only go from the trace to its spans: an
+        index takes this form of equality, a hash join does not.
+        """
+        trace = f"any(array[{t}.request_id])" if lookup else f"{t}.request_id"
         # A probe reads the spans of its trace; the sum keeps the planner from joining in
         # an index on (experiment, type, status), thousands of entries for every trace.
-        experiment = "s.experiment_id + 0" if self.shape == "probe" else "s.experiment_id"
-        return f"s.trace_id = {t}.request_id and {experiment} = {t}.experiment_id"
+        narrow = lookup or self.shape == "probe"
+        experiment = "s.experiment_id + 0" if narrow else "s.experiment_id"
+        return f"s.trace_id = {trace} and {experiment} = {t}.experiment_id"
 
     def any_span(self, condition: tree.Node, t: str) -> str:
-        scope = self.within_scope("s") if self.shape == "set" else ""
-        return self.exists(
-            f"{self.schema}.spans s",
-            f"{self.of_trace(t)} and {scope}{self.span_where(condition)}",
-        )
+        compiled = self.span(condition)
+        where = self.span_where(condition)
+        spans = f"{self.schema}.spans s"
+        if self.shape == "probe":
+            return self.exists(spans, f"{self.of_trace(t)} and {where}")
+        if compiled.exact is not None and not compiled.selective:
+            # Decoding costs more than looking up spans trace by trace, which ends
+            # with the first span that matches; one pass would decode them all.
+            return self.exists(spans, f"{self.of_trace(t, lookup=True)} and {where}")
+        return self.exists(spans, f"{self.of_trace(t)} and {self.within_scope('s')}{where}")
 
     def grouped(self, condition: tree.Node | None, having: str, t: str) -> str:
         """Whether the trace's spans under ``condition``, at least one, satisfy ``having``."""
@@ -3168,43 +3482,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
 from typing import NamedTuple, NoReturn, Union
 
-from insights_engine import fields, tree
-from insights_engine.errors import FilterError, visible
+from insights_engine import fields, times, tree
+from insights_engine.errors import visible
+from insights_engine.names import Names, bare_set, quoted_set, unquote_name
 from insights_engine.syntax import Raw
-from insights_engine.tokens import FUNCTIONS, Token, unit_hint, unit_in_ms, unquote
+from insights_engine.times import NUMBER_AND_UNIT
+from insights_engine.tokens import Token, unit_hint, unquote
 
 # What stock MLflow prints in its messages; sets are printed sorted.
-_MLFLOW_ENTITIES = (
-    "attribute",
-    "attributes",
-    "expectation",
-    "feedback",
-    "issue",
-    "metadata",
-    "request_metadata",
-    "span",
-    "tag",
-    "tags",
-    "trace",
-)
-_MLFLOW_ATTRIBUTES = (
-    "client_request_id",
-    "end_time",
-    "end_time_ms",
-    "execution_time",
-    "execution_time_ms",
-    "name",
-    "prompt",
-    "request_id",
-    "run_id",
-    "status",
-    "text",
-    "timestamp",
-    "timestamp_ms",
-)
 _MLFLOW_NUMBERS = (
     "end_time",
     "end_time_ms",
@@ -3215,7 +3502,15 @@ _MLFLOW_NUMBERS = (
 )
 _MLFLOW_LISTS = ("client_request_id", "name", "request_id", "run_id", "status")
 _MLFLOW_STRING_COMPARATORS = ("!=", "=", "ILIKE", "IN", "LIKE", "NOT IN", "RLIKE")
-_MLFLOW_TAG_COMPARATORS = ("!=", "=", "ILIKE", "IS NOT NULL", "IS NULL", "LIKE", "RLIKE")
+_MLFLOW_TAG_COMPARATORS = (
+    "!=",
+    "=",
+    "ILIKE",
+    "IS NOT NULL",
+    "IS NULL",
+    "LIKE",
+    "RLIKE",
+)
 _MLFLOW_ASSESSMENT_COMPARATORS = (
     "!=",
     "<",
@@ -3265,20 +3560,6 @@ _TEXT_HINT = "{} is text: use =, !=, LIKE, ILIKE, RLIKE, IN or IS NULL."
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
 _INTEGER = re.compile(r"([+-]?)(\d+)\Z", re.ASCII)
-_NUMBER_AND_UNIT = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*([A-Za-z]+)\s*\Z", re.ASCII)
-_DURATION_PART = re.compile(r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*([A-Za-z]+)\s*,?", re.ASCII)
-_TIME = re.compile(
-    r"\s*(\d{4})-(\d{1,2})-(\d{1,2})"
-    r"(?:[T ]\s*(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?"
-    r"\s*(Z|UTC|[+-]\d{2}(?::?\d{2})?)?)?\s*\Z",
-    re.ASCII | re.IGNORECASE,
-)
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-#: No duration reaches farther: 2**53 ms are 285,000 years.
-_MAX_DURATION_MS = 2**53
-
-_PART = re.compile(r"""[^.`"']+|`[^`]*(?:``[^`]*)*`|"[^"]*(?:""[^"]*)*"|'[^']*(?:''[^']*)*'""")
-_QUOTED_KEY = re.compile(r"""(?:`[^`]*(?:``[^`]*)*`|"[^"]*(?:""[^"]*)*"|'[^']*(?:''[^']*)*')\Z""")
 
 
 class _Part(NamedTuple):
@@ -3301,11 +3582,11 @@ class _Value(NamedTuple):
     end: int
 
 
-class Resolver:
+class Resolver(Names):
     """Resolves one filter."""
 
     def __init__(self, text: str, raw: Raw) -> None:
-        self._text = text
+        super().__init__(text)
         self._raw = raw
         self._parts: list[_Part] = []
 
@@ -3357,7 +3638,11 @@ class Resolver:
         previous: Raw | Token | None = None
         for child in rest:
             if isinstance(child, Token) and isinstance(previous, Token):
-                self._fail("a condition is missing between AND and AND", child, "Remove one AND.")
+                self._fail(
+                    "a condition is missing between AND and AND",
+                    child,
+                    "Remove one AND.",
+                )
             previous = child
         if isinstance(previous, Token):
             self._fail("a condition is missing after AND", previous, "Remove AND.")
@@ -3461,7 +3746,7 @@ class Resolver:
         if isinstance(number.value, (str, tree.Now)):
             hint = f"For example {function}(...) > 1000."
             if isinstance(number.value, str):
-                duration = _NUMBER_AND_UNIT.match(number.value)
+                duration = NUMBER_AND_UNIT.fullmatch(number.value)
                 if _NUMBER.match(number.value):
                     hint = f"Remove the quotes: {visible(number.value, 40)}."
                 elif duration:
@@ -3537,7 +3822,7 @@ class Resolver:
     def _refuse_type(self, name: Token, field: tree.Field, op: str, value: _Value) -> NoReturn:
         """Raise with the sentence that stock MLflow has for a value that is no string."""
         shown = self._shown(value)
-        entity = _unquote_name(self._source(name).split(".", 1)[0])
+        entity = unquote_name(self._source(name).split(".", 1)[0])
         kind = _MLFLOW_TYPES.get(entity)
         if value.kind == "null" and isinstance(field, tree.Assessment) and op in _ORDERINGS:
             message = (
@@ -3550,7 +3835,7 @@ class Resolver:
             )
         elif value.kind == "number":
             message = (
-                f"Only the {_set(_MLFLOW_NUMBERS)} attributes support comparison with numeric"
+                f"Only the {quoted_set(_MLFLOW_NUMBERS)} attributes support comparison with numeric"
                 " values."
             )
         else:
@@ -3592,7 +3877,13 @@ class Resolver:
             )
 
     def _in_list(
-        self, name: Token, field: tree.Field, word: str, operator: Token, raw: Raw, negated: bool
+        self,
+        name: Token,
+        field: tree.Field,
+        word: str,
+        operator: Token,
+        raw: Raw,
+        negated: bool,
     ) -> tree.In:
         self._check_comparator(name, field, word, operator)
         values = [self._value(child) for child in raw.children if not _is_comma(child)]
@@ -3635,7 +3926,11 @@ class Resolver:
         word = op.replace("NOT ", "")
         if value is not None and op not in _COMPARISONS:
             self._bad_comparator(
-                name, field, op, operator, _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=.")
+                name,
+                field,
+                op,
+                operator,
+                _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=."),
             )
         if fields.is_number(field):
             if word in ("LIKE", "ILIKE", "RLIKE"):
@@ -3662,7 +3957,11 @@ class Resolver:
             negation = "NOT " if op == "!=" else ""
             text = visible(str(value.value), 40) if value is not None else "text"
             self._bad_comparator(
-                name, field, op, operator, f"It is a whole document: use {negation}LIKE '%{text}%'."
+                name,
+                field,
+                op,
+                operator,
+                f"It is a whole document: use {negation}LIKE '%{text}%'.",
             )
         if fields.may_hold_numbers(field):
             return
@@ -3684,29 +3983,35 @@ class Resolver:
         elif fields.is_span_field(field):
             message = (
                 f"{self._source(name)} comparator '{op}' not one of"
-                f" {_set(_MLFLOW_STRING_COMPARATORS)}"
+                f" {quoted_set(_MLFLOW_STRING_COMPARATORS)}"
             )
         elif isinstance(field, tree.Assessment):
             message = (
                 f"assessment.{field.name} comparator '{op}' not one of"
-                f" {_set(_MLFLOW_ASSESSMENT_COMPARATORS)}"
+                f" {quoted_set(_MLFLOW_ASSESSMENT_COMPARATORS)}"
             )
         elif isinstance(field, tree.Issue):
             message = f"issue.id comparator '{op}' not one of '{{'='}}'"
         elif isinstance(field, tree.Metadata) or (
             isinstance(field, tree.TraceText) and field.name in ("run_id", "session_id", "user")
         ):
-            message = f"Invalid comparator '{op}' not one of {_set(_MLFLOW_TAG_COMPARATORS)}"
+            message = f"Invalid comparator '{op}' not one of {quoted_set(_MLFLOW_TAG_COMPARATORS)}"
         elif isinstance(field, tree.Tag) or (
             isinstance(field, tree.TraceText) and field.name in ("name", "prompt")
         ):
-            message = f"Invalid comparator '{op}' not one of {_set(_MLFLOW_TAG_COMPARATORS)[:-1]}"
-        elif isinstance(field, tree.TraceNumber):
             message = (
-                f"Invalid comparator '{op}' not one of {_set(_MLFLOW_STRING_COMPARATORS)[:-1]}"
+                f"Invalid comparator '{op}' not one of {quoted_set(_MLFLOW_TAG_COMPARATORS)[:-1]}"
+            )
+        elif isinstance(field, tree.TraceNumber):
+            # MLflow's sentence lacks the closing quote here, and for tags.
+            message = (
+                f"Invalid comparator '{op}' not one of"
+                f" {quoted_set(_MLFLOW_STRING_COMPARATORS)[:-1]}"
             )
         else:
-            message = f"Invalid comparator '{op}' not one of {_set(_MLFLOW_STRING_COMPARATORS)}"
+            message = (
+                f"Invalid comparator '{op}' not one of {quoted_set(_MLFLOW_STRING_COMPARATORS)}"
+            )
         self._fail(visible(message, 400), operator, hint)
 
     # --------------------------------------------------------------------- values
@@ -3759,7 +4064,14 @@ class Resolver:
         assert isinstance(value.value, str)
         text = value.value
         if value.kind == "text" and fields.is_time(field):
-            moment = self._time(text, value)
+            try:
+                moment = times.time_in_ms(text)
+            except ValueError as error:
+                self._fail(
+                    f"invalid time {self._shown(value)}: {error}",
+                    value,
+                    "For example '2025-01-31' or '2025-01-31T12:00:00Z'.",
+                )
             if moment is not None:
                 return moment
             hint = "For example '2025-01-31', '2025-01-31T12:00:00Z' or now() - '24 hours'."
@@ -3767,13 +4079,13 @@ class Resolver:
                 self._refuse_text_list(f"{shown} takes a list of times", value, hint)
             if _NUMBER.match(text):
                 hint = f"Milliseconds stand without quotes: {visible(text, 40)}."
-            elif _duration(text) is not None:
+            elif times.duration_in_ms(text) is not None:
                 hint = f"Write now() - '{visible(text, 40)}'."
             self._fail(f"invalid time {self._shown(value)} for {shown}", value, hint)
         reads_as_number = value.kind == "text" and _NUMBER.match(text) is not None
         if fields.is_number(field):
             hint = "For example 1000; text goes with text fields."
-            duration = _NUMBER_AND_UNIT.match(text)
+            duration = NUMBER_AND_UNIT.fullmatch(text)
             if reads_as_number:
                 hint = f"Remove the quotes: {visible(text, 40)}."
             elif duration:
@@ -3809,7 +4121,7 @@ class Resolver:
 
     def _refuse_text_list(self, instead: str, value: _Value, hint: str) -> NoReturn:
         self._fail(
-            f"Only attributes in {_bare_set(_MLFLOW_LISTS)} supports comparison with a list of"
+            f"Only attributes in {bare_set(_MLFLOW_LISTS)} supports comparison with a list of"
             f" quoted string values. {instead}",
             value,
             hint,
@@ -3841,265 +4153,19 @@ class Resolver:
 
     def _duration(self, token: Token) -> int:
         text = unquote(self._source(token))
-        milliseconds = _duration(text)
-        if milliseconds is not None:
-            return milliseconds
-        hint = "For example '30 minutes', '24 hours', '7 days' or '1 day 2 hours'."
-        part = _DURATION_PART.match(text)
-        if part:
-            unit = part[2].lower().rstrip("s")
-            near = fields.nearest(
-                part[2], ("milliseconds", "seconds", "minutes", "hours", "days", "weeks")
-            )
-            if unit in ("month", "mon", "year", "yr", "y", "quarter"):
-                hint = "Months and years have no fixed length: use days, such as '30 days'."
-            elif near and unit_in_ms(part[2]) is None:
-                hint = f"Did you mean {near}? " + hint
-        elif _NUMBER.match(text.strip()):
-            hint = "A unit is missing. " + hint
-        self._fail(f"invalid duration {visible(self._source(token), 60)}", token, hint)
-
-    def _time(self, text: str, place: _Value) -> int | float | None:
-        """Milliseconds since 1970 of an ISO 8601 text; None if it is none."""
-        match = _TIME.match(text)
-        if match is None:
-            return None
-        year, month, day, hour, minute, second, fraction, zone = match.groups()
-        try:
-            moment = datetime(
-                int(year),
-                int(month),
-                int(day),
-                int(hour or 0),
-                int(minute or 0),
-                tzinfo=_zone(zone),
-            ) + timedelta(seconds=_second(second))
-        except (ValueError, OverflowError) as error:
+        milliseconds = times.duration_in_ms(text)
+        if milliseconds is None:
             self._fail(
-                f"invalid time {self._shown(place)}: {error}",
-                place,
-                "For example '2025-01-31' or '2025-01-31T12:00:00Z'.",
+                f"invalid duration {visible(self._source(token), 60)}",
+                token,
+                times.duration_hint(text),
             )
-        milliseconds: int | float = (moment - _EPOCH) // timedelta(milliseconds=1)
-        if fraction:
-            nanoseconds = int(fraction.ljust(9, "0"))
-            milliseconds += nanoseconds // 1_000_000
-            if nanoseconds % 1_000_000:
-                milliseconds += nanoseconds % 1_000_000 / 1e6
         return milliseconds
-
-    # --------------------------------------------------------------------- fields
-
-    def field(self, token: Token) -> tree.Field:
-        """The field that a name stands for."""
-        text = self._text
-        end = token.name_end or token.end
-        name = text[token.start : end]
-        first = _PART.match(name)
-        assert first is not None
-        entity = _unquote_name(first[0])
-        key_start = token.start + first.end() + 1
-        if first.end() == len(name):
-            if token.steps:
-                return self._bracket_field(token, entity)
-            field = fields.TRACE_FIELDS.get(entity)
-            return field or self._refuse_name(token, entity)
-        key = name[first.end() + 1 :]
-        group = fields.ENTITIES.get(entity)
-        if group is None:
-            self._refuse_entity(token, entity, key, first.end())
-        if group == "span":
-            return self._span_field(token, key, key_start)
-        key = self._plain_key(key, key_start, entity)
-        if token.steps:
-            self._fail(
-                f"{visible(name, 60)} is text without parts, brackets cannot follow",
-                Token("", end, token.end),
-                f"A key in brackets stands directly after {entity}: {entity}['key']."
-                if group != "trace"
-                else "Only span.attributes, tags, metadata and assessments have keys.",
-            )
-        if group == "trace":
-            field = fields.TRACE_FIELDS.get(key)
-            return field or self._refuse_name(Token("", key_start, end), key)
-        remapped = fields.KEY_TO_FIELD.get(key.lower())
-        if remapped is not None:
-            return remapped
-        key = fields.KEY_TO_KEY.get(key.lower(), key)
-        return self._keyed_field(group, key, Token("", key_start, end))
-
-    def _keyed_field(self, group: str, key: str, place: Token) -> tree.Field:
-        if group == "tags":
-            return fields.PROMOTED_TAGS.get(key) or tree.Tag(key)
-        if group == "metadata":
-            return fields.PROMOTED_METADATA.get(key) or tree.Metadata(key)
-        if group == "issue":
-            if key != "id":
-                self._fail(
-                    f"Invalid issue attribute '{visible(key, 60)}'. Supported attributes: id",
-                    place,
-                    "Did you mean issue.id?",
-                )
-            return tree.Issue()
-        if not key:
-            self._fail(
-                "Assessment field name cannot be empty", place, f"For example {group}.quality."
-            )
-        return tree.Assessment(group, key)
-
-    def _plain_key(self, key: str, start: int, entity: str) -> str:
-        if _QUOTED_KEY.match(key):
-            return unquote(key)
-        if any(mark in key for mark in "`\"'"):
-            whole = ".".join(_unquote_name(part[0]) for part in _PART.finditer(key))
-            self._fail(
-                f"a key is quoted as a whole, not in parts: {visible(key, 60)}",
-                Token("", start, start + len(key)),
-                f"Write {visible(f'{entity}[{fields.quote(whole)}]', 100)}.",
-            )
-        return key
-
-    def _bracket_field(self, token: Token, entity: str) -> tree.Field:
-        end = token.name_end
-        place = Token("", end, token.end)
-        group = fields.ENTITIES.get(entity)
-        key = token.steps[0]
-        if group is None and entity not in fields.TRACE_FIELDS:
-            self._refuse_entity(token, entity, "", end - token.start)
-        if group == "span":
-            hint = "Use span.attributes['key'] for an attribute."
-            if key in fields.SPAN_FIELDS:
-                hint = f"Write span.{key}."
-            self._fail("span has no keys in brackets", place, hint)
-        if group is None or group == "trace":
-            hint = "Only span.attributes, tags, metadata and assessments have keys."
-            if entity == "attributes":
-                hint = f"Did you mean span.attributes[{visible(fields.quote(key), 60)}]?"
-            elif group is not None and key in fields.TRACE_FIELDS:
-                hint = f"Write {key}."
-            self._fail(f"{visible(entity, 60)} has no keys in brackets", place, hint)
-        if len(token.steps) > 1:
-            self._fail(
-                f"{entity} have one key: a value of theirs is text without parts",
-                place,
-                f"Only span.attributes go deeper: {entity}[{visible(fields.quote(key), 60)}].",
-            )
-        return self._keyed_field(group, key, place)
-
-    def _span_field(self, token: Token, key: str, start: int) -> tree.Field:
-        place = Token("", start, token.name_end or token.end)
-        if _QUOTED_KEY.match(key):
-            key = unquote(key)
-            start += 1
-        if key == "attributes" and token.steps:
-            return tree.SpanAttribute(token.steps)
-        if key.startswith("attributes."):
-            name = self._plain_key(key[11:], start + 11, "span.attributes")
-            if not key[11:]:
-                self._fail(
-                    "Span attribute name cannot be empty after 'attributes.'",
-                    place,
-                    "For example span.attributes.model.",
-                )
-            return tree.SpanAttribute((name, *token.steps))
-        field = fields.SPAN_FIELDS.get(key)
-        if field is None:
-            shown = visible(key, 60)
-            known = fields.SPAN_SYNONYMS.get(key.lower())
-            near = fields.nearest(key, [*fields.SPAN_FIELDS, "attributes"])
-            hint = (
-                "Span fields are span.name, type, status, duration_ms, content and"
-                " attributes['key']."
-            )
-            if key == "attributes":
-                hint = "Write span.attributes['key'] or span.attributes.key."
-            elif known:
-                hint = f"Did you mean {known}?"
-            elif near == "attributes":
-                hint = "Did you mean span.attributes['key']?"
-            elif near:
-                hint = f"Did you mean span.{near}?"
-            elif re.match(r"\w+\Z", key):
-                hint = f"If it is an attribute, write span.attributes.{shown}. " + hint
-            self._fail(
-                f"Invalid span attribute '{shown}'. Supported attributes: name, status, type,"
-                " attributes.<attribute_name>.",
-                place,
-                hint,
-            )
-        if token.steps:
-            self._fail(
-                f"span.{key} has no keys in brackets",
-                Token("", token.name_end, token.end),
-                "Only span.attributes['key'] has.",
-            )
-        return field
-
-    def _refuse_name(self, place: Token, name: str) -> NoReturn:
-        key = name.lower()
-        entity = name.split(".", 1)[0]
-        near = fields.nearest(name, list(fields.TRACE_FIELDS))
-        if key in fields.TRACE_FIELDS:
-            hint = f"Names are written in lower case: {key}."
-        elif "." in name and entity in fields.ENTITIES:
-            hint = f"Did you mean {visible(name, 60)}, without anything before it?"
-        elif key.upper() in FUNCTIONS:
-            hint = f"{key}(...) is a function, as in count(span.type = 'LLM') > 0."
-        elif key in fields.ENTITIES:
-            hint = f"A name must follow: {key}.name."
-            if fields.ENTITIES[key] not in ("trace", "span", "issue"):
-                hint = f"A key must follow: {key}.key or {key}['key']."
-        elif key in fields.SYNONYMS:
-            hint = f"Did you mean {fields.SYNONYMS[key]}?"
-        elif near:
-            hint = f"Did you mean {near}?"
-        else:
-            shown = visible(name, 40)
-            hint = (
-                f"If it is a tag, write tags.{shown}; other keys are metadata.{shown},"
-                f" feedback.{shown} and span.attributes.{shown}."
-                if re.match(r"[\w.-]+\Z", name)
-                else "Fields of the trace: " + ", ".join(sorted(fields.TRACE_FIELDS)) + "."
-            )
-        self._fail(
-            f"Invalid attribute key '{visible(name, 60)}' specified. Valid keys are"
-            f" {_set(_MLFLOW_ATTRIBUTES)}",
-            place,
-            hint,
-        )
-
-    def _refuse_entity(self, token: Token, entity: str, key: str, length: int) -> NoReturn:
-        lower = entity.lower()
-        near = fields.nearest(entity, list(fields.ENTITIES))
-        rest = f".{visible(key, 60)}" if key else ""
-        if "." in entity:
-            hint = "Quote the key alone: tags.`my key`."
-        elif lower in fields.ENTITIES:
-            hint = f"Names are written in lower case: {lower}{rest}."
-        elif lower in fields.ENTITY_SYNONYMS:
-            hint = f"Did you mean {fields.ENTITY_SYNONYMS[lower]}{rest}?"
-        elif near:
-            hint = f"Did you mean {near}{rest}?"
-        else:
-            hint = "Fields are trace, span, tags, metadata, feedback, expectation, assessment and"
-            hint += " issue, then a dot and a name."
-        self._fail(
-            f"Invalid entity type '{visible(entity, 60)}'. Valid values are"
-            f" {_bare_set(_MLFLOW_ENTITIES)}",
-            Token("", token.start, token.start + length),
-            hint,
-        )
 
     # -------------------------------------------------------------------- helpers
 
-    def _source(self, token: Token) -> str:
-        return self._text[token.start : token.end]
-
     def _shown(self, value: _Value) -> str:
         return visible(self._text[value.start : value.end], 60)
-
-    def _fail(self, message: str, place: Token | _Value, hint: str | None) -> NoReturn:
-        raise FilterError(message, place.start, place.end - place.start, hint, self._text)
 
 
 def _conjoin(parts: list[_Part]) -> _Part:
@@ -4141,51 +4207,6 @@ def _close(part: _Part) -> tree.Node:
 
 def _is_comma(child: Raw | Token) -> bool:
     return isinstance(child, Token) and child.kind == "COMMA"
-
-
-def _set(names: Iterable[str]) -> str:
-    return f"'{_bare_set(names)}'"
-
-
-def _bare_set(names: Iterable[str]) -> str:
-    return "{" + ", ".join(f"'{name}'" for name in names) + "}"
-
-
-def _unquote_name(part: str) -> str:
-    return unquote(part) if part[0] in "`\"'" else part
-
-
-def _duration(text: str) -> int | None:
-    """Milliseconds of a duration such as '1 day 2 hours', else None."""
-    total = 0.0
-    position = 0
-    while position < len(text):
-        part = _DURATION_PART.match(text, position)
-        unit = unit_in_ms(part[2]) if part else None
-        if part is None or unit is None:
-            return None
-        total += float(part[1]) * unit
-        position = part.end()
-    if not text.strip() or not math.isfinite(total) or abs(total) > _MAX_DURATION_MS:
-        return None
-    return round(total)
-
-
-def _zone(zone: str | None) -> timezone:
-    if zone is None or zone.upper() in ("Z", "UTC"):
-        return timezone.utc
-    hours, minutes = int(zone[1:3]), int(zone[-2:]) if len(zone) > 3 else 0
-    if hours > 23 or minutes > 59:
-        raise ValueError("the zone must lie within a day")
-    offset = timedelta(hours=hours, minutes=minutes)
-    return timezone(-offset if zone[0] == "-" else offset)
-
-
-def _second(second: str | None) -> int:
-    number = int(second or 0)
-    if number > 59:
-        raise ValueError("second must be in 0..59")
-    return number
 ''',
 "insights_engine.search": r'''"""Search: which traces, in which order, and the rows that show them.
 
@@ -4217,7 +4238,7 @@ DEFAULT_RESULTS = 100
 #: Traces in the first window of a walk.
 FIRST_WINDOW = 500
 #: How many times what it has walked a walk may plan to go on.
-PATIENCE = 4
+PATIENCE = 10
 
 TOKEN_KEYS = (
     "input_tokens",
@@ -5342,6 +5363,103 @@ STATES: tuple[dict[str, int], ...] = (
      "FIELD": -21, "LPAR": -21, "NOT": -21, "OR": -21, "RPAR": -21},
 )
 ''',
+"insights_engine.times": r'''"""Durations and times that filters write as text."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime, timedelta, timezone
+
+from insights_engine import fields
+from insights_engine.tokens import unit_in_ms
+
+_QUANTITY = r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*([A-Za-z]+)\s*"
+NUMBER_AND_UNIT = re.compile(_QUANTITY, re.ASCII)
+_DURATION_PART = re.compile(_QUANTITY + ",?", re.ASCII)
+_TIME = re.compile(
+    r"\s*(\d{4})-(\d{1,2})-(\d{1,2})"
+    r"(?:[T ]\s*(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,](\d{1,9}))?)?"
+    r"\s*(Z|UTC|[+-]\d{2}(?::?\d{2})?)?)?\s*",
+    re.ASCII | re.IGNORECASE,
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+#: No duration reaches farther: 2**53 ms are 285,000 years.
+_MAX_DURATION_MS = 2**53
+
+
+def duration_in_ms(text: str) -> int | None:
+    """Milliseconds of a duration such as '1 day 2 hours'; None if it is none."""
+    total = 0.0
+    position = 0
+    while position < len(text):
+        part = _DURATION_PART.match(text, position)
+        unit = unit_in_ms(part[2]) if part else None
+        if part is None or unit is None:
+            return None
+        total += float(part[1]) * unit
+        position = part.end()
+    if not text.strip() or not math.isfinite(total) or abs(total) > _MAX_DURATION_MS:
+        return None
+    return round(total)
+
+
+def duration_hint(text: str) -> str:
+    """What to write instead of a text that is no duration."""
+    hint = "For example '30 minutes', '24 hours', '7 days' or '1 day 2 hours'."
+    part = _DURATION_PART.match(text)
+    if part is None:
+        return f"A unit is missing. {hint}" if text.strip().isdecimal() else hint
+    unit = part[2].lower().rstrip("s")
+    if unit in ("month", "mon", "year", "yr", "y", "quarter"):
+        return "Months and years have no fixed length: use days, such as '30 days'."
+    units = ("milliseconds", "seconds", "minutes", "hours", "days", "weeks")
+    near = fields.nearest(part[2], units)
+    if near and unit_in_ms(part[2]) is None:
+        return f"Did you mean {near}? {hint}"
+    return hint
+
+
+def time_in_ms(text: str) -> int | float | None:
+    """Milliseconds since 1970 of an ISO 8601 text; None if it is none.
+
+    UTC without a zone.  Raises ValueError, with the reason, for a text of that
+    form that is no time, such as 2025-02-30.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return None
+    year, month, day, hour, minute, second, fraction, zone = match.groups()
+    try:
+        moment = datetime(
+            int(year),
+            int(month),
+            int(day),
+            int(hour or 0),
+            int(minute or 0),
+            int(second or 0),
+            tzinfo=_zone(zone),
+        )
+        milliseconds: int | float = (moment - _EPOCH) // timedelta(milliseconds=1)
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
+    if fraction:
+        nanoseconds = int(fraction.ljust(9, "0"))
+        milliseconds += nanoseconds // 1_000_000
+        if nanoseconds % 1_000_000:
+            milliseconds += nanoseconds % 1_000_000 / 1e6
+    return milliseconds
+
+
+def _zone(zone: str | None) -> timezone:
+    if zone is None or zone.upper() in ("Z", "UTC"):
+        return timezone.utc
+    hours, minutes = int(zone[1:3]), int(zone[-2:]) if len(zone) > 3 else 0
+    if hours > 23 or minutes > 59:
+        raise ValueError("the zone must lie within a day")
+    offset = timedelta(hours=hours, minutes=minutes)
+    return timezone(-offset if zone[0] == "-" else offset)
+''',
 "insights_engine.tokens": r'''"""Cuts a filter into tokens, and refuses what cannot be part of any filter."""
 
 from __future__ import annotations
@@ -6071,7 +6189,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 0a74dffb8f2f4522 " + name + ">"
+        place = "<insights 89f719283cd857ea " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -6086,8 +6204,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["0a74dffb8f2f4522"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["0a74dffb8f2f4522"]
+GD["89f719283cd857ea"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["89f719283cd857ea"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -6156,7 +6274,6 @@ if read is None:
     import math
     import re
     from collections.abc import Sequence
-    from contextlib import suppress
     from typing import Any, Optional
 
     #: Stands for a value that is not there; JSON's null counts as missing too.
@@ -6170,16 +6287,29 @@ if read is None:
     _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-    def loads(text: str) -> Any:
-        """The decoded JSON text, or MISSING where it is none.
+    # json.loads() without its detours: the value that starts at an index, and where
+    # it ends.  The settings are the same: NaN is a number, of equal keys the last counts.
+    _scan = vars(json.JSONDecoder())["scan_once"]
 
-        ``json.loads`` fails with ValueError (not JSON, or an integer of more than
-        4,300 digits) and with RecursionError.
+
+    def loads(text: str, otherwise: Any = MISSING) -> Any:
+        """What ``json.loads(text)`` gives, or ``otherwise`` where it fails.
+
+        It fails with ValueError (not JSON, or an integer of more than 4,300 digits)
+        and with RecursionError.
         """
+        try:
+            value, end = _scan(text, 0)
+            if end == len(text):
+                return value
+        except (ValueError, RecursionError):
+            return otherwise
+        except StopIteration:  # blanks come first, or nothing that JSON knows
+            pass
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            return MISSING
+            return otherwise
 
 
     def storable(text: str) -> str:
@@ -6222,8 +6352,7 @@ if read is None:
         value = attributes.get(path[0])
         if isinstance(value, str):
             # What is not JSON is a text that is its own value.
-            with suppress(ValueError, RecursionError):
-                value = json.loads(value)
+            value = loads(value, value)
         return step_into(value, path[1:]) if len(path) > 1 else value
 
 
@@ -6309,9 +6438,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "0a74dffb8f2f4522" not in GD:
+if "89f719283cd857ea" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["0a74dffb8f2f4522"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["89f719283cd857ea"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -6374,7 +6503,6 @@ if read is None:
     import math
     import re
     from collections.abc import Sequence
-    from contextlib import suppress
     from typing import Any, Optional
 
     #: Stands for a value that is not there; JSON's null counts as missing too.
@@ -6388,16 +6516,29 @@ if read is None:
     _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-    def loads(text: str) -> Any:
-        """The decoded JSON text, or MISSING where it is none.
+    # json.loads() without its detours: the value that starts at an index, and where
+    # it ends.  The settings are the same: NaN is a number, of equal keys the last counts.
+    _scan = vars(json.JSONDecoder())["scan_once"]
 
-        ``json.loads`` fails with ValueError (not JSON, or an integer of more than
-        4,300 digits) and with RecursionError.
+
+    def loads(text: str, otherwise: Any = MISSING) -> Any:
+        """What ``json.loads(text)`` gives, or ``otherwise`` where it fails.
+
+        It fails with ValueError (not JSON, or an integer of more than 4,300 digits)
+        and with RecursionError.
         """
+        try:
+            value, end = _scan(text, 0)
+            if end == len(text):
+                return value
+        except (ValueError, RecursionError):
+            return otherwise
+        except StopIteration:  # blanks come first, or nothing that JSON knows
+            pass
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            return MISSING
+            return otherwise
 
 
     def storable(text: str) -> str:
@@ -6440,8 +6581,7 @@ if read is None:
         value = attributes.get(path[0])
         if isinstance(value, str):
             # What is not JSON is a text that is its own value.
-            with suppress(ValueError, RecursionError):
-                value = json.loads(value)
+            value = loads(value, value)
         return step_into(value, path[1:]) if len(path) > 1 else value
 
 
@@ -6516,9 +6656,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "0a74dffb8f2f4522" not in GD:
+if "89f719283cd857ea" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["0a74dffb8f2f4522"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
+return GD["89f719283cd857ea"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
 $python$;
 
 comment on function insights.run_correlate(text[], text, text, text) is
@@ -6539,9 +6679,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "0a74dffb8f2f4522" not in GD:
+if "89f719283cd857ea" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["0a74dffb8f2f4522"].count(plpy, '@mlflow@', exp_ids, filter)
+return GD["89f719283cd857ea"].count(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_count(text[], text) is
@@ -6566,9 +6706,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "0a74dffb8f2f4522" not in GD:
+if "89f719283cd857ea" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["0a74dffb8f2f4522"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["89f719283cd857ea"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -6606,9 +6746,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "0a74dffb8f2f4522" not in GD:
+if "89f719283cd857ea" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["0a74dffb8f2f4522"].search_traces(
+return GD["89f719283cd857ea"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -6638,9 +6778,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "0a74dffb8f2f4522" not in GD:
+if "89f719283cd857ea" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["0a74dffb8f2f4522"].search_trace_ids(
+return GD["89f719283cd857ea"].search_trace_ids(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -6662,9 +6802,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "0a74dffb8f2f4522" not in GD:
+if "89f719283cd857ea" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["0a74dffb8f2f4522"].validate(plpy, filter)
+return GD["89f719283cd857ea"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -6703,7 +6843,6 @@ if read is None:
     import math
     import re
     from collections.abc import Sequence
-    from contextlib import suppress
     from typing import Any, Optional
 
     #: Stands for a value that is not there; JSON's null counts as missing too.
@@ -6717,16 +6856,29 @@ if read is None:
     _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-    def loads(text: str) -> Any:
-        """The decoded JSON text, or MISSING where it is none.
+    # json.loads() without its detours: the value that starts at an index, and where
+    # it ends.  The settings are the same: NaN is a number, of equal keys the last counts.
+    _scan = vars(json.JSONDecoder())["scan_once"]
 
-        ``json.loads`` fails with ValueError (not JSON, or an integer of more than
-        4,300 digits) and with RecursionError.
+
+    def loads(text: str, otherwise: Any = MISSING) -> Any:
+        """What ``json.loads(text)`` gives, or ``otherwise`` where it fails.
+
+        It fails with ValueError (not JSON, or an integer of more than 4,300 digits)
+        and with RecursionError.
         """
+        try:
+            value, end = _scan(text, 0)
+            if end == len(text):
+                return value
+        except (ValueError, RecursionError):
+            return otherwise
+        except StopIteration:  # blanks come first, or nothing that JSON knows
+            pass
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            return MISSING
+            return otherwise
 
 
     def storable(text: str) -> str:
@@ -6769,8 +6921,7 @@ if read is None:
         value = attributes.get(path[0])
         if isinstance(value, str):
             # What is not JSON is a text that is its own value.
-            with suppress(ValueError, RecursionError):
-                value = json.loads(value)
+            value = loads(value, value)
         return step_into(value, path[1:]) if len(path) > 1 else value
 
 
@@ -6856,7 +7007,6 @@ if read is None:
     import math
     import re
     from collections.abc import Sequence
-    from contextlib import suppress
     from typing import Any, Optional
 
     #: Stands for a value that is not there; JSON's null counts as missing too.
@@ -6870,16 +7020,29 @@ if read is None:
     _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-    def loads(text: str) -> Any:
-        """The decoded JSON text, or MISSING where it is none.
+    # json.loads() without its detours: the value that starts at an index, and where
+    # it ends.  The settings are the same: NaN is a number, of equal keys the last counts.
+    _scan = vars(json.JSONDecoder())["scan_once"]
 
-        ``json.loads`` fails with ValueError (not JSON, or an integer of more than
-        4,300 digits) and with RecursionError.
+
+    def loads(text: str, otherwise: Any = MISSING) -> Any:
+        """What ``json.loads(text)`` gives, or ``otherwise`` where it fails.
+
+        It fails with ValueError (not JSON, or an integer of more than 4,300 digits)
+        and with RecursionError.
         """
+        try:
+            value, end = _scan(text, 0)
+            if end == len(text):
+                return value
+        except (ValueError, RecursionError):
+            return otherwise
+        except StopIteration:  # blanks come first, or nothing that JSON knows
+            pass
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            return MISSING
+            return otherwise
 
 
     def storable(text: str) -> str:
@@ -6922,8 +7085,7 @@ if read is None:
         value = attributes.get(path[0])
         if isinstance(value, str):
             # What is not JSON is a text that is its own value.
-            with suppress(ValueError, RecursionError):
-                value = json.loads(value)
+            value = loads(value, value)
         return step_into(value, path[1:]) if len(path) > 1 else value
 
 
@@ -7007,7 +7169,6 @@ if read is None:
     import math
     import re
     from collections.abc import Sequence
-    from contextlib import suppress
     from typing import Any, Optional
 
     #: Stands for a value that is not there; JSON's null counts as missing too.
@@ -7021,16 +7182,29 @@ if read is None:
     _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-    def loads(text: str) -> Any:
-        """The decoded JSON text, or MISSING where it is none.
+    # json.loads() without its detours: the value that starts at an index, and where
+    # it ends.  The settings are the same: NaN is a number, of equal keys the last counts.
+    _scan = vars(json.JSONDecoder())["scan_once"]
 
-        ``json.loads`` fails with ValueError (not JSON, or an integer of more than
-        4,300 digits) and with RecursionError.
+
+    def loads(text: str, otherwise: Any = MISSING) -> Any:
+        """What ``json.loads(text)`` gives, or ``otherwise`` where it fails.
+
+        It fails with ValueError (not JSON, or an integer of more than 4,300 digits)
+        and with RecursionError.
         """
+        try:
+            value, end = _scan(text, 0)
+            if end == len(text):
+                return value
+        except (ValueError, RecursionError):
+            return otherwise
+        except StopIteration:  # blanks come first, or nothing that JSON knows
+            pass
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            return MISSING
+            return otherwise
 
 
     def storable(text: str) -> str:
@@ -7073,8 +7247,7 @@ if read is None:
         value = attributes.get(path[0])
         if isinstance(value, str):
             # What is not JSON is a text that is its own value.
-            with suppress(ValueError, RecursionError):
-                value = json.loads(value)
+            value = loads(value, value)
         return step_into(value, path[1:]) if len(path) > 1 else value
 
 
