@@ -7,10 +7,12 @@ examples are tried (default 40, about a minute).
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from insights_engine.errors import FilterError
 from insights_engine.parser import parse_filter
 from insights_engine.printer import print_filter
@@ -36,12 +38,52 @@ def test_every_answer_is_the_oracles(
     agree(module_conn, scenario)
 
 
-def agree(connection: psycopg.Connection[Any], scenario: Scenario) -> None:
+@settings(
+    max_examples=max(EXAMPLES // 4, 1),
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(scenario=scenarios(), patience=st.sampled_from((0, 1, 10)))
+def test_pages_are_right_across_the_windows_of_a_walk(
+    module_conn: psycopg.Connection[Any], scenario: Scenario, patience: int
+) -> None:
+    """A walk in tiny windows, with several reasons to give it up for a set."""
+    set_windows(module_conn, first=1, patience=patience)
+    try:
+        agree(module_conn, scenario, agreement.check_searches)
+    finally:
+        set_windows(module_conn, first=500, patience=10)
+
+
+def set_windows(connection: psycopg.Connection[Any], first: int, patience: int) -> None:
+    """Sets the two constants of search.py in the engine that this session has loaded."""
+    connection.execute("select insights_count(null::int[], '')")
+    connection.execute(
+        f"""
+        do language plpython3u $$
+        for module in list(GD.values()):
+            search = getattr(module, "search", None)
+            if hasattr(search, "FIRST_WINDOW"):
+                search.FIRST_WINDOW, search.PATIENCE = {first}, {patience}
+                break
+        else:
+            raise LookupError("the engine is not in GD")
+        $$
+        """
+    )
+
+
+def agree(
+    connection: psycopg.Connection[Any],
+    scenario: Scenario,
+    check: Callable[[psycopg.Connection[Any], Scenario], None] = agreement.check,
+) -> None:
     """Raises AssertionError with a small failing scenario, if this one fails."""
 
     def disagreement(of: Scenario) -> Exception | None:
         try:
-            agreement.check(connection, of)
+            check(connection, of)
         except (AssertionError, FilterError, psycopg.Error) as error:
             return error
         return None
