@@ -174,4 +174,4 @@ def test_the_module_stands_alone() -> None:
         for node in ast.walk(tree)
         if isinstance(node, (ast.Import, ast.ImportFrom))
     }
-    assert imported == {"collections.abc", "contextlib", "json", "math", "re", "typing"}
+    assert imported == {"collections.abc", "json", "math", "re", "typing"}
