@@ -2631,11 +2631,6 @@ class _SpanSql:
     fragments: _Fragments = ()
     exact: str | None = None
 
-    @property
-    def selective(self) -> bool:
-        """Whether few spans but those that match have the fragments."""
-        return any(len(options) > 1 for options in self.fragments)
-
 
 @dataclass
 class _Compiler:
@@ -2934,30 +2929,18 @@ class _Compiler:
 
     # ------------------------------------------------------------------ spans
 
-    def of_trace(self, t: str, lookup: bool = False) -> str:
-        """Whether the span is one of the trace's, within the trace's experiment.
-
-        With ``lookup`` PostgreSQL can only go from the trace to its spans: an
-        index takes this form of equality, a hash join does not.
-        """
-        trace = f"any(array[{t}.request_id])" if lookup else f"{t}.request_id"
+    def of_trace(self, t: str) -> str:
         # A probe reads the spans of its trace; the sum keeps the planner from joining in
         # an index on (experiment, type, status), thousands of entries for every trace.
-        narrow = lookup or self.shape == "probe"
-        experiment = "s.experiment_id + 0" if narrow else "s.experiment_id"
-        return f"s.trace_id = {trace} and {experiment} = {t}.experiment_id"
+        experiment = "s.experiment_id + 0" if self.shape == "probe" else "s.experiment_id"
+        return f"s.trace_id = {t}.request_id and {experiment} = {t}.experiment_id"
 
     def any_span(self, condition: tree.Node, t: str) -> str:
-        compiled = self.span(condition)
-        where = self.span_where(condition)
-        spans = f"{self.schema}.spans s"
-        if self.shape == "probe":
-            return self.exists(spans, f"{self.of_trace(t)} and {where}")
-        if compiled.exact is not None and not compiled.selective:
-            # Decoding costs more than looking up spans trace by trace, which ends
-            # with the first span that matches; one pass would decode them all.
-            return self.exists(spans, f"{self.of_trace(t, lookup=True)} and {where}")
-        return self.exists(spans, f"{self.of_trace(t)} and {self.within_scope('s')}{where}")
+        scope = self.within_scope("s") if self.shape == "set" else ""
+        return self.exists(
+            f"{self.schema}.spans s",
+            f"{self.of_trace(t)} and {scope}{self.span_where(condition)}",
+        )
 
     def grouped(self, condition: tree.Node | None, having: str, t: str) -> str:
         """Whether the trace's spans under ``condition``, at least one, satisfy ``having``."""
@@ -6189,7 +6172,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 89f719283cd857ea " + name + ">"
+        place = "<insights 948f2febd544e1a8 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -6204,8 +6187,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["89f719283cd857ea"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["89f719283cd857ea"]
+GD["948f2febd544e1a8"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["948f2febd544e1a8"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -6438,9 +6421,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "89f719283cd857ea" not in GD:
+if "948f2febd544e1a8" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["89f719283cd857ea"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["948f2febd544e1a8"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -6656,9 +6639,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "89f719283cd857ea" not in GD:
+if "948f2febd544e1a8" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["89f719283cd857ea"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
+return GD["948f2febd544e1a8"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
 $python$;
 
 comment on function insights.run_correlate(text[], text, text, text) is
@@ -6679,9 +6662,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "89f719283cd857ea" not in GD:
+if "948f2febd544e1a8" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["89f719283cd857ea"].count(plpy, '@mlflow@', exp_ids, filter)
+return GD["948f2febd544e1a8"].count(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_count(text[], text) is
@@ -6706,9 +6689,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "89f719283cd857ea" not in GD:
+if "948f2febd544e1a8" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["89f719283cd857ea"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["948f2febd544e1a8"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -6746,9 +6729,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "89f719283cd857ea" not in GD:
+if "948f2febd544e1a8" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["89f719283cd857ea"].search_traces(
+return GD["948f2febd544e1a8"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -6778,9 +6761,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "89f719283cd857ea" not in GD:
+if "948f2febd544e1a8" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["89f719283cd857ea"].search_trace_ids(
+return GD["948f2febd544e1a8"].search_trace_ids(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -6802,9 +6785,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "89f719283cd857ea" not in GD:
+if "948f2febd544e1a8" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["89f719283cd857ea"].validate(plpy, filter)
+return GD["948f2febd544e1a8"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
