@@ -33,7 +33,7 @@ from typing import Any, Callable, Optional
 from insights_engine import correlate as correlation
 from insights_engine import explain as explanation
 from insights_engine import printer, rawsql, search, tree
-from insights_engine.errors import InsightsError
+from insights_engine.errors import FilterError, InsightsError
 from insights_engine.experiments import experiment_ids
 from insights_engine.ordering import parse_order
 from insights_engine.parser import parse_conjunction, parse_filter
@@ -44,10 +44,15 @@ Ids = Optional[Sequence[Any]]
 
 
 def _problem(error: InsightsError) -> Problem:
+    detail = error.detail()
+    if isinstance(error, FilterError) and detail and "\n" not in error.filter:
+        # psql writes DETAIL in front of the first line, and nothing in front of
+        # the second: the caret must not be the second.
+        detail = f"\n{detail}"
     return {
         "sqlstate": error.sqlstate,
         "message": error.message,
-        "detail": error.detail(),
+        "detail": detail,
         "hint": error.hint,
     }
 
@@ -6172,7 +6177,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 948f2febd544e1a8 " + name + ">"
+        place = "<insights d83045ca611e2802 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -6187,8 +6192,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["948f2febd544e1a8"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["948f2febd544e1a8"]
+GD["d83045ca611e2802"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["d83045ca611e2802"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -6421,9 +6426,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "948f2febd544e1a8" not in GD:
+if "d83045ca611e2802" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["948f2febd544e1a8"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["d83045ca611e2802"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -6639,9 +6644,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "948f2febd544e1a8" not in GD:
+if "d83045ca611e2802" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["948f2febd544e1a8"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
+return GD["d83045ca611e2802"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
 $python$;
 
 comment on function insights.run_correlate(text[], text, text, text) is
@@ -6662,9 +6667,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "948f2febd544e1a8" not in GD:
+if "d83045ca611e2802" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["948f2febd544e1a8"].count(plpy, '@mlflow@', exp_ids, filter)
+return GD["d83045ca611e2802"].count(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_count(text[], text) is
@@ -6689,9 +6694,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "948f2febd544e1a8" not in GD:
+if "d83045ca611e2802" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["948f2febd544e1a8"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["d83045ca611e2802"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -6729,9 +6734,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "948f2febd544e1a8" not in GD:
+if "d83045ca611e2802" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["948f2febd544e1a8"].search_traces(
+return GD["d83045ca611e2802"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -6761,9 +6766,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "948f2febd544e1a8" not in GD:
+if "d83045ca611e2802" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["948f2febd544e1a8"].search_trace_ids(
+return GD["d83045ca611e2802"].search_trace_ids(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -6785,9 +6790,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "948f2febd544e1a8" not in GD:
+if "d83045ca611e2802" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["948f2febd544e1a8"].validate(plpy, filter)
+return GD["d83045ca611e2802"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
