@@ -174,7 +174,8 @@ def from_driver(error: BaseException) -> InsightsError | None:
             return ConnectionFailed(_first_line(message), detail=_rest(message))
         return DatabaseError(_first_line(message), detail=_rest(message))
     if sqlstate == "22023" and detail is not None:
-        found = FilterError(message, detail=detail, hint=hint, sqlstate=sqlstate)
+        # The empty first line keeps the caret under its place in psql.
+        found = FilterError(message, detail=detail.lstrip("\n"), hint=hint, sqlstate=sqlstate)
         if found.position is not None:
             return found
     kind: type[InsightsError]

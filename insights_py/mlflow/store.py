@@ -436,7 +436,7 @@ def _refusal(error: BaseException | None) -> str:
     diagnosis = getattr(getattr(error, "orig", None), "diag", None)
     parts = [
         getattr(diagnosis, "message_primary", None) or str(error),
-        getattr(diagnosis, "message_detail", None),
+        (getattr(diagnosis, "message_detail", None) or "").lstrip("\n"),
     ]
     if hint := getattr(diagnosis, "message_hint", None):
         parts.append(f"Hint: {hint}")

@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 from insights_engine import correlate as correlation
 from insights_engine import explain as explanation
 from insights_engine import printer, rawsql, search, tree
-from insights_engine.errors import InsightsError
+from insights_engine.errors import FilterError, InsightsError
 from insights_engine.experiments import experiment_ids
 from insights_engine.ordering import parse_order
 from insights_engine.parser import parse_conjunction, parse_filter
@@ -26,10 +26,15 @@ Ids = Optional[Sequence[Any]]
 
 
 def _problem(error: InsightsError) -> Problem:
+    detail = error.detail()
+    if isinstance(error, FilterError) and detail and "\n" not in error.filter:
+        # psql writes DETAIL in front of the first line, and nothing in front of
+        # the second: the caret must not be the second.
+        detail = f"\n{detail}"
     return {
         "sqlstate": error.sqlstate,
         "message": error.message,
-        "detail": error.detail(),
+        "detail": detail,
         "hint": error.hint,
     }
 
