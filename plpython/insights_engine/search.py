@@ -25,8 +25,8 @@ from insights_engine.statement import Statement
 MAX_RESULTS = 50_000
 DEFAULT_RESULTS = 100
 
-#: Traces in the first window of a walk.
-FIRST_WINDOW = 500
+#: Traces in the first window of a walk, at least.
+FIRST_WINDOW = 200
 #: How many times what it has walked a walk may plan to go on.
 PATIENCE = 10
 
@@ -161,9 +161,12 @@ class _Finder:
         keys = "".join(f", {column.expression} as k{n}" for n, column in enumerate(columns))
         texts = "".join(f", k{n}::text" for n in range(len(columns)))
         order = _order_by(columns, "k")
-        # Materialized, lest the planner hope for an early end of a long walk.
+        # Materialized where an index would serve the order, lest the planner hope
+        # for an early end of a long walk; any other order has to see all hits.
+        by_time = self._query.order[0].field == tree.TraceNumber("timestamp_ms")
+        fence = "materialized" if by_time else "not materialized"
         sql = (
-            f"with hits as materialized (\n"
+            f"with hits as {fence} (\n"
             f"select t.request_id{keys}\nfrom {statement.traces}\n{joins}\nwhere {where}\n"
             f")\nselect array[request_id::text{texts}]\nfrom hits\norder by {order}\n"
             f"limit {statement.params.add(limit, 'bigint')}"

@@ -155,7 +155,7 @@ def test_the_caret_is_in_the_filter_that_is_wrong(
     filters[place] = "tags.only_here = "
     with pytest.raises(psycopg.Error) as caught:
         correlate(module_conn, **filters)
-    detail = checked(caught.value).message_detail or ""
+    detail = (checked(caught.value).message_detail or "").lstrip("\n")
     assert detail.startswith("tags.only_here = \n")
     assert "^" in detail
 

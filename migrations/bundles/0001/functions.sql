@@ -4223,8 +4223,8 @@ from insights_engine.statement import Statement
 MAX_RESULTS = 50_000
 DEFAULT_RESULTS = 100
 
-#: Traces in the first window of a walk.
-FIRST_WINDOW = 500
+#: Traces in the first window of a walk, at least.
+FIRST_WINDOW = 200
 #: How many times what it has walked a walk may plan to go on.
 PATIENCE = 10
 
@@ -4359,9 +4359,12 @@ class _Finder:
         keys = "".join(f", {column.expression} as k{n}" for n, column in enumerate(columns))
         texts = "".join(f", k{n}::text" for n in range(len(columns)))
         order = _order_by(columns, "k")
-        # Materialized, lest the planner hope for an early end of a long walk.
+        # Materialized where an index would serve the order, lest the planner hope
+        # for an early end of a long walk; any other order has to see all hits.
+        by_time = self._query.order[0].field == tree.TraceNumber("timestamp_ms")
+        fence = "materialized" if by_time else "not materialized"
         sql = (
-            f"with hits as materialized (\n"
+            f"with hits as {fence} (\n"
             f"select t.request_id{keys}\nfrom {statement.traces}\n{joins}\nwhere {where}\n"
             f")\nselect array[request_id::text{texts}]\nfrom hits\norder by {order}\n"
             f"limit {statement.params.add(limit, 'bigint')}"
@@ -6177,7 +6180,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights d83045ca611e2802 " + name + ">"
+        place = "<insights 1fac70528e2cab84 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -6192,8 +6195,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["d83045ca611e2802"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["d83045ca611e2802"]
+GD["1fac70528e2cab84"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["1fac70528e2cab84"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -6426,9 +6429,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d83045ca611e2802" not in GD:
+if "1fac70528e2cab84" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d83045ca611e2802"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["1fac70528e2cab84"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -6442,6 +6445,10 @@ grant execute on function insights.run_match_trace_ids(text[], text, text[]) to 
 -- which it never does for the prepared plans of PL/Python.  Rows come as arrays
 -- of text; the query finds its parameters in the array $1.
 --
+-- Where the tables are small, or nobody has counted them yet, the planner takes
+-- every set for a row or two and joins them by nested loops, which then run for
+-- minutes.  There hashing costs milliseconds at the most, so it has to hash.
+--
 -- The caller's rights apply, and a STABLE function can run no command that
 -- writes: whoever calls this can do nothing that they could not do anyway.
 create or replace function insights.parallel_rows(query text, args text[]) returns setof text[]
@@ -6451,8 +6458,17 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 set extra_float_digits = 1
+set enable_nestloop = on
 as $plpgsql$
 begin
+    if exists (
+        select from pg_class c
+        where c.oid in ('@mlflow@.trace_info'::regclass, '@mlflow@.spans'::regclass)
+        and c.relpages < 1000
+    ) then
+        -- Until the function returns, thanks to its SET clause.
+        perform set_config('enable_nestloop', 'off', true);
+    end if;
     return query execute query using args;
 end
 $plpgsql$;
@@ -6644,9 +6660,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d83045ca611e2802" not in GD:
+if "1fac70528e2cab84" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d83045ca611e2802"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
+return GD["1fac70528e2cab84"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
 $python$;
 
 comment on function insights.run_correlate(text[], text, text, text) is
@@ -6667,9 +6683,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d83045ca611e2802" not in GD:
+if "1fac70528e2cab84" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d83045ca611e2802"].count(plpy, '@mlflow@', exp_ids, filter)
+return GD["1fac70528e2cab84"].count(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_count(text[], text) is
@@ -6694,9 +6710,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d83045ca611e2802" not in GD:
+if "1fac70528e2cab84" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d83045ca611e2802"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["1fac70528e2cab84"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -6734,9 +6750,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d83045ca611e2802" not in GD:
+if "1fac70528e2cab84" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d83045ca611e2802"].search_traces(
+return GD["1fac70528e2cab84"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -6766,9 +6782,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d83045ca611e2802" not in GD:
+if "1fac70528e2cab84" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d83045ca611e2802"].search_trace_ids(
+return GD["1fac70528e2cab84"].search_trace_ids(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -6790,9 +6806,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d83045ca611e2802" not in GD:
+if "1fac70528e2cab84" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d83045ca611e2802"].validate(plpy, filter)
+return GD["1fac70528e2cab84"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
