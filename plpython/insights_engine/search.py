@@ -29,6 +29,8 @@ DEFAULT_RESULTS = 100
 FIRST_WINDOW = 200
 #: How many times what it has walked a walk may plan to go on.
 PATIENCE = 10
+#: As many traces are walked in any case, if there were hits among the first.
+SHORT_WALK = 5000
 
 TOKEN_KEYS = (
     "input_tokens",
@@ -141,7 +143,8 @@ class _Finder:
             walked += window
             missing = limit - len(found)
             expected = missing * walked / len(found) if found else math.inf
-            if expected > PATIENCE * walked:
+            patience = max(PATIENCE * walked, SHORT_WALK)
+            if expected > patience:
                 return found + self._as_set(missing, start, 0)
             window = max(FIRST_WINDOW, math.ceil(expected * 1.3))
 

@@ -65,7 +65,7 @@ def set_windows(connection: psycopg.Connection[Any], first: int, patience: int) 
         for module in list(GD.values()):
             search = getattr(module, "search", None)
             if hasattr(search, "FIRST_WINDOW"):
-                search.FIRST_WINDOW, search.PATIENCE = {first}, {patience}
+                search.FIRST_WINDOW, search.PATIENCE, search.SHORT_WALK = {first}, {patience}, 0
                 break
         else:
             raise LookupError("the engine is not in GD")

@@ -4227,6 +4227,8 @@ DEFAULT_RESULTS = 100
 FIRST_WINDOW = 200
 #: How many times what it has walked a walk may plan to go on.
 PATIENCE = 10
+#: As many traces are walked in any case, if there were hits among the first.
+SHORT_WALK = 5000
 
 TOKEN_KEYS = (
     "input_tokens",
@@ -4339,7 +4341,8 @@ class _Finder:
             walked += window
             missing = limit - len(found)
             expected = missing * walked / len(found) if found else math.inf
-            if expected > PATIENCE * walked:
+            patience = max(PATIENCE * walked, SHORT_WALK)
+            if expected > patience:
                 return found + self._as_set(missing, start, 0)
             window = max(FIRST_WINDOW, math.ceil(expected * 1.3))
 
@@ -6180,7 +6183,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 1fac70528e2cab84 " + name + ">"
+        place = "<insights 7269a1969ced6571 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -6195,8 +6198,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["1fac70528e2cab84"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["1fac70528e2cab84"]
+GD["7269a1969ced6571"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["7269a1969ced6571"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -6429,9 +6432,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1fac70528e2cab84" not in GD:
+if "7269a1969ced6571" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1fac70528e2cab84"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["7269a1969ced6571"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -6660,9 +6663,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1fac70528e2cab84" not in GD:
+if "7269a1969ced6571" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1fac70528e2cab84"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
+return GD["7269a1969ced6571"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
 $python$;
 
 comment on function insights.run_correlate(text[], text, text, text) is
@@ -6683,9 +6686,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1fac70528e2cab84" not in GD:
+if "7269a1969ced6571" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1fac70528e2cab84"].count(plpy, '@mlflow@', exp_ids, filter)
+return GD["7269a1969ced6571"].count(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_count(text[], text) is
@@ -6710,9 +6713,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1fac70528e2cab84" not in GD:
+if "7269a1969ced6571" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1fac70528e2cab84"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["7269a1969ced6571"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -6750,9 +6753,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1fac70528e2cab84" not in GD:
+if "7269a1969ced6571" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1fac70528e2cab84"].search_traces(
+return GD["7269a1969ced6571"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -6782,9 +6785,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1fac70528e2cab84" not in GD:
+if "7269a1969ced6571" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1fac70528e2cab84"].search_trace_ids(
+return GD["7269a1969ced6571"].search_trace_ids(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -6806,9 +6809,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1fac70528e2cab84" not in GD:
+if "7269a1969ced6571" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1fac70528e2cab84"].validate(plpy, filter)
+return GD["7269a1969ced6571"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
