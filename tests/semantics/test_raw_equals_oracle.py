@@ -57,7 +57,7 @@ def test_pages_are_right_across_the_windows_of_a_walk(
 
 
 def set_windows(connection: psycopg.Connection[Any], first: int, patience: int) -> None:
-    """Sets the two constants of search.py in the engine that this session has loaded."""
+    """Sets the constants of search.py in the engine that this session has loaded."""
     connection.execute("select insights_count(null::int[], '')")
     connection.execute(
         f"""
