@@ -1,0 +1,216 @@
+"""Sets of positions: Python integers in memory, bytes in ``insights.posting``.
+
+Bit ``p`` of an integer says whether position ``p`` is in the set, so union,
+intersection and difference are ``|``, ``&`` and ``& ~``.  A number per position
+is *bit-sliced*: slice ``b`` is the set of positions whose number has bit ``b``
+(O'Neil and Quass, Improved Query Performance with Variant Indexes, 1997).
+Comparing all of them with a constant is then one operation on sets per bit.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+
+#: Positions of a block.  Two bitmaps of 4,000 bytes, with their row headers,
+#: fill one page of 8 KiB.
+POSITIONS = 32_000
+
+_SPARSE = b"\x00"
+_DENSE = b"\x01"
+
+
+def encode(positions: Sequence[int], used: int) -> bytes:
+    """Ascending positions as stored; ``used`` is the number of positions given out."""
+    if 16 * len(positions) < used:
+        return _SPARSE + _uint16(positions)
+    bitmap = bytearray((used + 7) >> 3)
+    for position in positions:
+        bitmap[position >> 3] |= 1 << (position & 7)
+    return _DENSE + bytes(bitmap)
+
+
+def encode_set(bits: int, used: int) -> bytes:
+    """A set as stored."""
+    if 16 * count(bits) < used:
+        return _SPARSE + _uint16(positions(bits))
+    return _DENSE + bits.to_bytes((used + 7) >> 3, "little")
+
+
+def _uint16(positions: Iterable[int]) -> bytes:
+    numbers = array("H", positions)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def decode(members: bytes) -> int:
+    """The set that stored bytes stand for."""
+    if members[0]:
+        return int.from_bytes(memoryview(members)[1:], "little")
+    listed = stored_positions(members)
+    if not listed:
+        return 0
+    bitmap = bytearray((listed[-1] >> 3) + 1)
+    for position in listed:
+        bitmap[position >> 3] |= 1 << (position & 7)
+    return int.from_bytes(bitmap, "little")
+
+
+def stored_positions(members: bytes) -> Sequence[int]:
+    """The positions that stored bytes stand for, ascending."""
+    if members[0]:
+        return positions(int.from_bytes(memoryview(members)[1:], "little"))
+    listed = array("H")
+    listed.frombytes(memoryview(members)[1:])
+    if sys.byteorder == "big":
+        listed.byteswap()
+    return listed
+
+
+#: The positions of the bits of each byte.
+_BITS = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
+
+
+def positions(bits: int) -> list[int]:
+    """The members of a set, ascending."""
+    found: list[int] = []
+    for index, byte in enumerate(bits.to_bytes((bits.bit_length() + 7) >> 3, "little")):
+        if byte:
+            start = index << 3
+            found += [start + bit for bit in _BITS[byte]]
+    return found
+
+
+if hasattr(int, "bit_count"):  # Python 3.10
+
+    def count(bits: int) -> int:
+        """How many members a set has."""
+        return bits.bit_count()
+
+else:
+
+    def count(bits: int) -> int:
+        """How many members a set has."""
+        return bin(bits).count("1")
+
+
+# ------------------------------------------------------------- numbers as slices
+
+#: Bits of a number.  The highest slice holds the negative ones, so that sets of
+#: ordinary numbers do not need it.
+WIDTH = 64
+_SIGN = 1 << (WIDTH - 1)
+_ALL = (1 << WIDTH) - 1
+
+#: Slices of the positions of a set, by bit; a slice that is empty is left out.
+Slices = Mapping[int, int]
+
+
+def pattern_of_integer(number: int) -> int:
+    """64 bits for an integer within int64: two's complement, which see `ordered`."""
+    return number & _ALL
+
+
+def pattern_of_double(number: float) -> int:
+    """64 bits for a finite double, which see `ordered`.
+
+    IEEE 754 doubles order like integers, negative ones backwards.  -0.0 is 0.0.
+    """
+    (bits,) = struct.unpack("<Q", struct.pack("<d", number + 0.0))
+    return int(bits ^ (_ALL >> 1)) if bits & _SIGN else int(bits)
+
+
+def ordered(pattern: int) -> int:
+    """A pattern as an unsigned number whose order is that of the numbers."""
+    return pattern ^ _SIGN
+
+
+def slices_below(slices: Slices, within: int, pattern: int) -> tuple[int, int]:
+    """The members of ``within`` whose number is less than, and equal to, a constant."""
+    less, equal = 0, within
+    for bit in range(WIDTH - 1, -1, -1):
+        members = slices.get(bit, 0)
+        wanted = pattern >> bit & 1
+        if bit == WIDTH - 1:
+            # Set means negative, hence smaller.
+            if wanted:
+                equal &= members
+            else:
+                less |= equal & members
+                equal &= ~members
+        elif wanted:
+            less |= equal & ~members
+            equal &= members
+        else:
+            equal &= ~members
+        if not equal:
+            break
+    return less, equal
+
+
+def largest(slices: Slices, within: int, wanted: int) -> tuple[int, int]:
+    """The ``wanted`` members of ``within`` with the largest numbers.
+
+    Gives those that are among them for sure, and those tied for the last places;
+    all of them where there are no more than wanted.
+    """
+    sure, tied = 0, within
+    if count(within) <= wanted:
+        return within, 0
+    for bit in range(WIDTH - 1, -1, -1):
+        members = slices.get(bit, 0)
+        upper = tied & (~members if bit == WIDTH - 1 else members)
+        if not upper or upper == tied:
+            continue
+        if count(sure | upper) > wanted:
+            tied = upper
+        else:
+            sure |= upper
+            tied &= ~upper
+    return sure, tied
+
+
+def add(first: Sequence[int], second: Sequence[int]) -> list[int]:
+    """The slices of the sums of two unsigned numbers per position."""
+    sums = []
+    carry = 0
+    for bit in range(max(len(first), len(second))):
+        one = first[bit] if bit < len(first) else 0
+        other = second[bit] if bit < len(second) else 0
+        half = one ^ other
+        sums.append(half ^ carry)
+        carry = one & other | half & carry
+    if carry:
+        sums.append(carry)
+    return sums
+
+
+def compare_counts(slices: Sequence[int], within: int, number: int) -> tuple[int, int]:
+    """The members of ``within`` whose unsigned number is less than, and equal to, ``number``."""
+    if number < 0:
+        return 0, 0
+    if number.bit_length() > len(slices):
+        return within, 0
+    less, equal = 0, within
+    for bit in range(len(slices) - 1, -1, -1):
+        members = slices[bit]
+        if number >> bit & 1:
+            less |= equal & ~members
+            equal &= members
+        else:
+            equal &= ~members
+    return less, equal
+
+
+def transpose(patterns: Sequence[int]) -> dict[int, int]:
+    """The slices of numbers, of which the first stands at position 0."""
+    digits = "".join([f"{pattern:064b}" for pattern in reversed(patterns)])
+    found = {}
+    for bit in range(WIDTH):
+        column = digits[WIDTH - 1 - bit :: WIDTH]
+        if "1" in column:
+            found[bit] = int(column, 2)
+    return found
