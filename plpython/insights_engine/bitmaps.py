@@ -102,6 +102,9 @@ else:
 #: Bits of a number.  The highest slice holds the negative ones, so that sets of
 #: ordinary numbers do not need it.
 WIDTH = 64
+#: The slot of role ``n`` that holds the positions with a number at all: those
+#: without one look like 0 in the slices.  Every series but span counts has it.
+HAS_NUMBER = 64
 _SIGN = 1 << (WIDTH - 1)
 _ALL = (1 << WIDTH) - 1
 

@@ -66,7 +66,7 @@ create table insights.term (
     value text not null
 );
 
-create unique index term_fact on insights.term (kind, key, role, signature, slot, value);
+create unique index term_fact on insights.term (kind, key, role, value, signature, slot);
 
 comment on table insights.term is 'The vocabulary: a row per fact that some trace has had';
 comment on column insights.term.kind is
@@ -76,7 +76,8 @@ comment on column insights.term.role is
     'v a value, h a hash bucket of values, p something is there, o something that was not '
     'captured, n a bit of the smallest number, x a bit of smallest xor largest number';
 comment on column insights.term.slot is
-    'The bucket (h), the bit from 0 for the lowest (n, x), or what was not captured (o); otherwise 0';
+    'The bucket (h), the bit from 0 for the lowest (n, x; 64 of n: there is a number), or what was '
+    'not captured (o); otherwise 0';
 comment on column insights.term.value is 'The value (v), otherwise empty';
 
 create table insights.vocabulary (
