@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from insights_engine import statistics, tree
+from insights_engine import indexed, statistics, tree
 from insights_engine.statement import Statement
 
 
@@ -15,13 +15,16 @@ def count_sql(statement: Statement, node: tree.Node) -> str:
 
 def count(plpy: Any, statement: Statement, node: tree.Node) -> int:
     """How many traces match."""
+    if statement.experiments == []:
+        return 0
+    counts = indexed.counts(plpy, statement, [node])
+    if counts is not None:
+        return counts[0]
     return _numbers(plpy, statement, [count_sql(statement, node)])[0]
 
 
 def _numbers(plpy: Any, statement: Statement, queries: list[str], prefix: str = "") -> list[int]:
     """The results of some counting queries, in one statement and snapshot."""
-    if statement.experiments == []:
-        return [0] * len(queries)
     columns = ",\n".join(f"({query})::text" for query in queries)
     rows = statement.run_in_parallel(plpy, f"{prefix}select array[\n{columns}\n]")
     return [int(number or 0) for number in rows[0]]
@@ -32,23 +35,9 @@ def correlate(
 ) -> dict[str, Any]:
     """The counts of two filters and the statistics that follow from them.
 
-    ``filter1`` and ``filter2`` include the base.  Each is a set of its own, so
-    that its subqueries become joins; as mere flags of one scan they would have
-    to be hashed or probed trace by trace.
+    ``filter1`` and ``filter2`` include the base.
     """
-    sets = ",\n".join(
-        f"{name} as materialized (\n"
-        f"select t.request_id\nfrom {statement.traces}\nwhere {statement.where(node)}\n)"
-        for name, node in (("f1", filter1), ("f2", filter2))
-    )
-    queries = [
-        "select count(*) from f1",
-        "select count(*) from f2",
-        # Not a join: estimates may be far off, and nested loops then never end.
-        "select count(*) from (select * from f1 intersect select * from f2) both_match",
-        count_sql(statement, base),
-    ]
-    counts = statistics.Counts(*_numbers(plpy, statement, queries, f"with {sets}\n"))
+    counts = statistics.Counts(*_four_counts(plpy, statement, base, filter1, filter2))
     found = statistics.associate(counts)
     return {
         "filter1_count": counts.filter1,
@@ -64,3 +53,32 @@ def correlate(
         "odds_ratio_high": found.odds_ratio_high,
         "p_value": found.p_value,
     }
+
+
+def _four_counts(
+    plpy: Any, statement: Statement, base: tree.Node, filter1: tree.Node, filter2: tree.Node
+) -> list[int]:
+    """The traces that match the first filter, the second, both, and the base.
+
+    From MLflow's tables each filter is a set of its own, so that its subqueries
+    become joins; as mere flags of one scan they would have to be hashed or
+    probed trace by trace.
+    """
+    if statement.experiments == []:
+        return [0, 0, 0, 0]
+    found = indexed.counts(plpy, statement, [filter1, filter2, base], joint=(0, 1))
+    if found is not None:
+        return [found[0], found[1], found[3], found[2]]
+    sets = ",\n".join(
+        f"{name} as materialized (\n"
+        f"select t.request_id\nfrom {statement.traces}\nwhere {statement.where(node)}\n)"
+        for name, node in (("f1", filter1), ("f2", filter2))
+    )
+    queries = [
+        "select count(*) from f1",
+        "select count(*) from f2",
+        # Not a join: estimates may be far off, and nested loops then never end.
+        "select count(*) from (select * from f1 intersect select * from f2) both_match",
+        count_sql(statement, base),
+    ]
+    return _numbers(plpy, statement, queries, f"with {sets}\n")

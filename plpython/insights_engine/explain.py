@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from insights_engine import correlate, printer, tree
+from insights_engine import correlate, indexed, printer, tree
 from insights_engine.statement import Statement
 
 _LONGEST_VALUE = 200
@@ -19,6 +19,7 @@ def explain(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[
     if statement.experiments == []:
         yield "answer", "no experiment was asked for, so no trace matches"
         return
+    yield from _by_index(plpy, statement, node)
     sql = correlate.count_sql(statement, node)
     yield "sql", sql
     for number, (type_, value) in enumerate(
@@ -30,6 +31,29 @@ def explain(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[
         yield "parameter", f"${number} {type_} = {shown}"
     for row in statement.run(plpy, f"explain {sql}"):
         yield "plan", row["QUERY PLAN"]
+
+
+def _by_index(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[str, str]]:
+    """What the index says: per predicate its terms, the traces it settles, and the time."""
+    for step, found in indexed.explained(plpy, statement.again(), node):
+        if step == "unused":
+            yield "index", f"not used: {found}"
+        elif step == "index":
+            blocks, pending, took = found
+            yield "index", f"{blocks} blocks, {pending} traces pending, {took:.2f} ms"
+        elif step == "vocabulary":
+            terms, took = found
+            yield "vocabulary", f"{terms} terms found, {took:.2f} ms"
+        elif step == "predicate":
+            predicate, terms, *measured = found
+            yield "bounds", f"{printer.print_filter(predicate)}: {terms} terms, {_bounds(measured)}"
+        else:
+            yield "bounds", f"whole filter: {_bounds(found)}"
+
+
+def _bounds(measured: Sequence[Any]) -> str:
+    must, undecided, took = measured
+    return f"must {must}, may {must + undecided}, residue {undecided}, {took:.2f} ms"
 
 
 def _predicates(node: tree.Node) -> Iterator[tree.Node]:

@@ -424,16 +424,16 @@ class _Compiler:
             )
         return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
 
-    def assessed(self, node: tree.Predicate) -> str:
+    def assessed(self, node: tree.Predicate, a: str = "a") -> str:
         """A condition on the value of assessment ``a``; NULL counts as false."""
         if isinstance(node, tree.TextCompare):
             forms = self.params.add([node.value, json.dumps(node.value)], "text[]")
-            return f"a.value = any({forms})" if node.op == "=" else f"a.value <> all({forms})"
+            return f"{a}.value = any({forms})" if node.op == "=" else f"{a}.value <> all({forms})"
         if isinstance(node, tree.Match):
             op = _MATCH[node.op, False]
             pattern = self.params.add(node.pattern, "text")
-            stored = f"a.value {op} {pattern}"
-            decoded = f"insights.json_text(a.value) {op} {pattern}"
+            stored = f"{a}.value {op} {pattern}"
+            decoded = f"insights.json_text({a}.value) {op} {pattern}"
             if node.negated:
                 return f"(not {stored} and ({decoded}) is not true)"
             return f"({stored} or {decoded})"
@@ -443,12 +443,12 @@ class _Compiler:
             parts = []
             if texts:
                 both = [form for text in texts for form in (text, json.dumps(text))]
-                parts.append(f"a.value = any({self.params.add(both, 'text[]')})")
+                parts.append(f"{a}.value = any({self.params.add(both, 'text[]')})")
             if numbers:
                 doubles = self.params.add([self.as_double(n) for n in numbers], "float8[]")
-                parts.append(f"(a.is_numeric_value and a.aggregate_value = any({doubles}))")
+                parts.append(f"({a}.is_numeric_value and {a}.aggregate_value = any({doubles}))")
             return f"({_any(parts)}) is not true" if node.negated else _any(parts)
-        return f"(a.is_numeric_value and {self.double('a.aggregate_value', node)})"
+        return f"({a}.is_numeric_value and {self.double(f'{a}.aggregate_value', node)})"
 
     # ------------------------------------------------------------------ spans
 

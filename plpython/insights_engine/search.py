@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
-from insights_engine import attributes, paging, printer, tree
+from insights_engine import attributes, indexed, paging, printer, tree
 from insights_engine.errors import InsightsError
 from insights_engine.ordering import Clause, SortColumn, compile_order
 from insights_engine.paging import Position
@@ -31,6 +31,8 @@ FIRST_WINDOW = 200
 PATIENCE = 10
 #: As many traces are walked in any case, if there were hits among the first.
 SHORT_WALK = 5000
+#: As many hits of the index are sorted by something else than time.
+SMALL_SET = 5000
 
 TOKEN_KEYS = (
     "input_tokens",
@@ -57,6 +59,9 @@ def check_max_results(max_results: Optional[int]) -> int:
             hint="Read on with page_token.",
         )
     return max_results
+
+
+_NEWEST_FIRST = Clause(tree.TraceNumber("timestamp_ms"), descending=True)
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,10 @@ class _Finder:
 
     def rows(self, limit: int, start: Optional[Position], offset: int) -> list[_Row]:
         """The first ``limit`` rows after ``start``."""
+        if self._query.filter != tree.EVERYTHING:
+            rows = self._from_index(limit, start, offset)
+            if rows is not None:
+                return rows
         if offset or self._query.order[0].field != tree.TraceNumber("timestamp_ms"):
             return self._as_set(limit, start, offset)
         found: list[_Row] = []
@@ -152,6 +161,47 @@ class _Finder:
         return Statement(
             self._query.schema, self._query.experiments, self._now_ms, parallel=parallel
         )
+
+    # --------------------------------------------------------- by the index
+
+    def _from_index(
+        self, limit: int, start: Optional[Position], offset: int
+    ) -> Optional[list[_Row]]:
+        """The same, if the index narrows it down to a few traces."""
+        statement = self._statement()
+        by_time = self._query.order[0] == _NEWEST_FIRST
+        if by_time and not offset:
+            before_ms = None if start is None else start.values[0]
+            assert before_ms is None or isinstance(before_ms, int)
+            few = indexed.newest(self._plpy, statement, self._query.filter, limit, before_ms)
+        else:
+            few = indexed.matches(self._plpy, statement, self._query.filter, SMALL_SET)
+        if few is None:
+            return None
+        sure, perhaps = few
+        if not sure and not perhaps:
+            return []
+        columns, joins = compile_order(self._query.order, statement.params, statement.schema)
+        where = f"t.request_id = any({statement.params.add(sure + perhaps, 'text[]')})"
+        if perhaps:
+            asked = statement.params.add(perhaps, "text[]")
+            condition = statement.condition(self._query.filter, "probe")
+            where += (
+                f"\nand {statement.scope()}"
+                f"\nand case when t.request_id = any({asked}) then {condition} else true end"
+            )
+        if start is not None:
+            where += f"\nand {paging.after(columns, start.values, statement.params)}"
+        keys = "".join(f", {column.expression} as k{n}" for n, column in enumerate(columns))
+        sql = (
+            f"select t.request_id{keys}\nfrom {statement.traces}\n{joins}\nwhere {where}\n"
+            f"order by {', '.join(str(column) for column in columns)}\n"
+            f"limit {statement.params.add(limit, 'bigint')}"
+            f" offset {statement.params.add(offset, 'bigint')}"
+        )
+        return [
+            _Row(row["request_id"], self._values(row)) for row in statement.run(self._plpy, sql)
+        ]
 
     # -------------------------------------------------------------- as a set
 

@@ -51,6 +51,10 @@ class Statement:
         self.now_ms = now_ms
         self.params = ArrayParams() if parallel else Params()
 
+    def again(self) -> Statement:
+        """A fresh statement about the same, to be run as it is."""
+        return Statement(self.schema, self.experiments, self.now_ms)
+
     @property
     def traces(self) -> str:
         """The table of traces under its alias."""

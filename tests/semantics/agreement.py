@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -17,9 +17,18 @@ from tests.semantics.world import load
 SHAPES = ("set", "probe")
 
 
-def check(connection: psycopg.Connection[Any], scenario: Scenario) -> None:
-    """Load the scenario's world and hold every answer to it against the oracle's."""
+def check(
+    connection: psycopg.Connection[Any],
+    scenario: Scenario,
+    prepare: Callable[[psycopg.Connection[Any]], None] | None = None,
+) -> None:
+    """Load the scenario's world and hold every answer to it against the oracle's.
+
+    ``prepare`` is called in between.
+    """
     load(connection, scenario.world)
+    if prepare is not None:
+        prepare(connection)
     questions = scenario.questions
     for index, question in enumerate(questions):
         other, base = (questions[(index - back) % len(questions)] for back in (1, 2))

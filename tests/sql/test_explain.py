@@ -27,7 +27,9 @@ def test_the_steps(put: Loader, module_conn: psycopg.Connection[Any]) -> None:
     found = steps(
         module_conn, [1, 2], "tag.x='it''s' and (span.type = 'LLM' or not name like '%a')"
     )
-    assert list(found) == ["filter", "predicate", "sql", "parameter", "plan"]
+    assert list(found) == [
+        *("filter", "predicate", "index", "vocabulary", "bounds", "sql", "parameter", "plan")
+    ]
     assert len(found["filter"]) == 1
     assert "tags.x = 'it''s'" in found["predicate"]
     assert "name LIKE '%a'" in found["predicate"]
