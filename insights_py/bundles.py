@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import psycopg
 from psycopg import sql
@@ -18,6 +20,35 @@ from sqlalchemy import Connection
 _PUBLIC = re.compile(
     r"^create\s+(?:or\s+replace\s+)?function\s+@mlflow@\.([a-z_0-9]+)",
     re.IGNORECASE | re.MULTILINE,
+)
+
+LockMode = Literal["share row exclusive", "access exclusive"]
+
+#: MLflow's tables that have triggers of ours.
+WATCHED = (
+    "assessments",
+    "entity_associations",
+    "spans",
+    "trace_info",
+    "trace_request_metadata",
+    "trace_tags",
+)
+
+_DROPS_BEFORE_FUNCTIONS = (
+    "select pg_catalog.format('drop trigger %I on %s',"
+    "  t.tgname, t.tgrelid::pg_catalog.regclass)"
+    " from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid"
+    " where p.pronamespace = 'insights'::pg_catalog.regnamespace and not t.tgisinternal"
+    " order by 1",
+    "select pg_catalog.format('drop policy %I on %s',"
+    "  p.polname, p.polrelid::pg_catalog.regclass)"
+    " from pg_catalog.pg_policy p join pg_catalog.pg_class c on c.oid = p.polrelid"
+    " where c.relnamespace = 'insights'::pg_catalog.regnamespace"
+    " order by 1",
+    "select 'drop view ' || pg_catalog.string_agg(c.oid::pg_catalog.regclass::text, ', ')"
+    " from pg_catalog.pg_class c"
+    " where c.relnamespace = 'insights'::pg_catalog.regnamespace and c.relkind = 'v'"
+    " having pg_catalog.count(*) > 0",
 )
 
 
@@ -83,9 +114,51 @@ def run_functions(connection: Connection, revision: str) -> None:
     driver.execute("update insights.installation set bundle = %s", [fingerprint(revision)])
 
 
+def hold_writes(driver: psycopg.Connection, schema: str, mode: LockMode, seconds: float) -> bool:
+    """Locks MLflow's tables in ``mode``; false if there was no chance for so many seconds.
+
+    All at once and never waiting long: while a lock is waited for, MLflow's
+    statements queue behind it, and after a second (deadlock_timeout) PostgreSQL
+    might end one of them to resolve a deadlock with it.
+    """
+    tables = sql.SQL(", ").join(
+        sql.Identifier(schema, name)
+        for (name,) in driver.execute(
+            "select c.relname from pg_catalog.pg_class c"
+            " join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
+            " where n.nspname = %s and c.relname = any(%s) and c.relkind in ('r', 'p')"
+            " order by c.relname",
+            [schema, list(WATCHED)],
+        )
+    )
+    if not list(tables):
+        return True
+    command = sql.SQL("lock table {} in {} mode").format(tables, sql.SQL(mode))
+    usual = driver.execute("select pg_catalog.current_setting('lock_timeout')").fetchone()
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with driver.transaction():
+                driver.execute("set local lock_timeout = '200ms'")
+                driver.execute(command)
+                driver.execute("select pg_catalog.set_config('lock_timeout', %s, true)", usual)
+        except psycopg.errors.LockNotAvailable:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.2)
+        else:
+            return True
+
+
 def drop_functions(connection: Connection, revision: str) -> None:
-    """Drops all functions; fails if an object of the user's depends on one."""
+    """Drops all functions; fails if an object of the user's depends on one.
+
+    With them goes what is made of them: triggers, policies and views of ours.
+    """
     driver = _driver(connection)
+    for query in _DROPS_BEFORE_FUNCTIONS:
+        for (command,) in driver.execute(query.encode()).fetchall():
+            driver.execute(command.encode())
     names = driver.execute(
         "select p.oid::pg_catalog.regprocedure::text"
         " from pg_catalog.pg_proc p"
@@ -99,7 +172,7 @@ def drop_functions(connection: Connection, revision: str) -> None:
 
 
 def drop_schema_objects(connection: Connection, revision: str) -> None:
-    """Drops the tables and types of schema insights, but for Alembic's table."""
+    """Drops the tables, sequences and types of schema insights, but for Alembic's table."""
     driver = _driver(connection)
     extensions = driver.execute(
         "select pg_catalog.array_to_string(created_extensions, ',') from insights.installation"
@@ -114,6 +187,11 @@ def drop_schema_objects(connection: Connection, revision: str) -> None:
             "select c.oid::pg_catalog.regclass::text from pg_catalog.pg_class c"
             " where c.relnamespace = 'insights'::pg_catalog.regnamespace"
             " and c.relkind in ('r', 'p') and c.relname <> 'alembic_version'",
+        ),
+        (
+            "sequence",  # those of identity columns have gone with their tables
+            "select c.oid::pg_catalog.regclass::text from pg_catalog.pg_class c"
+            " where c.relnamespace = 'insights'::pg_catalog.regnamespace and c.relkind = 'S'",
         ),
         (
             "type",

@@ -32,6 +32,9 @@ _one_at_a_time = threading.Lock()
 # Of all advisory locks this one means: an installation is at work.
 _LOCK = 0x696E7369676874
 
+# Seconds to wait for a moment in which no transaction has changed MLflow's tables.
+_PATIENCE = 60
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -180,6 +183,20 @@ def preflight(driver: psycopg.Connection, *, first: bool) -> None:
             raise _refusal(check)
     if first:
         driver.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(SCHEMA)))
+
+
+def hold_writes(driver: psycopg.Connection, *, first: bool) -> None:
+    """Makes MLflow's writes wait till the end of this transaction, so that none goes unnoticed."""
+    row = driver.execute("select pg_catalog.current_setting('insights.mlflow_schema')").fetchone()
+    assert row is not None
+    # What CREATE TRIGGER takes, and DROP TRIGGER.
+    mode: bundles.LockMode = "share row exclusive" if first else "access exclusive"
+    if not bundles.hold_writes(driver, str(row[0]), mode, _PATIENCE):
+        raise InstallError(
+            "MLflow's tables are in use: there was no moment without a transaction on them",
+            hint="Look for long transactions in pg_stat_activity, or try again when there is less "
+            "to do. Nothing was changed.",
+        )
 
 
 def clean_up(driver: psycopg.Connection) -> None:

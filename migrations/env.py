@@ -62,6 +62,8 @@ def migrate(connection: Connection) -> None:
         install.choose_schema(driver, schema, installed=bool(heads))
         if target is not None and set(heads) != set(scripts.get_heads()):
             install.preflight(driver, first=not heads)
+        if target is None or set(heads) != {target}:
+            install.hold_writes(driver, first=not heads)
         context.run_migrations()
         if not migration.get_current_heads():
             install.clean_up(driver)

@@ -203,11 +203,11 @@ def schema_bundle() -> str:
 
 
 def function_bundle() -> str:
-    """What is re-created at will: the engine, internal and public functions, views."""
+    """What is re-created at will: the engine, functions, views, triggers, privileges."""
     sources = engine_sources()
     engine = engine_hash(sources)
     parts = [loader(sources)]
-    for folder in ("internal", "functions", "views"):
+    for folder in ("internal", "functions", "views", "triggers", "install"):
         parts += _files(folder, engine)
     return "\n".join(parts)
 

@@ -122,12 +122,25 @@ create table insights.pending (
     noted_at timestamptz not null default clock_timestamp()
 );
 
+-- Cutting off the empty end of the file would need a lock that keeps MLflow's
+-- statements from noting what they change.  Every reader goes through this table,
+-- so it is to be cleaned as soon as there is something to clean.
+alter table insights.pending set (
+    vacuum_truncate = off,
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_insert_threshold = -1
+);
+
 comment on table insights.pending is
     'Traces that changed since they were indexed; until then they are answered from MLflow''s tables';
 
 -- Counts what could not be noted in pending.  A sequence takes no lock that could
 -- wait and is not rolled back.
 create sequence insights.missed as bigint minvalue 0 start 0;
+
+-- From now on last_value is how often something was missed.
+select setval('insights.missed', 0);
 
 comment on sequence insights.missed is
     'Moves on whenever a change could not be noted; the index is then not used until rebuilt';
@@ -146,10 +159,3 @@ comment on column insights.state.trusted is
     'insights.missed, as far as what was missed has been made up for';
 comment on column insights.state.indexed_through is
     'While the index is being built: traces up to this id are in it or pending';
-
-grant select on
-    insights.block,
-    insights.signature,
-    insights.state,
-    insights.missed
-to public;

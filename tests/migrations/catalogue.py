@@ -24,10 +24,11 @@ _QUERIES = (
     where p.prokind <> 'a' and
     """
     + _OURS.format(name="p.proname"),
-    # tables, views, composite types, indexes
+    # tables, views, sequences, composite types, indexes
     """
     select 'relation ' || c.relname,
            concat_ws(E'\\n', c.relkind, c.relowner::regrole, c.relacl,
+                     c.relrowsecurity, c.relforcerowsecurity, c.reloptions,
                      obj_description(c.oid, 'pg_class'), obj_description(c.reltype, 'pg_type'),
                      case when c.relkind = 'i' then pg_get_indexdef(c.oid) end,
                      case when c.relkind in ('v', 'm') then pg_get_viewdef(c.oid) end)
@@ -58,6 +59,12 @@ _QUERIES = (
     select 'trigger ' || t.tgrelid::regclass || '.' || t.tgname, pg_get_triggerdef(t.oid)
     from pg_trigger t
     where not t.tgisinternal
+    """,
+    """
+    select 'policy ' || p.polrelid::regclass || '.' || p.polname,
+           concat_ws(E'\\n', p.polcmd, p.polpermissive, p.polroles,
+                     pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+    from pg_policy p
     """,
     """
     select 'schema ' || n.nspname, concat_ws(E'\\n', n.nspowner::regrole, n.nspacl)

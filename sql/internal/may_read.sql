@@ -1,0 +1,24 @@
+-- Whether the caller may read the index: exactly if it may read all of MLflow's
+-- tables that the index is made of.  False where one of them is missing.
+--
+-- Meant to be inlined, hence neither STRICT nor a SET clause; the body was
+-- resolved when it was created.
+create or replace function insights.may_read() returns boolean
+language sql
+stable
+parallel safe
+return coalesce(
+    has_table_privilege(to_regclass('@mlflow@.trace_info'), 'select')
+    and has_table_privilege(to_regclass('@mlflow@.spans'), 'select')
+    and has_table_privilege(to_regclass('@mlflow@.trace_tags'), 'select')
+    and has_table_privilege(to_regclass('@mlflow@.trace_request_metadata'), 'select')
+    and has_table_privilege(to_regclass('@mlflow@.assessments'), 'select')
+    and has_table_privilege(to_regclass('@mlflow@.entity_associations'), 'select'),
+    false
+);
+
+comment on function insights.may_read() is
+    'Whether the caller may read everything that the index is made of';
+
+revoke all on function insights.may_read() from public;
+grant execute on function insights.may_read() to public;

@@ -1,0 +1,42 @@
+-- For tables that name the trace in request_id; the rules are in note_trace_id.
+create or replace function insights.note_request_id() returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $plpgsql$
+begin
+    lock table insights.pending in row exclusive mode nowait;
+    if tg_op = 'INSERT' then
+        insert into insights.pending (trace_id)
+        select distinct n.request_id
+        from new_rows n;
+    elsif tg_op = 'DELETE' then
+        insert into insights.pending (trace_id)
+        select distinct o.request_id
+        from old_rows o;
+    else
+        insert into insights.pending (trace_id)
+        select o.request_id
+        from old_rows o
+        union
+        select n.request_id
+        from new_rows n;
+    end if;
+    return null;
+exception when others then
+    begin
+        perform nextval('insights.missed');
+        return null;
+    exception when others then
+        return null;
+    end;
+end
+$plpgsql$;
+
+comment on function insights.note_request_id() is
+    'Trigger: notes the traces of a changed table whose column request_id names them';
+
+revoke all on function insights.note_request_id() from public;

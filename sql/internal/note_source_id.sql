@@ -1,0 +1,47 @@
+-- For entity_associations, where some of the sources are traces; the rules are in
+-- note_trace_id.
+create or replace function insights.note_source_id() returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $plpgsql$
+begin
+    lock table insights.pending in row exclusive mode nowait;
+    if tg_op = 'INSERT' then
+        insert into insights.pending (trace_id)
+        select distinct n.source_id
+        from new_rows n
+        where n.source_type = 'trace';
+    elsif tg_op = 'DELETE' then
+        insert into insights.pending (trace_id)
+        select distinct o.source_id
+        from old_rows o
+        where o.source_type = 'trace';
+    else
+        insert into insights.pending (trace_id)
+        select o.source_id
+        from old_rows o
+        where o.source_type = 'trace'
+        union
+        select n.source_id
+        from new_rows n
+        where n.source_type = 'trace';
+    end if;
+    return null;
+exception when others then
+    begin
+        perform nextval('insights.missed');
+        return null;
+    exception when others then
+        return null;
+    end;
+end
+$plpgsql$;
+
+comment on function insights.note_source_id() is
+    'Trigger: notes the traces among the sources of changed associations';
+
+revoke all on function insights.note_source_id() from public;

@@ -1,0 +1,54 @@
+-- Notes which traces a statement of MLflow's has changed, and nothing else.
+--
+-- The statement must never fail or wait because of it.  So it takes a lock only
+-- where it can have it at once, and catches every error: what cannot be noted is
+-- counted in insights.missed, which no transaction holds back and no rollback
+-- undoes, and readers then leave the index alone.  What cannot even be counted is
+-- let go: the sequence is then missing, and with it readers fail or do without
+-- the index.  Only the user's own cancelling gets through, as it has to.
+--
+-- lock_timeout is for the few locks that cannot be asked for without waiting: on
+-- the file while it grows, and on the sequence while somebody alters it.
+--
+-- SECURITY DEFINER because MLflow's role may write its own tables only.
+create or replace function insights.note_trace_id() returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $plpgsql$
+begin
+    lock table insights.pending in row exclusive mode nowait;
+    if tg_op = 'INSERT' then
+        insert into insights.pending (trace_id)
+        select distinct n.trace_id
+        from new_rows n;
+    elsif tg_op = 'DELETE' then
+        insert into insights.pending (trace_id)
+        select distinct o.trace_id
+        from old_rows o;
+    else
+        insert into insights.pending (trace_id)
+        select o.trace_id
+        from old_rows o
+        union
+        select n.trace_id
+        from new_rows n;
+    end if;
+    return null;
+exception when others then
+    begin
+        perform nextval('insights.missed');
+        return null;
+    exception when others then
+        return null;
+    end;
+end
+$plpgsql$;
+
+comment on function insights.note_trace_id() is
+    'Trigger: notes the traces of a changed table whose column trace_id names them';
+
+revoke all on function insights.note_trace_id() from public;
