@@ -10,6 +10,7 @@ may have left behind) can be stored as well.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable
@@ -187,8 +188,38 @@ def load(connection: psycopg.Connection[Any], world: World, schema: str = "publi
                     copy.write_row(row)
 
 
+def replace_traces(
+    connection: psycopg.Connection[Any], traces: Iterable[Trace], schema: str = "public"
+) -> None:
+    """Write traces with all their rows in place of whatever had their ids, and commit."""
+    traces = tuple(traces)
+    delete_traces(connection, [trace.trace_id for trace in traces], schema)
+    with connection.transaction(), connection.cursor() as cursor:
+        for table, (columns, rows) in _rows(World((), traces)).items():
+            with cursor.copy(f'copy "{schema}".{table} ({", ".join(columns)}) from stdin') as copy:
+                for row in rows:
+                    copy.write_row(row)
+
+
+def delete_traces(
+    connection: psycopg.Connection[Any], trace_ids: list[str], schema: str = "public"
+) -> None:
+    """Delete traces; the rows that hang on them go with them."""
+    connection.execute(
+        f'delete from "{schema}".entity_associations where source_id = any(%s)', (trace_ids,)
+    )
+    connection.execute(
+        f'delete from "{schema}".trace_info where request_id = any(%s)', (trace_ids,)
+    )
+
+
+#: Tells the rows of one trace from those of all others, also of later loads.
+_numbers = itertools.count()
+
+
 def _rows(world: World) -> dict[str, tuple[tuple[str, ...], Iterable[tuple[Any, ...]]]]:
     traces = world.traces
+    first = next(_numbers) * 1_000_000
     return {
         "experiments": (
             ("experiment_id", "name", "lifecycle_stage"),
@@ -301,7 +332,7 @@ def _rows(world: World) -> dict[str, tuple[tuple[str, ...], Iterable[tuple[Any, 
                     t.timestamp_ms,
                     *aggregate(a.value),
                 )
-                for i, t in enumerate(traces)
+                for i, t in enumerate(traces, first)
                 for j, a in enumerate(t.assessments)
             ),
         ),
@@ -316,7 +347,7 @@ def _rows(world: World) -> dict[str, tuple[tuple[str, ...], Iterable[tuple[Any, 
             ),
             (
                 (f"{kind}-{i}-{j}", "trace", t.trace_id, kind, target, 0)
-                for i, t in enumerate(traces)
+                for i, t in enumerate(traces, first)
                 for kind, targets in (("run", t.runs), ("prompt_version", t.prompts))
                 for j, target in enumerate(targets)
             ),
