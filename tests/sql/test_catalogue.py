@@ -90,7 +90,9 @@ def test_each_has_a_comment(functions: list[dict[str, Any]]) -> None:
     assert [f["signature"] for f in functions if not f["comment"]] == []
 
 
-def test_only_triggers_run_with_other_rights_than_the_callers(functions: list[dict[str, Any]]) -> None:
+def test_only_triggers_run_with_other_rights_than_the_callers(
+    functions: list[dict[str, Any]],
+) -> None:
     assert {f["name"] for f in functions if f["definer"]} == TRIGGERS
     assert [f["signature"] for f in functions if f["leakproof"]] == []
 
