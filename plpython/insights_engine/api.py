@@ -256,3 +256,28 @@ def match_trace_ids(
             yield {"trace_id": trace_id}
 
     return _many(plpy, answer, _nothing("trace_id"))
+
+
+# What writes the index is imported when it is called: sessions that read need none of it.
+
+
+def refresh_index(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+    """Indexes what is pending."""
+    from insights_engine import refresh
+
+    return _one(
+        plpy,
+        lambda: refresh.refresh(plpy, schema, max_traces),
+        _nothing("indexed", "removed", "merged", "pending", "busy"),
+    )
+
+
+def build_index(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+    """Indexes the next traces of a database that is new to the index."""
+    from insights_engine import refresh
+
+    return _one(
+        plpy,
+        lambda: refresh.build(plpy, schema, max_traces),
+        _nothing("indexed", "done", "busy"),
+    )

@@ -12,7 +12,8 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 
 #: Positions of a block.  Two bitmaps of 4,000 bytes, with their row headers,
 #: fill one page of 8 KiB.
@@ -210,10 +211,49 @@ def compare_counts(slices: Sequence[int], within: int, number: int) -> tuple[int
 
 def transpose(patterns: Sequence[int]) -> dict[int, int]:
     """The slices of numbers, of which the first stands at position 0."""
-    digits = "".join([f"{pattern:064b}" for pattern in reversed(patterns)])
-    found = {}
-    for bit in range(WIDTH):
-        column = digits[WIDTH - 1 - bit :: WIDTH]
-        if "1" in column:
-            found[bit] = int(column, 2)
-    return found
+    return {bit: int(column[::-1].translate(_DIGITS), 2) for bit, column in _columns(patterns)}
+
+
+#: Of bytes 0 and 1 the digits.
+_DIGITS = bytes(48 + (byte & 1) for byte in range(256))
+#: Of a byte whether it has a bit set, as 0 or 1, by bit.
+_HAS_BIT = tuple(bytes(byte >> bit & 1 for byte in range(256)) for bit in range(8))
+
+
+def _columns(patterns: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """Of each bit that some number has: bytes 0 and 1, one for each number."""
+    numbers = patterns if isinstance(patterns, array) else array("Q", patterns)
+    if sys.byteorder == "big":
+        numbers = numbers[:]
+        numbers.byteswap()
+    stored = numbers.tobytes()
+    for byte in range(WIDTH // 8):
+        column = stored[byte :: WIDTH // 8]
+        used = 0
+        for value in set(column):
+            used |= value
+        for bit in range(8):
+            if used >> bit & 1:
+                yield 8 * byte + bit, column.translate(_HAS_BIT[bit])
+
+
+def sliced(
+    patterns: Sequence[int], positions: Sequence[int], used: int
+) -> Iterator[tuple[int, bytes]]:
+    """(bit, its slice as stored) of numbers that stand at ascending positions."""
+    size = (used + 7) >> 3
+    if 4 * len(positions) >= used:
+        if len(positions) < used:
+            spread = array("Q", bytes(8 * used))
+            for position, pattern in zip(positions, patterns):
+                spread[position] = pattern
+            patterns = spread
+        for bit, column in _columns(patterns):
+            members = int(column[::-1].translate(_DIGITS), 2)
+            if 16 * column.count(1) < used:
+                yield bit, _SPARSE + _uint16(compress(range(used), column))
+            else:
+                yield bit, _DENSE + members.to_bytes(size, "little")
+        return
+    for bit, column in _columns(patterns):
+        yield bit, encode(list(compress(positions, column)), used)

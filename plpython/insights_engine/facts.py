@@ -1,0 +1,703 @@
+"""Extracts the facts of traces: what the index says about them.
+
+`Facts` collects, for traces that are given one after the other under ascending
+positions, at which positions each fact holds.  What a fact means is defined by
+the raw predicate (rawsql.py, attributes.py); a fact may be left out only where a
+fact of role ``o`` says so.  Pure: what the index knows already comes from a
+`Vocabulary`.
+
+A batch sees the same values over and over, so each stored value leads, through
+dictionaries that fill themselves, straight to the lists of positions that it
+belongs to.  They last for the batch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from binascii import crc32
+from collections.abc import Iterable, Sequence
+from typing import Any, Optional, Protocol, Union
+
+from insights_engine.attributes import attributes_of, loads, number_form, storable
+
+#: Distinct texts of a key, signatures counted apart, that get a term each.
+VALUES = 1_000
+#: Hash buckets that the other texts of a key share.
+BUCKETS = 1_024
+#: Longer texts are always hashed.
+LONGEST_VALUE = 250
+LONGEST_KEY = 250
+#: Distinct keys of attributes, and of the parts of them, that are indexed.
+KEYS = 2_000
+HIDDEN_BUCKETS = 256
+#: Parts of an attribute's value that are indexed: how many of one value, how many
+#: different ones of one attribute, and how far down.
+PARTS_OF_VALUE = 24
+PARTS_OF_KEY = 100
+DEPTH = 3
+
+# Slots of role "o": what was not captured.
+TEXT, NUMBER, PARTS, CONTENT, SESSION, HIDDEN = 0, 1, 2, 3, 4, 16
+
+#: Between the keys of a path.
+SEPARATOR = "\x1f"
+
+#: Attributes with a value of their own in nearly every span.
+UNINDEXED = frozenset(
+    (
+        "mlflow.spanInputs",
+        "mlflow.spanOutputs",
+        "mlflow.traceRequestId",
+        "mlflow.spanStartTimeNs",
+    )
+)
+
+# More texts of a key than these in one batch, and what follows is hashed at once;
+# also from fewer on once the batch holds very many texts.
+_MOST_TEXTS = 2_000
+_SOME_TEXTS = 100
+_MOST_TEXTS_OF_ALL = 300_000
+# Entries that a dictionary keeps of values that are not texts.
+_MOST_OTHERS = 64
+
+# How deep JSON may be nested for certain, whatever calls the decoder: Python's
+# limit counts the frames below as well.  With fewer brackets it is not looked at.
+_SURE_DEPTH = 300
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_INT64 = range(-(2**63), 2**63)
+
+#: Ascending; the first is -1, which is none.
+Positions = list[int]
+#: (kind, key, signature, role, slot)
+Fact = tuple[str, str, int, str, int]
+Number = Union[int, float]
+Content = Optional[str]
+
+TEXT_COLUMNS = ("name", "status", "session_id", "client_request_id")
+PREVIEWS = ("request_preview", "response_preview")
+INTEGER_COLUMNS = (
+    "timestamp_ms",
+    "execution_time_ms",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cache_creation_input_tokens_above_1hr",
+)
+COST_COLUMNS = ("input_cost", "output_cost", "total_cost")
+
+
+class Vocabulary(Protocol):
+    """What the index knows already."""
+
+    def signature(self, type: Optional[str], name: Optional[str], status: str) -> int:
+        """The number of a signature, a new one where needed."""
+
+    def attribute_keys(self) -> Iterable[str]:
+        """The keys of attributes that are indexed."""
+
+    def values(self, kind: str, key: str) -> frozenset[tuple[int, str]]:
+        """The (signature, text) of a key that have a term of their own."""
+
+
+class Series:
+    """The numbers of one key and signature: the smallest and largest of each trace."""
+
+    __slots__ = ("high", "low", "positions", "whole")
+
+    def __init__(self, whole: bool) -> None:
+        #: Whether they are integers, of 64 bits; otherwise finite doubles.
+        self.whole = whole
+        self.positions: Positions = [-1]
+        self.low: list[Number] = [0]
+        #: By position, where it differs.
+        self.high: dict[int, Number] = {}
+
+    def add(self, position: int, number: Number) -> None:
+        """One more number of a trace."""
+        if self.positions[-1] != position:
+            self.positions.append(position)
+            self.low.append(number)
+            return
+        low = self.low[-1]
+        if number < low:
+            self.low[-1] = number
+            self.high.setdefault(position, low)
+        elif number > low and number > self.high.get(position, low):
+            self.high[position] = number
+
+
+#: What a stored value says: lists of positions to append to, numbers to add.
+_Entry = tuple[Sequence[Positions], Sequence[tuple[Series, Number]]]
+_NOTHING: _Entry = ((), ())
+
+
+class Texts:
+    """The texts of one key."""
+
+    __slots__ = ("_facts", "candidates", "full", "key", "kind", "known")
+
+    def __init__(self, facts: Facts, kind: str, key: str) -> None:
+        self._facts = facts
+        self.kind = kind
+        self.key = key
+        #: (signature, text, whether it is a number that JSON printed)
+        self.candidates: dict[tuple[int, str, bool], Positions] = {}
+        #: Whether texts are hashed from now on unless ``known``.
+        self.full = False
+        self.known: frozenset[tuple[int, str]] = frozenset()
+
+    def at(self, signature: int, text: str, printed: bool = False) -> tuple[Positions, bool]:
+        """Where a text's positions are collected, and whether that is for it alone."""
+        found = self.candidates.get((signature, text, printed))
+        if found is not None:
+            return found, True
+        if len(text) > LONGEST_VALUE:
+            return self._facts.at(*self.shared_fact(signature, text, printed)), False
+        if not self.full and (
+            len(self.candidates) >= _MOST_TEXTS
+            or (
+                len(self.candidates) >= _SOME_TEXTS and self._facts.text_count >= _MOST_TEXTS_OF_ALL
+            )
+        ):
+            self.full = True
+            self.known = self._facts.vocabulary.values(self.kind, self.key)
+        if self.full and (signature, text) not in self.known:
+            return self._facts.at(*self.shared_fact(signature, text, printed)), False
+        self._facts.text_count += 1
+        found = self.candidates[signature, text, printed] = [-1]
+        return found, True
+
+    def shared_fact(self, signature: int, text: str, printed: bool) -> Fact:
+        """What stands for a text without a term of its own.
+
+        A number printed by JSON is found by its value, so it needs no bucket.
+        """
+        if printed:
+            return (self.kind, self.key, signature, "o", TEXT)
+        return (self.kind, self.key, 0, "h", bucket_of(text))
+
+
+def bucket_of(text: str) -> int:
+    """The hash bucket of a text."""
+    return crc32(text.encode()) % BUCKETS
+
+
+class _Values(dict[Optional[str], _Entry]):
+    """The entries of the texts under one key; no attribute's."""
+
+    __slots__ = ("_facts", "_key", "_kind", "_numbers")
+
+    def __init__(self, facts: Facts, kind: str, key: str, numbers: bool) -> None:
+        super().__init__()
+        self._facts = facts
+        self._kind = kind
+        self._key = key
+        self._numbers = numbers
+
+    def __missing__(self, text: Optional[str]) -> _Entry:
+        facts = self._facts
+        entry: _Entry
+        there = facts.at(self._kind, self._key, 0, "p")
+        if text is None:
+            self[text] = entry = ((there,), ())
+            return entry
+        numbers: list[tuple[Series, Number]] = []
+        if self._numbers:
+            number = number_form(text)
+            if number is not None:
+                numbers.append((facts.series_of(self._kind, self._key, 0), number))
+        positions, alone = facts.texts_of(self._kind, self._key).at(0, text)
+        entry = ((there, positions), numbers)
+        if alone:
+            self[text] = entry
+        return entry
+
+
+class _Keys(dict[str, _Values]):
+    """The values by key of one kind, which is not ``attribute``."""
+
+    __slots__ = ("_facts", "_kind", "_numbers")
+
+    def __init__(self, facts: Facts, kind: str, numbers: bool) -> None:
+        super().__init__()
+        self._facts = facts
+        self._kind = kind
+        self._numbers = numbers
+
+    def __missing__(self, key: str) -> _Values:
+        self[key] = values = _Values(self._facts, self._kind, key, self._numbers)
+        return values
+
+
+class _Attribute(dict[str, _Entry]):
+    """The entries of the stored texts of one attribute in spans of one signature."""
+
+    __slots__ = ("_facts", "_key", "_others", "_signature")
+
+    def __init__(self, facts: Facts, signature: int, key: str) -> None:
+        super().__init__()
+        self._facts = facts
+        self._key = key
+        self._signature = signature
+        self._others = 0
+
+    def __missing__(self, stored: str) -> _Entry:
+        if too_deep(stored):
+            return self._facts.unread(self._signature)
+        entry, alone = self.describe(loads(stored, stored))
+        if alone or self._others < _MOST_OTHERS:
+            self._others += not alone
+            self[stored] = entry
+        return entry
+
+    def describe(self, value: Any) -> tuple[_Entry, bool]:
+        """The entry of a decoded value, and whether it is likely to come again."""
+        if value is None:
+            return _NOTHING, True
+        facts, key, signature = self._facts, self._key, self._signature
+        lists: list[Positions] = []
+        numbers: list[tuple[Series, Number]] = []
+        alone = facts.describe(key, signature, value, lists, numbers)
+        if value and isinstance(value, dict):
+            alone = facts.describe_parts(key, signature, value, lists, numbers)
+        elif value and isinstance(value, list):
+            lists.append(facts.at("attribute", key, signature, "o", PARTS))
+        return (lists, numbers), alone
+
+
+class _Unindexed(_Attribute):
+    """One of the attributes that are not indexed by value."""
+
+    __slots__ = ("_any", "_compound", "_scalar")
+
+    def __init__(self, facts: Facts, signature: int, key: str) -> None:
+        super().__init__(facts, signature, key)
+        there = facts.at("attribute", key, signature, "p")
+        text = facts.at("attribute", key, signature, "o", TEXT)
+        number = facts.at("attribute", key, signature, "o", NUMBER)
+        parts = facts.at("attribute", key, signature, "o", PARTS)
+        self._scalar: _Entry = ((there, text, number), ())
+        self._compound: _Entry = ((there, text, parts), ())
+        self._any: _Entry = ((there, text, number, parts), ())
+
+    def __getitem__(self, stored: str) -> _Entry:
+        # Whatever begins like this is not null, be it JSON or a plain text.
+        first = stored[:1]
+        if first == "{" or first == "[":
+            return self._facts.unread(self._signature) if too_deep(stored) else self._compound
+        if first == '"' or first.isdecimal():
+            return self._scalar
+        return self.__missing__(stored)
+
+    def __missing__(self, stored: str) -> _Entry:
+        if too_deep(stored):
+            return self._facts.unread(self._signature)
+        return self.describe(loads(stored, stored))[0]
+
+    def describe(self, value: Any) -> tuple[_Entry, bool]:
+        return (_NOTHING if value is None else self._any), False
+
+
+class _Signature(dict[str, _Attribute]):
+    """The attributes by key of spans of one signature."""
+
+    __slots__ = ("_facts", "counts", "number")
+
+    def __init__(self, facts: Facts, number: int) -> None:
+        super().__init__()
+        self._facts = facts
+        self.number = number
+        #: Where the number of spans has a bit set.
+        self.counts: list[Positions] = []
+
+    def __missing__(self, key: str) -> Optional[_Attribute]:
+        if _UNSTORABLE.search(key):
+            return None  # no filter can name it
+        if not self._facts.admit(key, key):
+            return None
+        kind = _Unindexed if key in UNINDEXED else _Attribute
+        self[key] = attribute = kind(self._facts, self.number, key)
+        return attribute
+
+
+class _Part:
+    """Where to note the part of an attribute's value under one path."""
+
+    __slots__ = ("path", "printed", "series", "texts", "there")
+
+    def __init__(self, facts: Facts, path: str, signature: int) -> None:
+        self.path = path
+        self.there = facts.at("attribute", path, signature, "p")
+        self.texts = facts.texts_of("attribute", path)
+        self.series: Optional[Series] = None
+
+
+class Facts:
+    """The facts of a batch of traces, each with the positions where it holds."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.text_count = 0
+        #: Facts of roles p, o and h.
+        self.plain: dict[Fact, Positions] = {}
+        self.series: dict[tuple[str, str, int], Series] = {}
+        self.texts: dict[tuple[str, str], Texts] = {}
+        self.signatures: dict[tuple[Optional[str], Optional[str], str], _Signature] = {}
+        # Several triples may share a signature.
+        self._by_number: dict[int, _Signature] = {}
+        #: Keys of attributes and paths of parts that are indexed.
+        self.keys = set(vocabulary.attribute_keys())
+        self._parts: dict[tuple[int, str], dict[str, Optional[_Part]]] = {}
+        self._parts_of_key: dict[str, int] = {}
+        for key in self.keys:
+            top, _, part = key.partition(SEPARATOR)
+            if part:
+                self._parts_of_key[top] = self._parts_of_key.get(top, 0) + 1
+        self._pairs = {
+            kind: _Keys(self, kind, kind in ("tag", "metadata"))
+            for kind in ("trace", "tag", "metadata", "feedback", "expectation")
+        }
+        self._links = {kind: _Values(self, kind, "", False) for kind in ("run", "prompt", "issue")}
+
+    # ------------------------------------------------------------ collections
+
+    def size(self) -> int:
+        """How many facts there are."""
+        return len(self.plain) + self.text_count + len(self.series)
+
+    def at(self, kind: str, key: str, signature: int, role: str, slot: int = 0) -> Positions:
+        """Where the positions of a fact are collected."""
+        fact = (kind, key, signature, role, slot)
+        found = self.plain.get(fact)
+        if found is None:
+            found = self.plain[fact] = [-1]
+        return found
+
+    def series_of(self, kind: str, key: str, signature: int, whole: bool = False) -> Series:
+        """Where the numbers of a key are collected."""
+        found = self.series.get((kind, key, signature))
+        if found is None:
+            found = self.series[kind, key, signature] = Series(whole)
+        return found
+
+    def texts_of(self, kind: str, key: str) -> Texts:
+        """Where the texts of a key are collected."""
+        found = self.texts.get((kind, key))
+        if found is None:
+            found = self.texts[kind, key] = Texts(self, kind, key)
+        return found
+
+    def admit(self, top: str, path: str) -> bool:
+        """Whether an attribute, or the part under ``path`` of it, is indexed."""
+        if path in self.keys:
+            return True
+        if len(self.keys) >= KEYS or len(path) > LONGEST_KEY:
+            return False
+        if path != top:
+            parts = self._parts_of_key.get(top, 0)
+            if parts >= PARTS_OF_KEY:
+                return False
+            self._parts_of_key[top] = parts + 1
+        elif SEPARATOR in top:
+            return False
+        self.keys.add(path)
+        return True
+
+    def _note(self, position: int, entry: _Entry) -> None:
+        lists, numbers = entry
+        for positions in lists:
+            if positions[-1] != position:
+                positions.append(position)
+        for series, number in numbers:
+            series.add(position, number)
+
+    def _mark(self, position: int, *fact: Any) -> None:
+        positions = self.at(*fact)
+        if positions[-1] != position:
+            positions.append(position)
+
+    # ----------------------------------------------------------- trace columns
+
+    def add_trace(self, position: int, row: dict[str, Any]) -> None:
+        """The columns of trace_info; of the previews whether they are there."""
+        values = self._pairs["trace"]
+        for column in TEXT_COLUMNS:
+            text = row[column]
+            if text is not None:
+                self._note(position, values[column][text])
+        for column in PREVIEWS:
+            if row[column]:
+                self._mark(position, "trace", column, 0, "p")
+                self._mark(position, "trace", column, 0, "o", TEXT)
+        for column in INTEGER_COLUMNS:
+            number = row[column]
+            if number is not None:
+                self._number(position, column, number, True)
+        for column in COST_COLUMNS:
+            number = row[column]
+            if number is not None:
+                self._number(position, column, number if math.isfinite(number) else None, False)
+        end = row["timestamp_ms"] + (row["execution_time_ms"] or 0)
+        self._number(position, "end_time_ms", end if end in _INT64 else None, True)
+
+    def _number(self, position: int, column: str, number: Optional[Number], whole: bool) -> None:
+        """A number of a trace that is there; None: it cannot be captured."""
+        self._mark(position, "trace", column, 0, "p")
+        if number is None:
+            self._mark(position, "trace", column, 0, "o", NUMBER)
+        else:
+            self.series_of("trace", column, 0, whole).add(position, number)
+
+    def add_pairs(
+        self, position: int, kind: str, keys: Iterable[str], values: Iterable[Optional[str]]
+    ) -> None:
+        """Tags or metadata."""
+        known = self._pairs[kind]
+        for key, value in zip(keys, values):
+            lists, numbers = known[key][value]
+            for positions in lists:
+                if positions[-1] != position:
+                    positions.append(position)
+            for series, number in numbers:
+                series.add(position, number)
+
+    def add_link(self, position: int, kind: str, value: str) -> None:
+        """A run, a prompt or an issue of the trace."""
+        self._note(position, self._links[kind][value])
+
+    def add_assessment(
+        self,
+        position: int,
+        kind: str,
+        name: str,
+        value: Optional[str],
+        numeric: bool,
+        number: Optional[float],
+    ) -> None:
+        """A valid feedback or expectation of the trace or its session, with its stored value."""
+        self._note(position, self._pairs[kind][name][value])
+        if value is None:
+            self._mark(position, kind, name, 0, "o", TEXT)
+        if numeric:
+            if number is None or not math.isfinite(number):
+                self._mark(position, kind, name, 0, "o", NUMBER)
+            else:
+                self.series_of(kind, name, 0).add(position, number)
+
+    def add_session_elsewhere(self, position: int) -> None:
+        """The session has assessments in another experiment, which may count."""
+        self._mark(position, "trace", "assessments", 0, "o", SESSION)
+
+    # ------------------------------------------------------------------ spans
+
+    def add_spans(
+        self,
+        position: int,
+        spans: Iterable[tuple[Any, Optional[str], Optional[str], str, Optional[int], Content]],
+    ) -> Optional[str]:
+        """All spans of a trace: (any, type, name, status, duration, content); their rollup.
+
+        ``content`` None was too long to be read.
+        """
+        rollup: dict[int, list[Any]] = {}
+        signatures = self.signatures
+        total = 0
+        for _, type, name, status, duration, content in spans:
+            total += 1
+            signature = signatures.get((type, name, status))
+            if signature is None:
+                signature = signatures[type, name, status] = self._signature(type, name, status)
+            counted = rollup.get(signature.number)
+            if counted is None:
+                # Spans, those with a duration, sum, smallest and largest duration.
+                counted = rollup[signature.number] = [0, 0, 0, None, None, signature]
+            counted[0] += 1
+            if duration is not None:
+                counted[2] += duration
+                if not counted[1] or duration < counted[3]:
+                    counted[3] = duration
+                if not counted[1] or duration > counted[4]:
+                    counted[4] = duration
+                counted[1] += 1
+            if content is None or too_deep(content):
+                self._note(position, self.unread(signature.number))
+                continue
+            for key, stored in attributes_of(content).items():
+                attribute = signature[key]
+                if attribute is None:
+                    self._hide(position, signature.number, key)
+                    continue
+                if stored.__class__ is str:
+                    lists, numbers = attribute[stored]
+                else:
+                    lists, numbers = attribute.describe(stored)[0]
+                for positions in lists:
+                    if positions[-1] != position:
+                        positions.append(position)
+                for series, number in numbers:
+                    series.add(position, number)
+        self._number(position, "span_count", total, True)
+        if not rollup:
+            return None
+        return " ".join([self._finish(position, counted) for counted in rollup.values()])
+
+    def _signature(self, type: Optional[str], name: Optional[str], status: str) -> _Signature:
+        number = self.vocabulary.signature(type, name, status)
+        found = self._by_number.get(number)
+        if found is None:
+            found = self._by_number[number] = _Signature(self, number)
+        return found
+
+    def _finish(self, position: int, counted: list[Any]) -> str:
+        """Notes what the spans of a signature have in common; its part of the rollup."""
+        count, timed, total, low, high, signature = counted
+        number = signature.number
+        bits = signature.counts
+        for bit in range(count.bit_length()):
+            if bit == len(bits):
+                bits.append(self.at("span", "count", number, "n", bit))
+            if count >> bit & 1:
+                bits[bit].append(position)
+        if not timed:
+            return f"{number}:{count}:::"
+        self._mark(position, "span", "duration", number, "p")
+        series = self.series_of("span", "duration", number, True)
+        series.add(position, low)
+        if high != low:
+            series.add(position, high)
+        if count == 1:
+            return f"{number}:{total}"
+        return f"{number}:{count}:{total}:{low}:{high}"
+
+    def unread(self, signature: int) -> _Entry:
+        """Attributes of spans of this signature are not known."""
+        return ((self.at("attribute", "", signature, "o", CONTENT),), ())
+
+    def _hide(self, position: int, signature: int, key: str) -> None:
+        """An attribute whose key is not indexed."""
+        if not _UNSTORABLE.search(key):
+            slot = HIDDEN + crc32(key.encode()) % HIDDEN_BUCKETS
+            self._mark(position, "attribute", "", signature, "o", slot)
+
+    def describe(
+        self,
+        path: str,
+        signature: int,
+        value: Any,
+        lists: list[Positions],
+        numbers: list[tuple[Series, Number]],
+    ) -> bool:
+        """Says of a value that it is there, and its text and number; whether it has a term."""
+        lists.append(self.at("attribute", path, signature, "p"))
+        printed = False
+        if isinstance(value, str):
+            text = storable(value)
+        elif isinstance(value, (dict, list)):
+            lists.append(self.at("attribute", path, signature, "o", TEXT))
+            return False
+        else:
+            text = json.dumps(value)
+            printed = not isinstance(value, bool)
+        number = number_form(value)
+        if number is not None:
+            numbers.append((self.series_of("attribute", path, signature), number))
+        positions, alone = self.texts_of("attribute", path).at(signature, text, printed)
+        lists.append(positions)
+        return alone
+
+    def describe_parts(
+        self,
+        top: str,
+        signature: int,
+        value: dict[str, Any],
+        lists: list[Positions],
+        numbers: list[tuple[Series, Number]],
+    ) -> bool:
+        """Describes the parts of an object; whether each has a term of its own."""
+        left = PARTS_OF_VALUE
+        whole = True
+        alone = True
+        todo = [(top, value)]
+        for depth in range(1, DEPTH + 1):
+            below: list[tuple[str, dict[str, Any]]] = []
+            for path, inner in todo:
+                known = self._parts.get((signature, path))
+                if known is None:
+                    known = self._parts[signature, path] = {}
+                for name, part in inner.items():
+                    if part is None:
+                        continue
+                    where = known.get(name)
+                    if where is None:
+                        if _UNSTORABLE.search(name):
+                            continue  # no filter can name it
+                        full = path + SEPARATOR + name
+                        if not left or SEPARATOR in name or not self.admit(top, full):
+                            whole = False
+                            continue
+                        where = known[name] = _Part(self, full, signature)
+                    elif not left:
+                        whole = False
+                        continue
+                    left -= 1
+                    if part.__class__ is int or part.__class__ is float:
+                        alone &= self._describe_number(where, signature, part, lists, numbers)
+                        continue
+                    alone &= self.describe(where.path, signature, part, lists, numbers)
+                    if part and isinstance(part, dict):
+                        if depth == DEPTH:
+                            whole = False
+                        else:
+                            below.append((where.path, part))
+                    elif part and isinstance(part, list):
+                        whole = False
+            todo = below
+        if not whole:
+            lists.append(self.at("attribute", top, signature, "o", PARTS))
+        return alone
+
+    def _describe_number(
+        self,
+        where: _Part,
+        signature: int,
+        part: Number,
+        lists: list[Positions],
+        numbers: list[tuple[Series, Number]],
+    ) -> bool:
+        """The same for a number, the most frequent part and one that rarely comes again."""
+        lists.append(where.there)
+        number = number_form(part)
+        if number is not None:
+            if where.series is None:
+                where.series = self.series_of("attribute", where.path, signature)
+            numbers.append((where.series, number))
+        positions, alone = where.texts.at(signature, json.dumps(part), True)
+        lists.append(positions)
+        return alone
+
+
+def too_deep(text: str) -> bool:
+    """Whether JSON is nested so deep that it depends on the caller what decoding gives."""
+    if text.count("{") + text.count("[") <= _SURE_DEPTH:
+        return False
+    try:
+        level: list[Any] = [[json.loads(text)]]
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    for _ in range(_SURE_DEPTH):
+        level = [
+            inner
+            for item in level
+            for inner in (item.values() if isinstance(item, dict) else item)
+            if inner and isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True

@@ -1,0 +1,331 @@
+"""Keeps the index up to date; the only writer of its tables.
+
+Every call is part of one transaction, so that a reader's snapshot has both the
+old state of the index and the traces as pending, or neither.  Pending traces are
+taken before MLflow's tables are read: what is committed in between has noted its
+traces again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from insights_engine import bitmaps, merging, plans, postings
+from insights_engine.errors import InsightsError
+from insights_engine.facts import Facts
+from insights_engine.rows import MARK, Placed, Reader, Rollups
+
+#: Held by whoever writes the index: "insights" in ASCII.
+LOCK = int.from_bytes(b"insights", "big")
+
+# Traces whose rows are read together, and bounds on what a batch keeps in memory.
+_CHUNK = 1_000
+_MOST_TEXTS = 300_000
+_MOST_FACTS = 1_000_000
+# MLflow notes a trace again with nearly every statement.
+_NOTES_OF_A_TRACE = 40
+_COUNTED = 1_000_000
+
+
+class Trace(NamedTuple):
+    """A trace to be indexed, in the order of blocks."""
+
+    experiment_id: int
+    timestamp_ms: int
+    trace_id: str
+
+
+def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+    """Indexes up to ``max_traces`` pending traces, and merges small blocks.
+
+    Traces that share a session with them may come on top.  ``busy``: another
+    session is at it, nothing was done.
+    """
+    if not _locked(plpy):
+        return {"indexed": 0, "removed": 0, "merged": 0, "pending": _pending(plpy), "busy": True}
+    ids = _take_pending(plpy, max_traces)
+    indexed, removed, experiments = _index(plpy, schema, ids) if ids else (0, 0, set())
+    return {
+        "indexed": indexed,
+        "removed": removed,
+        "merged": merging.merge(plpy, experiments) if experiments else 0,
+        "pending": _pending(plpy),
+        "busy": False,
+    }
+
+
+def _locked(plpy: Any) -> bool:
+    """Whether the index is ours until the transaction ends."""
+    (row,) = plans.run(
+        plpy,
+        "select pg_catalog.current_setting('transaction_isolation') as isolation,"
+        f" pg_catalog.pg_try_advisory_xact_lock({LOCK}) as locked",
+    )
+    if row["isolation"] not in ("read committed", "read uncommitted"):
+        # It has to see what was committed after the pending traces were taken.
+        raise InsightsError("The index is refreshed in transactions that are READ COMMITTED.")
+    return bool(row["locked"])
+
+
+def _pending(plpy: Any) -> int:
+    """How many pending notes there are; above a million, a million."""
+    (row,) = plans.run(
+        plpy,
+        "select count(*) as found from (select from insights.pending p limit $1) p",
+        ("int",),
+        (_COUNTED,),
+    )
+    return int(row["found"])
+
+
+def _take_pending(plpy: Any, max_traces: int) -> list[str]:
+    (row,) = plans.run(
+        plpy,
+        "with wanted as materialized (select distinct n.trace_id from"
+        " (select p.trace_id from insights.pending p limit $2) n limit $1),"
+        " gone as (delete from insights.pending p using wanted w"
+        " where p.trace_id = w.trace_id returning p.trace_id)"
+        " select pg_catalog.array_agg(distinct g.trace_id) as ids from gone g",
+        ("int", "bigint"),
+        (max_traces, max_traces * _NOTES_OF_A_TRACE),
+    )
+    return list(row["ids"] or ())
+
+
+def _index(plpy: Any, schema: str, ids: Sequence[str]) -> tuple[int, int, set[int]]:
+    """Puts traces into new blocks; how many, how many are gone, the experiments touched."""
+    ids = [*ids, *_same_sessions(plpy, schema, ids)]
+    experiments = merging.vacate(plpy, ids)
+    traces = _existing(plpy, schema, ids)
+    experiments |= add(plpy, schema, traces)
+    return len(traces), len(ids) - len(traces), experiments
+
+
+def _existing(plpy: Any, schema: str, ids: Sequence[str]) -> list[Trace]:
+    rows = plans.run(
+        plpy,
+        "select t.experiment_id, t.timestamp_ms, t.request_id as trace_id"
+        f" from pg_catalog.unnest($1) as g (trace_id)"
+        f" join {schema}.trace_info t on t.request_id = g.trace_id",
+        ("text[]",),
+        (list(ids),),
+    )
+    return sorted(Trace(row["experiment_id"], row["timestamp_ms"], row["trace_id"]) for row in rows)
+
+
+def _same_sessions(plpy: Any, schema: str, ids: Sequence[str]) -> list[str]:
+    """Indexed traces to which these lend assessments, or lent them; notes who lends."""
+    (before,) = plans.run(
+        plpy,
+        "with gone as (delete from insights.carrier k using pg_catalog.unnest($1) as g (trace_id)"
+        " where k.trace_id = g.trace_id returning k.session_id)"
+        " select pg_catalog.array_agg(distinct g.session_id) as sessions from gone g",
+        ("text[]",),
+        (list(ids),),
+    )
+    (now,) = plans.run(
+        plpy,
+        "with found as (insert into insights.carrier (trace_id, session_id)"
+        " select t.request_id, t.session_id from pg_catalog.unnest($1) as g (trace_id)"
+        f" join {schema}.trace_info t on t.request_id = g.trace_id"
+        f" where t.session_id is not null and exists (select from {schema}.assessments a"
+        " where a.trace_id = t.request_id"
+        f" and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0 offset 0)"
+        " returning session_id)"
+        " select pg_catalog.array_agg(distinct f.session_id) as sessions from found f",
+        ("text[]",),
+        (list(ids),),
+    )
+    sessions = sorted({*(before["sessions"] or ()), *(now["sessions"] or ())})
+    if not sessions:
+        return []
+    rows = plans.run(
+        plpy,
+        # Through the index on (experiment, session).
+        f"select i.trace_id from {schema}.experiments e cross join lateral ("
+        f" select t.request_id from {schema}.trace_info t"
+        " where t.experiment_id = e.experiment_id and t.session_id = any($1) offset 0) t"
+        " join insights.trace i on i.trace_id = t.request_id",
+        ("text[]",),
+        (sessions,),
+    )
+    return sorted({row["trace_id"] for row in rows} - set(ids))
+
+
+def add(plpy: Any, schema: str, traces: Sequence[Trace]) -> set[int]:
+    """Indexes traces that are in no block, given in order; their experiments."""
+    batch = None
+    for start in range(0, len(traces), _CHUNK):
+        chunk = traces[start : start + _CHUNK]
+        if batch is None or batch.full(len(chunk)):
+            if batch is not None:
+                batch.write()
+            batch = Batch(plpy, schema)
+        batch.add(chunk)
+    if batch is not None:
+        batch.write()
+    return {trace.experiment_id for trace in traces}
+
+
+class Batch:
+    """Traces whose facts are collected together: a block for each experiment."""
+
+    def __init__(self, plpy: Any, schema: str) -> None:
+        self._plpy = plpy
+        self._reader = Reader(plpy, schema)
+        self._facts = Facts(postings.Stored(plpy, growing=True))
+        self._traces: list[Trace] = []
+        self._rollups: dict[int, Rollups] = {}
+
+    def full(self, more: int) -> bool:
+        """Whether ``more`` traces are better put into another batch."""
+        return (
+            len(self._traces) + more > bitmaps.POSITIONS
+            or self._facts.text_count > _MOST_TEXTS
+            or self._facts.size() > _MOST_FACTS
+        )
+
+    def add(self, traces: Sequence[Trace]) -> None:
+        """Collects the facts of traces, which come after those before in order."""
+        start = len(self._traces)
+        self._traces += traces
+        placed = [
+            Placed(position, trace.trace_id, trace.experiment_id)
+            for position, trace in enumerate(traces, start)
+        ]
+        self._rollups.update(self._reader.collect(self._facts, placed))
+
+    def write(self) -> None:
+        """Stores blocks, postings and rollups."""
+        extents: list[postings.Extent] = []
+        start = 0
+        while start < len(self._traces):
+            experiment = self._traces[start].experiment_id
+            end = start
+            while end < len(self._traces) and self._traces[end].experiment_id == experiment:
+                end += 1
+            block = merging.add_block(
+                self._plpy,
+                experiment,
+                end - start,
+                self._traces[start].timestamp_ms,
+                self._traces[end - 1].timestamp_ms,
+            )
+            extents.append(postings.Extent(block, start, end - start))
+            start = end
+        self._write_traces(extents)
+        postings.write(self._plpy, self._facts, extents)
+
+    def _write_traces(self, extents: Sequence[postings.Extent]) -> None:
+        nothing = Rollups(None, None)
+        for extent in extents:
+            numbers = range(extent.start, extent.start + extent.used)
+            rollups = [self._rollups.get(number, nothing) for number in numbers]
+            plans.run(
+                self._plpy,
+                "insert into insights.trace (trace_id, block, position, spans, assessments)"
+                " select w.trace_id, $1, w.n - 1, w.spans, w.assessments from rows from"
+                " (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))"
+                " with ordinality as w (trace_id, spans, assessments, n)",
+                ("int", "text[]", "text[]", "text[]"),
+                (
+                    extent.block,
+                    [self._traces[number].trace_id for number in numbers],
+                    [rollup.spans for rollup in rollups],
+                    [rollup.assessments for rollup in rollups],
+                ),
+            )
+
+
+# ------------------------------------------------------------------- building
+
+
+def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+    """Indexes the next traces of a database that had traces before it had an index.
+
+    ``done``: the index is built.  ``busy``: nothing could be done yet.
+    """
+    if not _locked(plpy):
+        return {"indexed": 0, "done": False, "busy": True}
+    (state,) = plans.run(plpy, "select s.built, s.indexed_through from insights.state s")
+    if state["built"]:
+        return {"indexed": 0, "done": True, "busy": False}
+    through = state["indexed_through"] or ""
+    if through.startswith(_AFTER):
+        if not _ended(plpy, int(through[len(_AFTER) :])):
+            return {"indexed": 0, "done": False, "busy": True}
+        through = ""
+    if not through:
+        _note_carriers(plpy, schema)
+    found = plans.run(
+        plpy,
+        "select t.experiment_id, t.timestamp_ms, t.trace_id, i.trace_id is not null as indexed"
+        f" from (select t.experiment_id, t.timestamp_ms, {_ID} as trace_id"
+        f" from {schema}.trace_info t"
+        # The index on (experiment, time) serves the first condition.
+        " where (t.experiment_id, t.timestamp_ms) >= ($1, $2)"
+        f" and (t.experiment_id, t.timestamp_ms, {_ID}) > ($1, $2, $3)"
+        f" order by t.experiment_id, t.timestamp_ms, {_ID} limit $4) t"
+        " left join insights.trace i on i.trace_id = t.trace_id"
+        " order by t.experiment_id, t.timestamp_ms, t.trace_id",
+        ("int", "bigint", "text", "int"),
+        (*_place(through), max_traces),
+    )
+    traces = [
+        Trace(row["experiment_id"], row["timestamp_ms"], row["trace_id"])
+        for row in found
+        if not row["indexed"]
+    ]
+    experiments = add(plpy, schema, traces)
+    merging.merge(plpy, experiments)
+    done = len(found) < max_traces
+    if found:
+        last = found[len(found) - 1]
+        through = f"{last['experiment_id']} {last['timestamp_ms']} {last['trace_id']}"
+    plans.run(
+        plpy,
+        "update insights.state set built = $1, indexed_through = $2",
+        ("bool", "text"),
+        (done, "" if done else through),
+    )
+    return {"indexed": len(traces), "done": done, "busy": False}
+
+
+#: A trace's id as the index compares it.
+_ID = 't.request_id collate "C"'
+
+# In insights.state.indexed_through: to begin with the first trace, as soon as the
+# transactions up to this one have ended.
+_AFTER = "after "
+
+
+def _ended(plpy: Any, transaction: int) -> bool:
+    """Whether no transaction that is as old as this one runs."""
+    (row,) = plans.run(
+        plpy,
+        "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint"
+        " as oldest",
+    )
+    return int(row["oldest"]) > transaction
+
+
+def _place(through: str) -> tuple[int, int, str]:
+    """Experiment, time and id of the trace that the last batch ended with."""
+    if not through:
+        return -(2**31), -(2**63), ""
+    experiment, timestamp, trace_id = through.split(" ", 2)
+    return int(experiment), int(timestamp), trace_id
+
+
+def _note_carriers(plpy: Any, schema: str) -> None:
+    """Notes who lends assessments, which must be known before anyone borrows."""
+    plans.run(
+        plpy,
+        "insert into insights.carrier (trace_id, session_id)"
+        f" select t.request_id, t.session_id from {schema}.trace_info t"
+        " where t.session_id is not null and t.request_id in ("
+        f" select a.trace_id from {schema}.assessments a"
+        f" where pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0)"
+        " on conflict (trace_id) do update set session_id = excluded.session_id",
+    )

@@ -1,0 +1,23 @@
+-- Indexes a database that had traces before, batch by batch: one transaction each,
+-- until `done`.
+create or replace function insights.build_batch(
+    max_traces int default 32000,
+    out indexed int,
+    out done boolean,
+    out busy boolean
+)
+language sql
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select r.indexed, r.done, r.busy
+from insights.run_build_batch(max_traces) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function insights.build_batch(int) is
+    'Indexes the next traces while the index is being built; busy: another session writes the index';
+
+revoke all on function insights.build_batch(int) from public;
