@@ -1,5 +1,5 @@
--- Whether the caller may read the index: exactly if it may read all of MLflow's
--- tables that the index is made of.  False where one of them is missing.
+-- Whether the caller may read the index: exactly if it may read every row of all
+-- of MLflow's tables that the index is made of.  False where one is missing.
 --
 -- Meant to be inlined, hence neither STRICT nor a SET clause; the body was
 -- resolved when it was created.
@@ -13,7 +13,13 @@ return coalesce(
     and has_table_privilege(to_regclass('@mlflow@.trace_tags'), 'select')
     and has_table_privilege(to_regclass('@mlflow@.trace_request_metadata'), 'select')
     and has_table_privilege(to_regclass('@mlflow@.assessments'), 'select')
-    and has_table_privilege(to_regclass('@mlflow@.entity_associations'), 'select'),
+    and has_table_privilege(to_regclass('@mlflow@.entity_associations'), 'select')
+    and not row_security_active(to_regclass('@mlflow@.trace_info'))
+    and not row_security_active(to_regclass('@mlflow@.spans'))
+    and not row_security_active(to_regclass('@mlflow@.trace_tags'))
+    and not row_security_active(to_regclass('@mlflow@.trace_request_metadata'))
+    and not row_security_active(to_regclass('@mlflow@.assessments'))
+    and not row_security_active(to_regclass('@mlflow@.entity_associations')),
     false
 );
 
