@@ -283,21 +283,25 @@ def newest(
         group.fetch(terms)
         must, may = condition.bounds(group)
         slices = times.lowest(group)
+        tied_with_start = 0
         if before_ms is not None:
-            less, equal = bitmaps.slices_below(slices, may, bitmaps.pattern_of_integer(before_ms))
-            may = less | equal
+            less, tied_with_start = bitmaps.slices_below(
+                slices, may, bitmaps.pattern_of_integer(before_ms)
+            )
+            may = less | tied_with_start
             must &= may
         if not may:
             continue
-        # What is undecided may come to nothing, so that many sure ones are needed.
-        sure, tied = bitmaps.largest(slices, must, limit)
-        chosen = sure | tied
+        # What is undecided may come to nothing, so that many sure ones are needed,
+        # beside those that began when the page before ended: it may have had them.
+        sure, tied = bitmaps.largest(slices, must & ~tied_with_start, limit)
+        chosen = sure | tied | must & tied_with_start
         undecided = may & ~must
         if chosen:
-            sure_count += bitmaps.count(chosen)
+            sure_count += bitmaps.count(sure | tied)
             own_ms = _least(slices, chosen)
             oldest_ms = own_ms if oldest_ms is None else min(oldest_ms, own_ms)
-            if bitmaps.count(chosen) >= limit:
+            if bitmaps.count(sure | tied) >= limit:
                 older, _ = bitmaps.slices_below(
                     slices, undecided, bitmaps.pattern_of_integer(own_ms)
                 )
