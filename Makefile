@@ -53,21 +53,27 @@ format: venv
 	$(PY) -m ruff check --fix $(LINTED)
 	$(PY) -m ruff format $(LINTED)
 
+# DuckDB and chDB are large, so only this installs them; pip where uv cannot.
+ADD_BENCH = install --quiet --require-hashes --only-binary :all: -r requirements-bench.txt
 bench: venv
+	@$(PY) -m uv pip $(ADD_BENCH) --python $(PY) || $(PY) -m pip $(ADD_BENCH)
 	@dsn=$$($(PYTHON) -m insights_dev.cluster start) && $(PY) -m bench --server "$$dsn"
 
 bundle: venv
 	$(PY) plpython/generate_tables.py
 	$(PY) -m insights_dev.bundle
 
-# The first is for production images, the second for development and CI.
-COMPILE = $(PY) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+# The first is for production images, the second for development and CI, the third
+# is what `make bench` needs on top.
+COMPILE = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 lock: venv
-	$(COMPILE) --extra mlflow --output-file requirements.txt
-	$(COMPILE) --all-extras --group dev --constraint requirements.txt \
+	$(COMPILE) pyproject.toml --extra mlflow --output-file requirements.txt
+	$(COMPILE) pyproject.toml --all-extras --group dev --constraint requirements.txt \
 		--output-file requirements-dev.txt
-	@! grep -n -i -E 'https?://|index-url|find-links' requirements.txt requirements-dev.txt
+	$(COMPILE) --group bench --constraint requirements-dev.txt --output-file requirements-bench.txt
+	@! grep -n -i -E 'https?://|index-url|find-links' requirements.txt requirements-dev.txt \
+		requirements-bench.txt
 
 clean: stop
 	@$(PYTHON) -m insights_dev.cluster remove

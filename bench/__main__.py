@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import os
 import platform
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import psycopg
+from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
-from bench import load
-from bench.cases import CORRELATIONS, SEARCHES
-from bench.compare import Comparison, Timing, first_calls
+from bench import columns, growth, load, markdown, upkeep
+from bench.cases import CORRELATIONS, COUNTS, SEARCHES
+from bench.compare import OURS, Comparison, Timing
 from insights_dev import database
 from insights_dev.cluster import ROOT, say
 
-DATABASE = "bench"
+TRACES = 200_000
+PARTS = ("correlation", "search", "count", "upkeep", "growth")
 
 
 def machine(dsn: str) -> dict[str, str]:
@@ -63,93 +68,188 @@ def sizes(dsn: str) -> dict[str, int]:
     return found
 
 
-def show(timings: list[Timing], first: dict[str, float]) -> None:
+def install(dsn: str) -> None:
+    """Installs the functions unless they are there as they are here.
+
+    Installing the working tree throws the index away, which takes a while to
+    build; so it is known by the hash of its script.
+    """
+    if database.bundle_is_current():
+        database.install_insights(dsn)
+        return
+    from plpython import build
+
+    mark = "bench: " + hashlib.sha256(build.build().encode()).hexdigest()
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(
+            "select obj_description(to_regnamespace('insights'), 'pg_namespace')"
+        ).fetchone()
+        if row == (mark,):
+            return
+    database.install_working_tree(dsn)
+    with psycopg.connect(dsn) as connection:
+        connection.execute(sql.SQL("comment on schema insights is {}").format(sql.Literal(mark)))
+
+
+def show(results: dict[str, Any]) -> None:
     """The tables, for people."""
-    console = Console(width=None if Console().is_terminal else 100, highlight=False)
-    for kind in ("search", "correlation"):
-        table = Table(title=f"{kind}, median ms")
-        table.add_column(kind)
-        for heading in ("matches", "stock", "ours", "stock / ours"):
-            table.add_column(heading, justify="right")
-        for timing in timings:
-            if timing.kind == kind:
-                table.add_row(
-                    timing.name,
-                    f"{timing.matches:,}",
-                    f"{timing.stock_ms:,.1f}",
-                    f"{timing.ours_ms:,.1f}",
-                    f"{timing.ratio:.2f}",
-                    style="red" if timing.ratio < 1 else None,
-                )
+    console = Console(width=None if Console().is_terminal else 150, highlight=False)
+    for heading, header, rows in markdown.sections(results):
+        table = Table(title=heading)
+        for n, name in enumerate(header):
+            table.add_column(name, justify="right" if n else "left")
+        for row in rows:
+            table.add_row(*row)
         console.print(table)
-    console.print("A new connection, median ms: ", end="")
-    console.print(", ".join(f"{name} {value:.1f}" for name, value in first.items()))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("--server", required=True, help="DSN of any database, as superuser")
+    parser.add_argument("--database", help="made if missing; bench_200k for 200,000 traces")
+    parser.add_argument("--traces", type=int, default=TRACES)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=7, help="of each question, at most")
+    parser.add_argument("--seconds", type=float, default=120, help="per question, beyond 3 runs")
+    parser.add_argument("--only", help="questions whose name contains this")
+    parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
+    parser.add_argument(
+        "--system", action="append", default=[], help="ask only this one: stock, ours, DuckDB, chDB"
+    )
+    parser.add_argument(
+        "--as-installed", action="store_true", help="leave functions and index as they are"
+    )
+    parser.add_argument("--growth", type=int, default=100, help="millions of positions to grow to")
+    parser.add_argument("--json", type=Path, default=ROOT / ".dev" / "bench.json")
+    arguments = parser.parse_args()
+    if arguments.database is None:
+        thousands, rest = divmod(arguments.traces, 1_000)
+        arguments.database = f"bench_{arguments.traces if rest else f'{thousands}k'}"
+    # A part without names of questions is of no use to one who asks for a name.
+    arguments.part = arguments.part or (PARTS[:3] if arguments.only else PARTS)
+    return arguments
 
 
 def main() -> int:
     """Exit 0 if every pair of answers agreed."""
-    parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("--server", required=True, help="DSN of any database, as superuser")
-    parser.add_argument("--database", default=DATABASE, help="made if missing")
-    parser.add_argument("--traces", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=7, help="of each question, at most")
-    parser.add_argument("--seconds", type=float, default=8, help="per question, beyond 3 runs")
-    parser.add_argument("--only", help="questions whose name contains this")
-    parser.add_argument("--json", type=Path, default=ROOT / ".dev" / "bench.json")
-    arguments = parser.parse_args()
+    arguments = _arguments()
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    results: dict[str, Any] = {"timings": []}
+    started = time.monotonic()
     dsn = database.create(arguments.server, arguments.database)
+    _prepare(dsn, arguments)
+    results |= {
+        "machine": machine(dsn),
+        "data": {"seed": arguments.seed, **sizes(dsn)},
+        "size": upkeep.sizes(dsn),
+    }
+    built = _built(dsn)
+    if built:
+        results["build"] = built
+    if set(arguments.part) & {"correlation", "search", "count"}:
+        results["timings"] = [timing.as_dict() for timing in _compare(dsn, arguments)]
+    if "upkeep" in arguments.part:
+        with psycopg.connect(dsn) as connection:
+            experiment_id = str(load.experiment(connection))
+        results["first_calls_ms"] = upkeep.first_calls(dsn, experiment_id, arguments.runs)
+        results["refresh_ms"] = upkeep.refreshes(dsn, arguments.runs)
+    if "growth" in arguments.part:
+        say("growing")
+        results["growth"] = growth.measure(
+            arguments.server, dsn, millions=arguments.growth, runs=arguments.runs
+        )
+    show(results)
+    say(f"every answer was the same from all; {time.monotonic() - started:.0f} s")
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    say(f"written to {arguments.json}; as Markdown: python -m bench.markdown {arguments.json}")
+    return 0
+
+
+def _prepare(dsn: str, arguments: argparse.Namespace) -> None:
+    """The traces, the functions and the index."""
     say("running MLflow's migrations and ours")
     database.migrate_mlflow(dsn)
-    if database.bundle_is_current():
-        database.install_insights(dsn)
-    else:
-        database.install_working_tree(dsn)
     if load.is_loaded(dsn, arguments.seed, arguments.traces):
         say(f"{arguments.traces:,} traces are there already")
+        if not arguments.as_installed:
+            install(dsn)
     else:
         say(f"loading {arguments.traces:,} traces")
         seconds = load.load(dsn, seed=arguments.seed, traces=arguments.traces)
         say(f"loaded in {seconds:.0f} s")
+        # They came without triggers; an index that was there knows nothing of them.
+        database.install_working_tree(dsn)
+        install(dsn)
+    if not upkeep.is_built(dsn):
+        say("building the index")
+        built = upkeep.build(dsn)
+        _remember(dsn, built)
+        say(f"built in {built['seconds']:.0f} s, {built['traces_per_second']:,.0f} traces a second")
+
+
+def _remember(dsn: str, built: dict[str, float]) -> None:
+    """Keeps the time of a build with the index, for runs that find it built."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            sql.SQL("comment on table insights.state is {}").format(sql.Literal(json.dumps(built)))
+        )
+
+
+def _built(dsn: str) -> dict[str, float] | None:
+    """How long it took to build the index, if it was built here."""
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(
+            "select obj_description('insights.state'::regclass, 'pg_class')"
+        ).fetchone()
+    if row is None or not str(row[0]).startswith("{"):
+        return None
+    found: dict[str, float] = json.loads(row[0])
+    return found
+
+
+def _compare(dsn: str, arguments: argparse.Namespace) -> Iterable[Timing]:
+    """The questions of the parts asked for, one after the other."""
+    files = columns.directory(
+        ROOT / ".dev" / "bench", load.marker(arguments.seed, arguments.traces)
+    )
+    say("native columns for DuckDB and chDB")
+    columns.export(dsn, files)
     with psycopg.connect(dsn) as connection:
         experiment_id = str(load.experiment(connection))
-    started = time.monotonic()
-    comparison = Comparison(dsn, experiment_id, runs=arguments.runs, seconds=arguments.seconds)
-    timings: list[Timing] = []
-    for search in SEARCHES:
-        if arguments.only is None or arguments.only in search.name:
-            timings.append(comparison.search(search))
-            _progress(timings[-1])
+    comparison = Comparison(
+        dsn,
+        experiment_id,
+        files=files,
+        runs=arguments.runs,
+        seconds=arguments.seconds,
+        systems=arguments.system,
+    )
+
+    def chosen(part: str, name: str) -> bool:
+        return part in arguments.part and (arguments.only is None or arguments.only in name)
+
     for correlation in CORRELATIONS:
-        if arguments.only is None or arguments.only in correlation.name:
-            timings.append(comparison.correlation(correlation))
-            _progress(timings[-1])
-    first = first_calls(dsn, arguments.runs)
-    show(timings, first)
-    say(f"every answer was the same from both; {time.monotonic() - started:.0f} s")
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(
-        json.dumps(
-            {
-                "machine": machine(dsn),
-                "data": {"seed": arguments.seed, **sizes(dsn)},
-                "first_calls_ms": first,
-                "timings": [timing.as_dict() for timing in timings],
-            },
-            indent=2,
-        )
-        + "\n"
-    )
-    say(f"written to {arguments.json}")
-    return 0
+        if chosen("correlation", correlation.name):
+            yield _progress(comparison.correlation(correlation))
+    for search in SEARCHES:
+        if chosen("search", search.name):
+            timing = comparison.search(search)
+            if timing is None:
+                say(f"  search: {search.name}: too few traces for this page")
+            else:
+                yield _progress(timing)
+    for count in COUNTS:
+        if chosen("count", count.name):
+            yield _progress(comparison.count(count))
 
 
-def _progress(timing: Timing) -> None:
-    say(
-        f"  {timing.kind}: {timing.name}: {timing.matches:,} matches, stock "
-        f"{timing.stock_ms:,.1f} ms, ours {timing.ours_ms:,.1f} ms, {timing.ratio:.2f}"
+def _progress(timing: Timing) -> Timing:
+    taken = ", ".join(
+        f"{name} {ms:,.1f} ms" for name, ms in sorted(timing.ms.items(), key=lambda i: i[0] == OURS)
     )
+    say(f"  {timing.kind}: {timing.name}: {timing.matches:,} match, {taken}")
+    return timing
 
 
 if __name__ == "__main__":

@@ -1,76 +1,119 @@
-"""Asks MLflow's own store and ours the same, checks the answers, takes the times."""
+"""Asks everyone the same, checks the answers, takes the times."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from bench.cases import Correlation, Search
+from bench.cases import Correlation, Count, Question, Search
+from bench.conditions import Condition, Text, atoms
+from bench.engines import Disagreement, Engine, engines
 from insights_py.mlflow.store import InsightsStore
 
-
-class Disagreement(Exception):
-    """The two stores answered differently; their times would mean nothing."""
+STOCK, OURS = "stock", "ours"
+_FEWEST = 3
+_CORRELATE = (
+    "select filter1_count, filter2_count, joint_count, total_count, npmi, npmi_smoothed "
+    "from insights_correlate(%s::text[], %s, %s, %s)"
+)
+_COUNT = "select insights_count(%s::text[], %s)"
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Medians in milliseconds; ``matches`` is the first filter's count, where counted."""
+    """Median milliseconds of a question by who was asked; ``forms`` are the engines' queries."""
 
     kind: str
     name: str
     matches: int
-    stock_ms: float
-    ours_ms: float
+    ms: dict[str, float]
+    runs: int
+    forms: dict[str, str] = field(default_factory=dict)
+    in_aim: bool = True
 
-    @property
-    def ratio(self) -> float:
-        """How many times as long stock takes."""
-        return self.stock_ms / self.ours_ms
+    def ratio(self, other: str) -> float | None:
+        """How many times as long as ours ``other`` takes; None if it was not asked."""
+        return self.ms[other] / self.ms[OURS] if other in self.ms and OURS in self.ms else None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**self.__dict__, "ratio": self.ratio}
+        ratios = {name: self.ratio(name) for name in self.ms if name != OURS}
+        return {**self.__dict__, "ratios": ratios}
 
 
 class Comparison:
-    """Both stores on one database, asked about one experiment."""
+    """Stock, ours and the engines on the same traces, asked about one experiment.
 
-    def __init__(self, dsn: str, experiment_id: str, *, runs: int, seconds: float) -> None:
+    ``systems`` restricts who is asked, for trying single cases.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        experiment_id: str,
+        *,
+        files: Path,
+        runs: int,
+        seconds: float,
+        systems: Sequence[str] = (),
+    ) -> None:
         url = dsn.replace("postgresql://", "postgresql+psycopg://", 1)
-        self.stock = SqlAlchemyStore(url, "mlflow-artifacts:/")
-        self.ours = InsightsStore(url, "mlflow-artifacts:/")
+        self._stock = SqlAlchemyStore(url, "mlflow-artifacts:/")
+        self._ours = InsightsStore(url, "mlflow-artifacts:/")
+        self._connection = psycopg.connect(dsn, autocommit=True)
         self._experiment_id = experiment_id
+        self._files = files
         self._runs = runs
         self._seconds = seconds
+        self._systems = systems
+        self._loaded: list[Engine] | None = None
 
-    def search(self, case: Search) -> Timing:
-        """Times one page, if both agree on which traces it holds and on their number."""
-        filters = (case.filter, case.ours or case.filter)
-        counts = [
-            self.stock.calculate_trace_filter_correlation(
-                [self._experiment_id], filters[0], ""
-            ).filter1_count,
-            self.ours.calculate_trace_filter_correlation(
-                [self._experiment_id], filters[1], ""
-            ).filter1_count,
-        ]
-        if counts[0] != counts[1]:
-            raise Disagreement(f"{case.name}: stock counts {counts[0]}, ours {counts[1]}")
-        calls, pages = [], []
-        for store, filter_string in zip((self.stock, self.ours), filters, strict=True):
-            call = self._page(store, filter_string, case)
-            calls.append(call)
-            pages.append([info.trace_id for info in call()[0]])
-        if pages[0] != pages[1]:
-            raise Disagreement(f"{case.name}: the two pages differ")
-        return Timing("search", case.name, counts[0], *self._medians(*calls))
+    def _asked(self, name: str) -> bool:
+        return not self._systems or name in self._systems
+
+    def _engines(self, *conditions: Condition | None) -> list[Engine]:
+        """The engines, with what these conditions need."""
+        if self._loaded is None:
+            wanted = not self._systems or set(self._systems) - {STOCK, OURS}
+            self._loaded = engines(self._files) if wanted else []
+        if any(isinstance(atom, Text) for atom in atoms(*conditions)):
+            for engine in self._loaded:
+                engine.load_texts(self._files)
+        return [engine for engine in self._loaded if self._asked(engine.name)]
+
+    # ------------------------------------------------------------------- pages
+
+    def search(self, case: Search) -> Timing | None:
+        """Times one page, if both stores agree on which traces it holds and on their number.
+
+        None: there are too few traces for this page.
+        """
+        filters = {STOCK: case.filter, OURS: case.ours or case.filter}
+        stores = {STOCK: self._stock, OURS: self._ours}
+        counts, pages, calls = {}, {}, {}
+        for name in filter(self._asked, stores):
+            counts[name] = (
+                stores[name]
+                .calculate_trace_filter_correlation([self._experiment_id], filters[name], "")
+                .filter1_count
+            )
+        _agree(case.name, counts)
+        matches = next(iter(counts.values()))
+        if case.page and matches < case.max_results * (case.page + 1):
+            return None
+        for name in counts:
+            calls[name] = self._page(stores[name], filters[name], case)
+            pages[name] = [info.trace_id for info in calls[name]()[0]]
+        _agree(case.name, pages)
+        ms, runs = self._medians(calls)
+        return Timing("search", case.name, matches, ms, runs)
 
     def _page(self, store: SqlAlchemyStore, filter_string: str, case: Search) -> Callable[[], Any]:
         token = None
@@ -88,53 +131,88 @@ class Comparison:
             _, token = fetch()
         return fetch
 
-    def correlation(self, case: Correlation) -> Timing:
-        """Times a correlation, if both give the same counts and the same NPMI."""
-        filters = (case.filter1, case.filter2)
-        own = (case.ours1 or case.filter1, case.ours2 or case.filter2)
+    # ------------------------------------------------------------ correlations
 
-        def ask(store: SqlAlchemyStore, pair: tuple[str, str]) -> Any:
-            return store.calculate_trace_filter_correlation(
-                [self._experiment_id], *pair, base_filter=case.base
+    def correlation(self, case: Correlation) -> Timing:
+        """Times a correlation, if all give the same counts, and stock and ours the same NPMI."""
+        sides = (case.first, case.second, case.base)
+        counts: dict[str, Any] = {}
+        scores: dict[str, Any] = {}
+        calls: dict[str, Callable[[], Any]] = {}
+        forms: dict[str, str] = {}
+        for name, call in (
+            (STOCK, self._correlate_in_stock(sides)),
+            (OURS, self._correlate(sides)),
+        ):
+            if call is not None and self._asked(name):
+                calls[name] = call
+                *four, npmi, smoothed = call()
+                counts[name] = tuple(four)
+                # By text: NaN is to equal NaN.
+                scores[name] = repr((npmi, smoothed))
+        conditions = [side.columns if side else None for side in sides]
+        for engine in self._engines(*conditions):
+            forms[engine.name], calls[engine.name], counts[engine.name] = engine.best(
+                case.first.columns, case.second.columns, conditions[2]
+            )
+        _agree(case.name, counts)
+        _agree(case.name, scores)
+        joint = next(iter(counts.values()))[2]
+        ms, runs = self._medians(calls)
+        return Timing("correlation", case.name, joint, ms, runs, forms, case.in_aim)
+
+    def _correlate(self, sides: Sequence[Question | None]) -> Callable[[], Any]:
+        arguments = [[self._experiment_id], *(side.ours if side else None for side in sides)]
+        return lambda: self._connection.execute(_CORRELATE, arguments).fetchone()
+
+    def _correlate_in_stock(self, sides: Sequence[Question | None]) -> Callable[[], Any] | None:
+        first, second, base = (side.in_stock if side else None for side in sides)
+        if first is None or second is None or (base is None and sides[2] is not None):
+            return None
+
+        def ask() -> Any:
+            found = self._stock.calculate_trace_filter_correlation(
+                [self._experiment_id], first, second, base_filter=base
+            )
+            return (
+                *(found.filter1_count, found.filter2_count, found.joint_count),
+                *(found.total_count, found.npmi, found.npmi_smoothed),
             )
 
-        stock, ours = ask(self.stock, filters), ask(self.ours, own)
-        if stock != ours:
-            raise Disagreement(f"{case.name}: stock says {stock}, ours {ours}")
-        times = self._medians(lambda: ask(self.stock, filters), lambda: ask(self.ours, own))
-        return Timing("correlation", case.name, stock.joint_count, *times)
+        return ask
 
-    def _medians(self, *calls: Callable[[], Any]) -> tuple[float, ...]:
+    # ------------------------------------------------------------------ counts
+
+    def count(self, case: Count) -> Timing:
+        """Times ``insights_count``, if it counts what the engines count."""
+        counts: dict[str, int] = {}
+        calls: dict[str, Callable[[], Any]] = {}
+        if self._asked(OURS):
+            arguments = [[self._experiment_id], case.question.ours]
+            calls[OURS] = lambda: self._connection.execute(_COUNT, arguments).fetchone()
+            counts[OURS] = calls[OURS]()[0]
+        condition = case.question.columns
+        for engine in self._engines(condition):
+            counts[engine.name] = engine.best(condition, condition, None)[2][0]
+        _agree(case.name, counts)
+        ms, runs = self._medians(calls)
+        return Timing("count", case.name, next(iter(counts.values())), ms, runs)
+
+    def _medians(self, calls: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, float], int]:
         """Milliseconds per call, taken in turn; at least three runs, then while time is left."""
-        times: list[list[float]] = [[] for _ in calls]
-        end = time.monotonic() + self._seconds
-        while len(times[0]) < 3 or (len(times[0]) < self._runs and time.monotonic() < end):
-            for call, taken in zip(calls, times, strict=True):
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        runs, end = 0, time.monotonic() + self._seconds
+        while runs < _FEWEST or (runs < self._runs and time.monotonic() < end):
+            for name, call in calls.items():
                 started = time.perf_counter()
                 call()
-                taken.append((time.perf_counter() - started) * 1000)
-        return tuple(statistics.median(taken) for taken in times)
+                times[name].append((time.perf_counter() - started) * 1000)
+            runs += 1
+        return {name: statistics.median(taken) for name, taken in times.items()}, runs
 
 
-def first_calls(dsn: str, runs: int) -> dict[str, float]:
-    """Median milliseconds of what a new connection pays for its first answers."""
-    question = "select insights_count(null::text[], 'trace_id = ''nothing''')"
-    taken: dict[str, list[float]] = {
-        "connect": [],
-        "select 1": [],
-        "first insights_count": [],
-        "second insights_count": [],
-    }
-    for _ in range(runs):
-        clock = time.perf_counter()
-        connection = psycopg.connect(dsn, autocommit=True)
-        for name in taken:
-            if name == "select 1":
-                connection.execute("select 1")
-            elif name != "connect":
-                connection.execute(question)
-            now = time.perf_counter()
-            taken[name].append((now - clock) * 1000)
-            clock = now
-        connection.close()
-    return {name: statistics.median(values) for name, values in taken.items()}
+def _agree(question: str, answers: Mapping[str, Any]) -> None:
+    """Stops where answers to one question differ."""
+    if any(answer != next(iter(answers.values())) for answer in answers.values()):
+        shown = ", ".join(f"{name}: {answer!s:.500}" for name, answer in answers.items())
+        raise Disagreement(f"{question}: {shown}")

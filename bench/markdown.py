@@ -4,30 +4,94 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+Section = tuple[str, list[str], list[list[str]]]
+"""A heading, the names of the columns, the rows."""
+
+_MATCHES = {"search": "matches", "correlation": "both match", "count": "matches"}
+
+
+def sections(results: dict[str, Any]) -> Iterator[Section]:
+    """The tables of what was measured; the same for people and for Markdown."""
+    for kind, matches in _MATCHES.items():
+        timings = [timing for timing in results["timings"] if timing["kind"] == kind]
+        if timings:
+            yield _section(kind, matches, timings)
+    built = results.get("build")
+    if built:
+        rows = [
+            ["traces", f"{built['traces']:,}"],
+            ["seconds", f"{built['seconds']:,.1f}"],
+            ["traces a second", f"{built['traces_per_second']:,.0f}"],
+        ]
+        yield "building the index, one core", ["", "value"], rows
+    size = results.get("size")
+    if size:
+        rows = [
+            ["index", f"{size['index_bytes'] / 2**20:,.0f} MiB"],
+            ["MLflow's tables", f"{size['mlflow_bytes'] / 2**20:,.0f} MiB"],
+            ["share", f"{size['share']:.1%}"],
+        ]
+        yield "size", ["", "value"], rows
+    for key, heading, first in (
+        ("first_calls_ms", "a new connection", "step"),
+        ("refresh_ms", "indexing traces that changed", "traces"),
+    ):
+        if results.get(key):
+            yield heading, [first, "ms"], [[n, f"{v:.1f}"] for n, v in results[key].items()]
+    if results.get("growth"):
+        yield (
+            "growth",
+            ["correlation", "positions", "both match", "ms", "ns a position"],
+            [
+                [
+                    row["question"],
+                    f"{row['positions']:,}",
+                    f"{row['joint']:,}",
+                    f"{row['ms']:,.1f}",
+                    f"{row['ns_per_position']:.2f}",
+                ]
+                for row in results["growth"]
+            ],
+        )
+
+
+def _section(kind: str, matches: str, timings: list[dict[str, Any]]) -> Section:
+    """One kind of question; a column for everyone asked, and for everyone beside ours."""
+    names: dict[str, None] = {}
+    for timing in timings:
+        names |= dict.fromkeys(timing["ms"])
+    systems = sorted(names, key=lambda name: (name == "ours", name != "stock"))
+    others = [name for name in systems if name != "ours"] if "ours" in names else []
+    header = [kind, matches, *(f"{name}, ms" for name in systems)]
+    header += [f"{name} / ours" for name in others]
+    rows = []
+    for timing in timings:
+        name = timing["name"] if timing["in_aim"] else f"{timing['name']} (no fact of the index)"
+        row = [name, f"{timing['matches']:,}"]
+        row += [f"{timing['ms'][s]:,.1f}" if s in timing["ms"] else "-" for s in systems]
+        ratios = timing["ratios"]
+        row += [f"{ratios[s]:,.2f}" if ratios.get(s) is not None else "-" for s in others]
+        rows.append(row)
+    return kind, header, rows
+
 
 def tables(results: dict[str, Any]) -> str:
-    """Both tables and the machine, as Markdown."""
+    """All tables and the machine, as Markdown."""
     lines = []
-    for kind in ("search", "correlation"):
-        matches = "matches" if kind == "search" else "both match"
-        lines += [f"| {kind} | {matches} | stock, ms | ours, ms | stock / ours |"]
-        lines += ["|---|--:|--:|--:|--:|"]
-        for timing in results["timings"]:
-            if timing["kind"] == kind:
-                lines.append(
-                    f"| {timing['name']} | {timing['matches']:,} | {timing['stock_ms']:,.1f} "
-                    f"| {timing['ours_ms']:,.1f} | {timing['ratio']:.2f} |"
-                )
+    for heading, header, rows in sections(results):
+        lines += [f"### {heading.capitalize()}", ""]
+        lines += ["| " + " | ".join(header) + " |"]
+        lines += ["|---|" + "--:|" * (len(header) - 1)]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
         lines.append("")
-    lines += [f"- {name}: {value:.1f} ms" for name, value in results["first_calls_ms"].items()]
-    lines.append("")
-    lines += [f"- {name}: {value}" for name, value in results["machine"].items()]
+    lines += [f"- {name}: {value}" for name, value in results.get("machine", {}).items()]
     lines += [
         f"- {name}: {value / 2**20:,.0f} MiB" if name.endswith("_bytes") else f"- {name}: {value:,}"
-        for name, value in results["data"].items()
+        for name, value in results.get("data", {}).items()
     ]
     return "\n".join(lines)
 
