@@ -137,7 +137,9 @@ class Reader:
             "  select pg_catalog.array_agg(m.key) as keys, pg_catalog.array_agg(m.value) as texts,"
             f"  pg_catalog.min(m.value) filter (where m.key = '{SOURCE_RUN}') as source_run"
             f"  from {self._schema}.trace_request_metadata m where m.request_id = t.request_id"
-            "  offset 0) m",
+            "  offset 0) m"
+            # Positions have to ascend, and a join may be made in any order.
+            " order by u.n",
             traces,
         )
 
