@@ -12,8 +12,9 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import compress
+from itertools import compress, repeat
 
 #: Positions of a block.  Two bitmaps of 4,000 bytes, with their row headers,
 #: fill one page of 8 KiB.
@@ -25,12 +26,12 @@ _DENSE = b"\x01"
 
 def encode(positions: Sequence[int], used: int) -> bytes:
     """Ascending positions as stored; ``used`` is the number of positions given out."""
+    size = (used + 7) >> 3
     if 16 * len(positions) < used:
         return _SPARSE + _uint16(positions)
-    bitmap = bytearray((used + 7) >> 3)
-    for position in positions:
-        bitmap[position >> 3] |= 1 << (position & 7)
-    return _DENSE + bytes(bitmap)
+    digits = bytearray(b"0") * used
+    deque(map(digits.__setitem__, positions, repeat(49)), maxlen=0)  # 49: "1"
+    return _DENSE + int(digits[::-1], 2).to_bytes(size, "little")
 
 
 def encode_set(bits: int, used: int) -> bytes:

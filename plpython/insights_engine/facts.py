@@ -59,12 +59,10 @@ UNINDEXED = frozenset(
 _MOST_TEXTS = 2_000
 _SOME_TEXTS = 100
 _MOST_TEXTS_OF_ALL = 300_000
-# Entries that a dictionary keeps of values that are not texts.
-_MOST_OTHERS = 64
 
 # How deep JSON may be nested for certain, whatever calls the decoder: Python's
 # limit counts the frames below as well.  With fewer brackets it is not looked at.
-_SURE_DEPTH = 300
+SURE_DEPTH = 300
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _INT64 = range(-(2**63), 2**63)
@@ -204,7 +202,9 @@ class _Values(dict[Optional[str], _Entry]):
         entry: _Entry
         there = facts.at(self._kind, self._key, 0, "p")
         if text is None:
-            self[text] = entry = ((there,), ())
+            # There, yet nothing compares with it; the raw predicate knows.
+            unknown = facts.at(self._kind, self._key, 0, "o", TEXT)
+            self[text] = entry = ((there, unknown), ())
             return entry
         numbers: list[tuple[Series, Number]] = []
         if self._numbers:
@@ -234,40 +234,91 @@ class _Keys(dict[str, _Values]):
         return values
 
 
+class _Path:
+    """Where to note what spans of one signature have under one path of attributes."""
+
+    __slots__ = ("_facts", "_series", "path", "signature", "texts", "there")
+
+    def __init__(self, facts: Facts, path: str, signature: int) -> None:
+        self._facts = facts
+        self.path = path
+        self.signature = signature
+        self.there = facts.at("attribute", path, signature, "p")
+        self.texts = facts.texts_of("attribute", path)
+        self._series: Optional[Series] = None
+
+    def opaque(self, slot: int) -> Positions:
+        """Where it is noted that something is not captured."""
+        return self._facts.at("attribute", self.path, self.signature, "o", slot)
+
+    def series(self) -> Series:
+        """Where numbers are noted."""
+        if self._series is None:
+            self._series = self._facts.series_of("attribute", self.path, self.signature)
+        return self._series
+
+    def entry(self, value: Any) -> tuple[_Entry, bool]:
+        """What a decoded value says, and whether its text has positions of its own."""
+        if isinstance(value, (dict, list)):
+            return ((self.there, self.opaque(TEXT)), ()), False
+        if isinstance(value, str):
+            positions, alone = self.texts.at(self.signature, storable(value))
+        else:
+            printed = not isinstance(value, bool)
+            positions, alone = self.texts.at(self.signature, json.dumps(value), printed)
+        number = number_form(value)
+        numbers = ((self.series(), number),) if number is not None else ()
+        return ((self.there, positions), numbers), alone
+
+    def note_number(self, position: int, value: Number) -> None:
+        """The same for a number, noted at once: most numbers do not come again."""
+        if self.there[-1] != position:
+            self.there.append(position)
+        number = number_form(value)
+        if number is not None:
+            self.series().add(position, number)
+            text = repr(value)
+        else:
+            text = json.dumps(value)
+        positions, _ = self.texts.at(self.signature, text, True)
+        if positions[-1] != position:
+            positions.append(position)
+
+
 class _Attribute(dict[str, _Entry]):
     """The entries of the stored texts of one attribute in spans of one signature."""
 
-    __slots__ = ("_facts", "_key", "_others", "_signature")
+    __slots__ = ("_facts", "_where")
 
     def __init__(self, facts: Facts, signature: int, key: str) -> None:
         super().__init__()
         self._facts = facts
-        self._key = key
-        self._signature = signature
-        self._others = 0
+        self._where = _Path(facts, key, signature)
 
     def __missing__(self, stored: str) -> _Entry:
-        if too_deep(stored):
-            return self._facts.unread(self._signature)
-        entry, alone = self.describe(loads(stored, stored))
-        if alone or self._others < _MOST_OTHERS:
-            self._others += not alone
+        if len(stored) > SURE_DEPTH and too_deep(stored):
+            return self._facts.unread(self._where.signature)
+        value = loads(stored, stored)
+        if value is None:
+            self[stored] = _NOTHING
+            return _NOTHING
+        if isinstance(value, (dict, list)):
+            return self.describe(value)
+        entry, alone = self._where.entry(value)
+        if alone:
             self[stored] = entry
         return entry
 
-    def describe(self, value: Any) -> tuple[_Entry, bool]:
-        """The entry of a decoded value, and whether it is likely to come again."""
+    def describe(self, value: Any) -> _Entry:
+        """What a decoded value says; its parts are noted already."""
         if value is None:
-            return _NOTHING, True
-        facts, key, signature = self._facts, self._key, self._signature
-        lists: list[Positions] = []
-        numbers: list[tuple[Series, Number]] = []
-        alone = facts.describe(key, signature, value, lists, numbers)
+            return _NOTHING
+        entry, _ = self._where.entry(value)
         if value and isinstance(value, dict):
-            alone = facts.describe_parts(key, signature, value, lists, numbers)
+            self._facts.note_parts(self._where, value)
         elif value and isinstance(value, list):
-            lists.append(facts.at("attribute", key, signature, "o", PARTS))
-        return (lists, numbers), alone
+            return (*entry[0], self._where.opaque(PARTS)), ()
+        return entry
 
 
 class _Unindexed(_Attribute):
@@ -277,36 +328,35 @@ class _Unindexed(_Attribute):
 
     def __init__(self, facts: Facts, signature: int, key: str) -> None:
         super().__init__(facts, signature, key)
-        there = facts.at("attribute", key, signature, "p")
-        text = facts.at("attribute", key, signature, "o", TEXT)
-        number = facts.at("attribute", key, signature, "o", NUMBER)
-        parts = facts.at("attribute", key, signature, "o", PARTS)
-        self._scalar: _Entry = ((there, text, number), ())
-        self._compound: _Entry = ((there, text, parts), ())
-        self._any: _Entry = ((there, text, number, parts), ())
+        there = self._where.there
+        # Wherever it is there, its text is not captured.
+        facts.share(there, "attribute", key, signature, "o", TEXT)
+        number, parts = self._where.opaque(NUMBER), self._where.opaque(PARTS)
+        self._scalar: _Entry = ((there, number), ())
+        self._compound: _Entry = ((there, parts), ())
+        self._any: _Entry = ((there, number, parts), ())
 
     def __getitem__(self, stored: str) -> _Entry:
         # Whatever begins like this is not null, be it JSON or a plain text.
         first = stored[:1]
         if first == "{" or first == "[":
-            return self._facts.unread(self._signature) if too_deep(stored) else self._compound
+            if len(stored) > SURE_DEPTH and too_deep(stored):
+                return self._facts.unread(self._where.signature)
+            return self._compound
         if first == '"' or first.isdecimal():
             return self._scalar
-        return self.__missing__(stored)
+        if len(stored) > SURE_DEPTH and too_deep(stored):
+            return self._facts.unread(self._where.signature)
+        return self.describe(loads(stored, stored))
 
-    def __missing__(self, stored: str) -> _Entry:
-        if too_deep(stored):
-            return self._facts.unread(self._signature)
-        return self.describe(loads(stored, stored))[0]
-
-    def describe(self, value: Any) -> tuple[_Entry, bool]:
-        return (_NOTHING if value is None else self._any), False
+    def describe(self, value: Any) -> _Entry:
+        return _NOTHING if value is None else self._any
 
 
-class _Signature(dict[str, _Attribute]):
-    """The attributes by key of spans of one signature."""
+class _Signature(dict[str, Optional[_Attribute]]):
+    """The attributes by key of spans of one signature; None: the key is hidden."""
 
-    __slots__ = ("_facts", "counts", "number")
+    __slots__ = ("_facts", "counts", "durations", "number", "timed")
 
     def __init__(self, facts: Facts, number: int) -> None:
         super().__init__()
@@ -314,27 +364,35 @@ class _Signature(dict[str, _Attribute]):
         self.number = number
         #: Where the number of spans has a bit set.
         self.counts: list[Positions] = []
+        self.timed = facts.at("span", "duration", number, "p")
+        self.durations = facts.series_of("span", "duration", number, True)
 
     def __missing__(self, key: str) -> Optional[_Attribute]:
-        if _UNSTORABLE.search(key):
-            return None  # no filter can name it
-        if not self._facts.admit(key, key):
+        if _UNSTORABLE.search(key) or not self._facts.admit(key, key):
             return None
         kind = _Unindexed if key in UNINDEXED else _Attribute
         self[key] = attribute = kind(self._facts, self.number, key)
         return attribute
 
 
-class _Part:
-    """Where to note the part of an attribute's value under one path."""
+class _Column:
+    """Where to note a number of the traces themselves."""
 
-    __slots__ = ("path", "printed", "series", "texts", "there")
+    __slots__ = ("_facts", "_name", "series", "there")
 
-    def __init__(self, facts: Facts, path: str, signature: int) -> None:
-        self.path = path
-        self.there = facts.at("attribute", path, signature, "p")
-        self.texts = facts.texts_of("attribute", path)
-        self.series: Optional[Series] = None
+    def __init__(self, facts: Facts, name: str, whole: bool) -> None:
+        self._facts = facts
+        self._name = name
+        self.there = facts.at("trace", name, 0, "p")
+        self.series = facts.series_of("trace", name, 0, whole)
+
+    def note(self, position: int, number: Optional[Number]) -> None:
+        """A number that is there; None: it cannot be captured."""
+        self.there.append(position)
+        if number is None:
+            self._facts.at("trace", self._name, 0, "o", NUMBER).append(position)
+        else:
+            self.series.add(position, number)
 
 
 class Facts:
@@ -352,7 +410,7 @@ class Facts:
         self._by_number: dict[int, _Signature] = {}
         #: Keys of attributes and paths of parts that are indexed.
         self.keys = set(vocabulary.attribute_keys())
-        self._parts: dict[tuple[int, str], dict[str, Optional[_Part]]] = {}
+        self._parts: dict[tuple[int, str], dict[str, _Path]] = {}
         self._parts_of_key: dict[str, int] = {}
         for key in self.keys:
             top, _, part = key.partition(SEPARATOR)
@@ -362,6 +420,13 @@ class Facts:
             kind: _Keys(self, kind, kind in ("tag", "metadata"))
             for kind in ("trace", "tag", "metadata", "feedback", "expectation")
         }
+        self._columns = {
+            **{name: _Column(self, name, True) for name in INTEGER_COLUMNS},
+            **{name: _Column(self, name, False) for name in COST_COLUMNS},
+        }
+        self._end = _Column(self, "end_time_ms", True)
+        self._span_count = _Column(self, "span_count", True)
+        self._position = -1
         self._links = {kind: _Values(self, kind, "", False) for kind in ("run", "prompt", "issue")}
 
     # ------------------------------------------------------------ collections
@@ -377,6 +442,10 @@ class Facts:
         if found is None:
             found = self.plain[fact] = [-1]
         return found
+
+    def share(self, positions: Positions, *fact: Any) -> None:
+        """Lets a fact hold wherever another one does."""
+        self.plain[fact] = positions
 
     def series_of(self, kind: str, key: str, signature: int, whole: bool = False) -> Series:
         """Where the numbers of a key are collected."""
@@ -434,24 +503,13 @@ class Facts:
             if row[column]:
                 self._mark(position, "trace", column, 0, "p")
                 self._mark(position, "trace", column, 0, "o", TEXT)
-        for column in INTEGER_COLUMNS:
-            number = row[column]
+        for name, noted in self._columns.items():
+            number = row[name]
             if number is not None:
-                self._number(position, column, number, True)
-        for column in COST_COLUMNS:
-            number = row[column]
-            if number is not None:
-                self._number(position, column, number if math.isfinite(number) else None, False)
+                finite = noted.series.whole or math.isfinite(number)
+                noted.note(position, number if finite else None)
         end = row["timestamp_ms"] + (row["execution_time_ms"] or 0)
-        self._number(position, "end_time_ms", end if end in _INT64 else None, True)
-
-    def _number(self, position: int, column: str, number: Optional[Number], whole: bool) -> None:
-        """A number of a trace that is there; None: it cannot be captured."""
-        self._mark(position, "trace", column, 0, "p")
-        if number is None:
-            self._mark(position, "trace", column, 0, "o", NUMBER)
-        else:
-            self.series_of("trace", column, 0, whole).add(position, number)
+        self._end.note(position, end if end in _INT64 else None)
 
     def add_pairs(
         self, position: int, kind: str, keys: Iterable[str], values: Iterable[Optional[str]]
@@ -504,6 +562,7 @@ class Facts:
 
         ``content`` None was too long to be read.
         """
+        self._position = position
         rollup: dict[int, list[Any]] = {}
         signatures = self.signatures
         total = 0
@@ -524,7 +583,7 @@ class Facts:
                 if not counted[1] or duration > counted[4]:
                     counted[4] = duration
                 counted[1] += 1
-            if content is None or too_deep(content):
+            if content is None or (len(content) > SURE_DEPTH and too_deep(content)):
                 self._note(position, self.unread(signature.number))
                 continue
             for key, stored in attributes_of(content).items():
@@ -535,13 +594,13 @@ class Facts:
                 if stored.__class__ is str:
                     lists, numbers = attribute[stored]
                 else:
-                    lists, numbers = attribute.describe(stored)[0]
+                    lists, numbers = attribute.describe(stored)
                 for positions in lists:
                     if positions[-1] != position:
                         positions.append(position)
                 for series, number in numbers:
                     series.add(position, number)
-        self._number(position, "span_count", total, True)
+        self._span_count.note(position, total)
         if not rollup:
             return None
         return " ".join([self._finish(position, counted) for counted in rollup.values()])
@@ -565,11 +624,10 @@ class Facts:
                 bits[bit].append(position)
         if not timed:
             return f"{number}:{count}:::"
-        self._mark(position, "span", "duration", number, "p")
-        series = self.series_of("span", "duration", number, True)
-        series.add(position, low)
+        signature.timed.append(position)
+        signature.durations.add(position, low)
         if high != low:
-            series.add(position, high)
+            signature.durations.add(position, high)
         if count == 1:
             return f"{number}:{total}"
         return f"{number}:{count}:{total}:{low}:{high}"
@@ -584,44 +642,12 @@ class Facts:
             slot = HIDDEN + crc32(key.encode()) % HIDDEN_BUCKETS
             self._mark(position, "attribute", "", signature, "o", slot)
 
-    def describe(
-        self,
-        path: str,
-        signature: int,
-        value: Any,
-        lists: list[Positions],
-        numbers: list[tuple[Series, Number]],
-    ) -> bool:
-        """Says of a value that it is there, and its text and number; whether it has a term."""
-        lists.append(self.at("attribute", path, signature, "p"))
-        printed = False
-        if isinstance(value, str):
-            text = storable(value)
-        elif isinstance(value, (dict, list)):
-            lists.append(self.at("attribute", path, signature, "o", TEXT))
-            return False
-        else:
-            text = json.dumps(value)
-            printed = not isinstance(value, bool)
-        number = number_form(value)
-        if number is not None:
-            numbers.append((self.series_of("attribute", path, signature), number))
-        positions, alone = self.texts_of("attribute", path).at(signature, text, printed)
-        lists.append(positions)
-        return alone
-
-    def describe_parts(
-        self,
-        top: str,
-        signature: int,
-        value: dict[str, Any],
-        lists: list[Positions],
-        numbers: list[tuple[Series, Number]],
-    ) -> bool:
-        """Describes the parts of an object; whether each has a term of its own."""
+    def note_parts(self, where: _Path, value: dict[str, Any]) -> None:
+        """Notes the parts of an object, an attribute of a span of the trace at hand."""
+        position = self._position
+        signature, top = where.signature, where.path
         left = PARTS_OF_VALUE
         whole = True
-        alone = True
         todo = [(top, value)]
         for depth in range(1, DEPTH + 1):
             below: list[tuple[str, dict[str, Any]]] = []
@@ -632,58 +658,35 @@ class Facts:
                 for name, part in inner.items():
                     if part is None:
                         continue
-                    where = known.get(name)
-                    if where is None:
+                    at = known.get(name)
+                    if at is None:
                         if _UNSTORABLE.search(name):
                             continue  # no filter can name it
                         full = path + SEPARATOR + name
                         if not left or SEPARATOR in name or not self.admit(top, full):
                             whole = False
                             continue
-                        where = known[name] = _Part(self, full, signature)
+                        at = known[name] = _Path(self, full, signature)
                     elif not left:
                         whole = False
                         continue
                     left -= 1
                     if part.__class__ is int or part.__class__ is float:
-                        alone &= self._describe_number(where, signature, part, lists, numbers)
+                        at.note_number(position, part)
                         continue
-                    alone &= self.describe(where.path, signature, part, lists, numbers)
-                    if part and isinstance(part, dict):
-                        if depth == DEPTH:
-                            whole = False
-                        else:
-                            below.append((where.path, part))
-                    elif part and isinstance(part, list):
+                    self._note(position, at.entry(part)[0])
+                    if part and isinstance(part, dict) and depth < DEPTH:
+                        below.append((at.path, part))
+                    elif part and isinstance(part, (dict, list)):
                         whole = False
             todo = below
         if not whole:
-            lists.append(self.at("attribute", top, signature, "o", PARTS))
-        return alone
-
-    def _describe_number(
-        self,
-        where: _Part,
-        signature: int,
-        part: Number,
-        lists: list[Positions],
-        numbers: list[tuple[Series, Number]],
-    ) -> bool:
-        """The same for a number, the most frequent part and one that rarely comes again."""
-        lists.append(where.there)
-        number = number_form(part)
-        if number is not None:
-            if where.series is None:
-                where.series = self.series_of("attribute", where.path, signature)
-            numbers.append((where.series, number))
-        positions, alone = where.texts.at(signature, json.dumps(part), True)
-        lists.append(positions)
-        return alone
+            self._note(position, ((where.opaque(PARTS),), ()))
 
 
 def too_deep(text: str) -> bool:
     """Whether JSON is nested so deep that it depends on the caller what decoding gives."""
-    if text.count("{") + text.count("[") <= _SURE_DEPTH:
+    if text.count("{") + text.count("[") <= SURE_DEPTH:
         return False
     try:
         level: list[Any] = [[json.loads(text)]]
@@ -691,7 +694,7 @@ def too_deep(text: str) -> bool:
         return True
     except ValueError:
         return False
-    for _ in range(_SURE_DEPTH):
+    for _ in range(SURE_DEPTH):
         level = [
             inner
             for item in level

@@ -170,9 +170,10 @@ class Settled:
         keys = self._facts.texts.keys() | {("attribute", key) for key in self._facts.keys}
         rows = plans.run(
             self._plpy,
-            'select v.kind, v.key, v."values" from'
+            'select w.kind, w.key, v."values" from'
             " rows from (pg_catalog.unnest($1), pg_catalog.unnest($2)) as w (kind, key)"
-            " join insights.vocabulary v on v.kind = w.kind and v.key = w.key",
+            ' cross join lateral (select v."values" from insights.vocabulary v'
+            " where v.kind = w.kind and v.key = w.key offset 0) v",
             ("text[]", "text[]"),
             ([kind for kind, _ in keys], [key for _, key in keys]),
         )
@@ -291,9 +292,10 @@ def look_up(plpy: Any, terms: Sequence[Term]) -> dict[Term, int]:
         (row,) = plans.run(
             plpy,
             "select pg_catalog.array_agg(w.n) as places, pg_catalog.array_agg(t.term) as terms"
-            f" from {_GIVEN} join insights.term t on t.kind = w.kind and t.key = w.key"
+            f" from {_GIVEN} cross join lateral (select t.term from insights.term t"
+            " where t.kind = w.kind and t.key = w.key"
             ' and t.role = w.role::"char" and t.value = w.value and t.signature = w.signature'
-            " and t.slot = w.slot",
+            " and t.slot = w.slot offset 0) t",
             _TERM_TYPES,
             [list(column) for column in zip(*some)],
         )

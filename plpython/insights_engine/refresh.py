@@ -106,8 +106,8 @@ def _existing(plpy: Any, schema: str, ids: Sequence[str]) -> list[Trace]:
     rows = plans.run(
         plpy,
         "select t.experiment_id, t.timestamp_ms, t.request_id as trace_id"
-        f" from pg_catalog.unnest($1) as g (trace_id)"
-        f" join {schema}.trace_info t on t.request_id = g.trace_id",
+        " from pg_catalog.unnest($1) as g (trace_id) cross join lateral ("
+        f" select * from {schema}.trace_info t where t.request_id = g.trace_id offset 0) t",
         ("text[]",),
         (list(ids),),
     )
@@ -146,7 +146,8 @@ def _same_sessions(plpy: Any, schema: str, ids: Sequence[str]) -> list[str]:
         f"select i.trace_id from {schema}.experiments e cross join lateral ("
         f" select t.request_id from {schema}.trace_info t"
         " where t.experiment_id = e.experiment_id and t.session_id = any($1) offset 0) t"
-        " join insights.trace i on i.trace_id = t.request_id",
+        " cross join lateral (select i.trace_id from insights.trace i"
+        " where i.trace_id = t.request_id offset 0) i",
         ("text[]",),
         (sessions,),
     )
@@ -267,7 +268,8 @@ def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         " where (t.experiment_id, t.timestamp_ms) >= ($1, $2)"
         f" and (t.experiment_id, t.timestamp_ms, {_ID}) > ($1, $2, $3)"
         f" order by t.experiment_id, t.timestamp_ms, {_ID} limit $4) t"
-        " left join insights.trace i on i.trace_id = t.trace_id"
+        " left join lateral (select i.trace_id from insights.trace i"
+        " where i.trace_id = t.trace_id offset 0) i on true"
         " order by t.experiment_id, t.timestamp_ms, t.trace_id",
         ("int", "bigint", "text", "int"),
         (*_place(through), max_traces),

@@ -1,3 +1,5 @@
+-- A session may plan its statements while the index is still empty, and keep the plans:
+-- they must use indexes nevertheless.
 create or replace function @mlflow@.insights_refresh(
     max_traces int default 5000,
     out indexed int,
@@ -11,6 +13,7 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
+set enable_seqscan = off
 as $sql$
 select r.indexed, r.removed, r.merged, r.pending, r.busy
 from insights.run_refresh(max_traces) r

@@ -1,3 +1,5 @@
+-- A session may plan its statements while the index is still empty, and keep the plans:
+-- they must use indexes nevertheless.
 -- Indexes a database that had traces before, batch by batch: one transaction each,
 -- until `done`.
 create or replace function insights.build_batch(
@@ -11,6 +13,7 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
+set enable_seqscan = off
 as $sql$
 select r.indexed, r.done, r.busy
 from insights.run_build_batch(max_traces) r
