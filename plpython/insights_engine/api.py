@@ -281,3 +281,21 @@ def build_index(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         lambda: refresh.build(plpy, schema, max_traces),
         _nothing("indexed", "done", "busy"),
     )
+
+
+def start_over(plpy: Any) -> dict[str, Any]:
+    """Has the index built anew."""
+    from insights_engine import refresh
+
+    return _one(plpy, lambda: refresh.start_over(plpy), _nothing("busy"))
+
+
+def verify_index(plpy: Any, schema: str, max_problems: int) -> Iterator[dict[str, Any]]:
+    """Where the index and MLflow's tables disagree."""
+    from insights_engine import verify
+
+    def answer() -> Iterator[dict[str, Any]]:
+        for trace_id, disagreement in verify.verify(plpy, schema, max_problems):
+            yield {"trace_id": trace_id, "disagreement": disagreement}
+
+    return _many(plpy, answer, _nothing("trace_id", "disagreement"))

@@ -87,11 +87,12 @@ def vacate(plpy: Any, trace_ids: Sequence[str]) -> set[int]:
             ("int[]", "bytea[]", "int[]"),
             [list(column) for column in zip(*changed)],
         )
-    _drop(plpy, empty)
+    drop(plpy, empty)
     return {row["experiment_id"] for row in blocks}
 
 
-def _drop(plpy: Any, blocks: Sequence[int]) -> None:
+def drop(plpy: Any, blocks: Sequence[int]) -> None:
+    """Deletes blocks with their postings."""
     if blocks:
         for table in ("posting", "block"):
             plans.run(
@@ -181,7 +182,7 @@ def rewrite(plpy: Any, blocks: Sequence[Block]) -> Block:
             ("int", "int", "smallint[]", "smallint[]"),
             (made, block.block, olds, news),
         )
-    _drop(plpy, [block.block for block in blocks])
+    drop(plpy, [block.block for block in blocks])
     return Block(made, blocks[0].experiment_id, used, (1 << used) - 1, used, first_ms, last_ms)
 
 

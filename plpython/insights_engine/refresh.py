@@ -253,6 +253,11 @@ def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     if state["built"]:
         return {"indexed": 0, "done": True, "busy": False}
     through = state["indexed_through"] or ""
+    if through.startswith(_CLEAR):
+        if not _clear(plpy):
+            return {"indexed": 0, "done": False, "busy": False}
+        through = _AFTER + through[len(_CLEAR) :]
+        _set_through(plpy, through)
     if through.startswith(_AFTER):
         if not _ended(plpy, int(through[len(_AFTER) :])):
             return {"indexed": 0, "done": False, "busy": True}
@@ -285,21 +290,69 @@ def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     if found:
         last = found[len(found) - 1]
         through = f"{last['experiment_id']} {last['timestamp_ms']} {last['trace_id']}"
+    if done:
+        plans.run(plpy, "update insights.state set built = true")
+    _set_through(plpy, "" if done else through)
+    return {"indexed": len(traces), "done": done, "busy": False}
+
+
+def start_over(plpy: Any) -> dict[str, Any]:
+    """Has the index built anew, by `build`; until then it is not used.
+
+    What could not be noted so far is made up for by that, provided that it begins
+    when the transactions that missed to note it have ended.
+    """
+    if not _locked(plpy):
+        return {"busy": True}
     plans.run(
         plpy,
-        "update insights.state set built = $1, indexed_through = $2",
-        ("bool", "text"),
-        (done, "" if done else through),
+        "update insights.state set built = false,"
+        # Far ahead: after a crash a sequence may go on 32 numbers further.
+        " trusted = pg_catalog.setval('insights.missed', m.last_value + 1000),"
+        f" indexed_through = '{_CLEAR}' || pg_catalog.pg_current_xact_id()::text"
+        " from insights.missed m",
     )
-    return {"indexed": len(traces), "done": done, "busy": False}
+    return {"busy": False}
+
+
+def _clear(plpy: Any) -> bool:
+    """Deletes some of the index; whether it is empty now.
+
+    Rows are deleted, because readers may still be using them.
+    """
+    rows = plans.run(
+        plpy,
+        "select b.block from insights.block b order by b.block limit $1",
+        ("int",),
+        (_CLEARED,),
+    )
+    if rows:
+        blocks = [row["block"] for row in rows]
+        plans.run(
+            plpy, "delete from insights.trace t where t.block = any($1)", ("int[]",), (blocks,)
+        )
+        merging.drop(plpy, blocks)
+        return False
+    for table in ("posting", "trace", "term", "vocabulary", "signature", "carrier"):
+        plans.run(plpy, f"delete from insights.{table}")
+    return True
+
+
+def _set_through(plpy: Any, through: str) -> None:
+    plans.run(plpy, "update insights.state set indexed_through = $1", ("text",), (through,))
 
 
 #: A trace's id as the index compares it.
 _ID = 't.request_id collate "C"'
 
-# In insights.state.indexed_through: to begin with the first trace, as soon as the
-# transactions up to this one have ended.
+# In insights.state.indexed_through, before the number of a transaction: the index
+# is to be cleared, and then to be built ...
+_CLEAR = "clear "
+# ... from the first trace on, as soon as that transaction and all before have ended.
 _AFTER = "after "
+
+# Blocks that are deleted in one transaction.
+_CLEARED = 16
 
 
 def _ended(plpy: Any, transaction: int) -> bool:

@@ -57,8 +57,12 @@ class Reader:
         linked = self._links(traces)
         lent = self._lent_assessments(traces) if self._with_sessions else {}
         shown: dict[int, Optional[str]] = {}
+        ascending = 0
         for row in self._traces(traces):
             n = row["n"] - 1
+            if n < ascending:
+                raise RuntimeError("traces did not come in the order of their positions")
+            ascending = n
             position = traces[n].position
             facts.add_trace(position, row)
             runs = linked.get(("run", n), [])
@@ -103,7 +107,11 @@ class Reader:
     # ---------------------------------------------------------------- queries
 
     def _rows(self, sql: str, traces: Sequence[Placed]) -> Iterator[dict[str, Any]]:
-        """The rows of a statement about ``u``: (trace_id, experiment_id, n)."""
+        """The rows of a statement about ``u``: (trace_id, experiment_id, n), in the order of n.
+
+        The order is that of a nested loop, which is the only way to join what is
+        LATERAL and has an OFFSET: sorting would keep all the rows, contents and all.
+        """
         plan = self._plans.get(sql)
         if plan is None:
             plan = self._plans[sql] = self._plpy.prepare(sql, ["text[]", "int[]"])
@@ -129,7 +137,9 @@ class Reader:
             " k.keys as tag_keys, k.texts as tag_values,"
             " m.keys as metadata_keys, m.texts as metadata_values, m.source_run"
             f" from {_GIVEN}"
-            f" join {self._schema}.trace_info t on t.request_id = u.trace_id"
+            " cross join lateral ("
+            f"  select * from {self._schema}.trace_info t"
+            "  where t.request_id = u.trace_id offset 0) t"
             " cross join lateral ("
             "  select pg_catalog.array_agg(k.key) as keys, pg_catalog.array_agg(k.value) as texts"
             f"  from {self._schema}.trace_tags k where k.request_id = t.request_id offset 0) k"
@@ -137,9 +147,7 @@ class Reader:
             "  select pg_catalog.array_agg(m.key) as keys, pg_catalog.array_agg(m.value) as texts,"
             f"  pg_catalog.min(m.value) filter (where m.key = '{SOURCE_RUN}') as source_run"
             f"  from {self._schema}.trace_request_metadata m where m.request_id = t.request_id"
-            "  offset 0) m"
-            # Positions have to ascend, and a join may be made in any order.
-            " order by u.n",
+            "  offset 0) m",
             traces,
         )
 
@@ -214,9 +222,10 @@ class Reader:
         links: dict[tuple[str, int], list[str]] = {}
         for row in self._rows(
             "select u.n, e.destination_type, e.destination_id"
-            f" from {_GIVEN} join {self._schema}.entity_associations e"
-            " on e.source_type = 'trace' and e.source_id = u.trace_id"
-            " and e.destination_type in ('run', 'prompt_version')",
+            f" from {_GIVEN} cross join lateral ("
+            f"  select * from {self._schema}.entity_associations e"
+            "  where e.source_type = 'trace' and e.source_id = u.trace_id"
+            "  and e.destination_type in ('run', 'prompt_version') offset 0) e",
             traces,
         ):
             kind = "run" if row["destination_type"] == "run" else "prompt"

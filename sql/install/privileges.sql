@@ -48,7 +48,7 @@ begin
         where p.pronamespace in (mlflow_schema, 'insights'::pg_catalog.regnamespace)
         and p.proname = any (writers)
     loop
-        execute format('grant execute on function %s to %I', one, mlflow_owner);
+        execute format('grant execute on routine %s to %I', one, mlflow_owner);
     end loop;
 end
 $do$;

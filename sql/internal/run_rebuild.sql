@@ -1,0 +1,18 @@
+create or replace function insights.run_rebuild(
+    out busy boolean,
+    out problem insights.problem
+)
+language plpython3u
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "@engine@" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["@engine@"].start_over(plpy)
+$python$;
+
+comment on function insights.run_rebuild() is
+    'Marks the index as to be built anew, without raising';
+
+revoke all on function insights.run_rebuild() from public;

@@ -1,0 +1,16 @@
+create or replace function insights.run_verify(max_problems int)
+returns table (trace_id text, disagreement text, problem insights.problem)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "@engine@" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["@engine@"].verify_index(plpy, '@mlflow@', max_problems)
+$python$;
+
+comment on function insights.run_verify(int) is
+    'insights_verify without raising';
+
+revoke all on function insights.run_verify(int) from public;
