@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import zlib
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,25 +21,41 @@ from itertools import compress, repeat
 #: fill one page of 8 KiB.
 POSITIONS = 32_000
 
-_SPARSE = b"\x00"
-_DENSE = b"\x01"
+# How a set is stored says its first byte: as a list of positions, of 16 bits each,
+# the lowest byte first; as a bitmap, position 0 the lowest bit of the first byte;
+# or as such a bitmap, deflated.
+_LISTED, _BITMAP, _DEFLATED = b"\x00", b"\x01", b"\x02"
+#: Reading a longer list takes longer than inflating a bitmap.
+_LONGEST_LIST = 100
 
 
 def encode(positions: Sequence[int], used: int) -> bytes:
     """Ascending positions as stored; ``used`` is the number of positions given out."""
-    size = (used + 7) >> 3
-    if 16 * len(positions) < used:
-        return _SPARSE + _uint16(positions)
+    if _as_list(len(positions), used):
+        return _LISTED + _uint16(positions)
     digits = bytearray(b"0") * used
     deque(map(digits.__setitem__, positions, repeat(49)), maxlen=0)  # 49: "1"
-    return _DENSE + int(digits[::-1], 2).to_bytes(size, "little")
+    return _bitmap(int(digits[::-1], 2), used)
 
 
 def encode_set(bits: int, used: int) -> bytes:
     """A set as stored."""
-    if 16 * count(bits) < used:
-        return _SPARSE + _uint16(positions(bits))
-    return _DENSE + bits.to_bytes((used + 7) >> 3, "little")
+    if _as_list(count(bits), used):
+        return _LISTED + _uint16(positions(bits))
+    return _bitmap(bits, used)
+
+
+def _as_list(length: int, used: int) -> bool:
+    return length <= _LONGEST_LIST and 16 * length < used
+
+
+def _bitmap(bits: int, used: int) -> bytes:
+    bitmap = bits.to_bytes((used + 7) >> 3, "little")
+    deflated = zlib.compress(bitmap, 1)
+    # A little less to read is not worth inflating it.
+    if 4 * len(deflated) < 3 * len(bitmap):
+        return _DEFLATED + deflated
+    return _BITMAP + bitmap
 
 
 def _uint16(positions: Iterable[int]) -> bytes:
@@ -51,8 +68,8 @@ def _uint16(positions: Iterable[int]) -> bytes:
 def decode(members: bytes) -> int:
     """The set that stored bytes stand for."""
     if members[0]:
-        return int.from_bytes(memoryview(members)[1:], "little")
-    listed = stored_positions(members)
+        return bits_of_bitmap(members)
+    listed = listed_positions(members)
     if not listed:
         return 0
     bitmap = bytearray((listed[-1] >> 3) + 1)
@@ -61,15 +78,30 @@ def decode(members: bytes) -> int:
     return int.from_bytes(bitmap, "little")
 
 
-def stored_positions(members: bytes) -> Sequence[int]:
-    """The positions that stored bytes stand for, ascending."""
-    if members[0]:
-        return positions(int.from_bytes(memoryview(members)[1:], "little"))
+def is_list(members: bytes) -> bool:
+    """Whether a set is stored as a list, for `listed_positions`."""
+    return not members[0]
+
+
+def bits_of_bitmap(members: bytes) -> int:
+    """The set, of one that is not stored as a list."""
+    if members[0] == 2:
+        return int.from_bytes(zlib.decompress(memoryview(members)[1:]), "little")
+    return int.from_bytes(memoryview(members)[1:], "little")
+
+
+def listed_positions(members: bytes) -> Sequence[int]:
+    """The positions, ascending, of a set that is stored as a list."""
     listed = array("H")
     listed.frombytes(memoryview(members)[1:])
     if sys.byteorder == "big":
         listed.byteswap()
     return listed
+
+
+def stored_positions(members: bytes) -> Sequence[int]:
+    """The positions that stored bytes stand for, ascending."""
+    return positions(bits_of_bitmap(members)) if members[0] else listed_positions(members)
 
 
 #: The positions of the bits of each byte.
@@ -242,7 +274,6 @@ def sliced(
     patterns: Sequence[int], positions: Sequence[int], used: int
 ) -> Iterator[tuple[int, bytes]]:
     """(bit, its slice as stored) of numbers that stand at ascending positions."""
-    size = (used + 7) >> 3
     if 4 * len(positions) >= used:
         if len(positions) < used:
             spread = array("Q", bytes(8 * used))
@@ -250,11 +281,10 @@ def sliced(
                 spread[position] = pattern
             patterns = spread
         for bit, column in _columns(patterns):
-            members = int(column[::-1].translate(_DIGITS), 2)
-            if 16 * column.count(1) < used:
-                yield bit, _SPARSE + _uint16(compress(range(used), column))
+            if _as_list(column.count(1), used):
+                yield bit, _LISTED + _uint16(compress(range(used), column))
             else:
-                yield bit, _DENSE + members.to_bytes(size, "little")
+                yield bit, _bitmap(int(column[::-1].translate(_DIGITS), 2), used)
         return
     for bit, column in _columns(patterns):
         yield bit, encode(list(compress(positions, column)), used)

@@ -17,10 +17,13 @@ from __future__ import annotations
 import binascii
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from insights_engine import bitmaps, fields, intervals, plans, rawsql, tree
 from insights_engine.intervals import Intervals
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeGuard
 
 Pair = tuple[int, int]
 Terms = tuple[int, ...]
@@ -108,13 +111,13 @@ class Group:
         dense: dict[int, int] = {}
         for term in terms:
             for start, members in self._rows[term]:
-                if members[0]:
-                    bits = int.from_bytes(memoryview(members)[1:], "little")
+                if not bitmaps.is_list(members):
+                    bits = bitmaps.bits_of_bitmap(members)
                     dense[start] = dense[start] | bits if start in dense else bits
                 else:
                     if sparse is None:
                         sparse = bytearray(self._bytes)
-                    for position in bitmaps.stored_positions(members):
+                    for position in bitmaps.listed_positions(members):
                         sparse[start + (position >> 3)] |= 1 << (position & 7)
         found = 0 if sparse is None else int.from_bytes(sparse, "little")
         if dense:
@@ -1138,6 +1141,10 @@ class Planner:
         return leaves[node]
 
     def _any_span(self, condition: tree.Node) -> Condition:
+        if _is_column(condition) and not isinstance(condition, tree.IsNull):
+            # Each value of the column is a fact of the trace, too.
+            assert isinstance(condition.field, tree.SpanText)
+            return self._texts(("span",), condition.field.name, condition)
         return AnySpan(self._all_spans(), self._cases(condition))
 
     def _count(self, node: tree.CountSpans) -> Condition:
@@ -1277,9 +1284,18 @@ def _columns(condition: Optional[tree.Node]) -> list[tree.Predicate]:
             todo.append(node.item)
         elif isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
             raise TypeError(f"a span quantifier within a span condition: {node}")
-        elif isinstance(node.field, tree.SpanText) and node.field.name != "content":
+        elif _is_column(node):
             found[node] = None
     return list(found)
+
+
+def _is_column(node: tree.Node) -> TypeGuard[tree.Predicate]:
+    """Whether a node is a predicate on the type, name or status of a span."""
+    if isinstance(
+        node, (tree.And, tree.Or, tree.Not, tree.AnySpan, tree.CountSpans, tree.AggregateSpans)
+    ):
+        return False
+    return isinstance(node.field, tree.SpanText) and node.field.name != "content"
 
 
 def _assessed(sql: rawsql._Compiler, node: tree.Predicate) -> str:

@@ -59,6 +59,8 @@ UNINDEXED = frozenset(
 _MOST_TEXTS = 2_000
 _SOME_TEXTS = 100
 _MOST_TEXTS_OF_ALL = 300_000
+# Combinations of type, name and status that are remembered.
+_MOST_COLUMNS = 10_000
 
 # How deep JSON may be nested for certain, whatever calls the decoder: Python's
 # limit counts the frames below as well.  With fewer brackets it is not looked at.
@@ -426,6 +428,7 @@ class Facts:
         }
         self._end = _Column(self, "end_time_ms", True)
         self._span_count = _Column(self, "span_count", True)
+        self._span_columns: dict[tuple[Optional[str], Optional[str], str], list[Positions]] = {}
         self._position = -1
         self._links = {kind: _Values(self, kind, "", False) for kind in ("run", "prompt", "issue")}
 
@@ -565,9 +568,11 @@ class Facts:
         self._position = position
         rollup: dict[int, list[Any]] = {}
         signatures = self.signatures
+        columns: set[tuple[Optional[str], Optional[str], str]] = set()
         total = 0
         for _, type, name, status, duration, content in spans:
             total += 1
+            columns.add((type, name, status))
             signature = signatures.get((type, name, status))
             if signature is None:
                 signature = signatures[type, name, status] = self._signature(type, name, status)
@@ -601,9 +606,23 @@ class Facts:
                 for series, number in numbers:
                     series.add(position, number)
         self._span_count.note(position, total)
+        for three in columns:
+            for positions in self._span_columns.get(three) or self._columns_of(*three):
+                if positions[-1] != position:
+                    positions.append(position)
         if not rollup:
             return None
         return " ".join([self._finish(position, counted) for counted in rollup.values()])
+
+    def _columns_of(self, type: Optional[str], name: Optional[str], status: str) -> list[Positions]:
+        """Where the traces with a span of that type, name and status are collected, by column."""
+        found = []
+        for key, value in (("type", type), ("name", name), ("status", status)):
+            if value is not None:
+                found.append(self.texts_of("span", key).at(0, value)[0])
+        if len(self._span_columns) < _MOST_COLUMNS:
+            self._span_columns[type, name, status] = found
+        return found
 
     def _signature(self, type: Optional[str], name: Optional[str], status: str) -> _Signature:
         number = self.vocabulary.signature(type, name, status)

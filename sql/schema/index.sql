@@ -97,7 +97,7 @@ create table insights.posting (
     primary key (block, term)
 );
 
--- Compressing costs more than it gives: bitmaps are either sparse lists or dense.
+-- What can be compressed has been (bitmaps.py).
 alter table insights.posting alter column members set storage external;
 -- Two full bitmaps share a page, so reading one is one look instead of three.
 alter table insights.posting set (toast_tuple_target = 8160);
@@ -105,7 +105,8 @@ alter table insights.posting set (toast_tuple_target = 8160);
 comment on table insights.posting is 'The positions of a block that have a fact';
 comment on column insights.posting.members is
     'First byte 0: positions, 16 bits each, lowest byte first, ascending. '
-    'First byte 1: a bitmap, position 0 the lowest bit of the first byte';
+    'First byte 1: a bitmap, position 0 the lowest bit of the first byte. '
+    'First byte 2: such a bitmap in zlib format';
 
 create table insights.carrier (
     trace_id text collate "C" primary key,
