@@ -48,14 +48,15 @@ from insights.term t
 where
     (t.kind, t.key, t.role, t.value) in (
         ('tag', 'version', 'v', 'v2.0.1'), ('trace', 'status', 'v', 'ERROR'),
-        ('attribute', 'model', 'v', 'gpt-4')
+        ('attribute', 'model', 'v', 'gpt-4'), ('span', 'status', 'v', 'ERROR')
     )
-    or (t.kind, t.key) in (('tag', 'version'), ('trace', 'status'), ('attribute', 'model'))
+    or (t.kind, t.key) in (
+        ('tag', 'version'), ('trace', 'status'), ('attribute', 'model'), ('span', 'status')
+    )
         and t.role in ('h', 'o')
     or (t.kind, t.key) = ('attribute', '')
-    or (t.kind, t.key) = ('span', 'count')
-        and t.signature in (select s.signature from insights.signature s where s.status = 'ERROR')
 """
+_ENGINE = "select md5(p.prosrc) from pg_proc p where p.oid = 'insights.load_engine'::regproc"
 _CORRELATE = (
     "select filter1_count, filter2_count, joint_count, total_count "
     "from insights_correlate(null::text[], %s, %s)"
@@ -64,6 +65,10 @@ _CORRELATE = (
 
 class NotLinear(Exception):
     """Ten times the positions took far more than ten times as long."""
+
+
+class OtherEngine(Exception):
+    """The index to be repeated was made by other functions than those of today."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,8 @@ def _copy_once(source: str, target: str) -> int:
         ("public.repeated_posting", "block, term, members", chosen),
     )
     with psycopg.connect(source) as reader, psycopg.connect(target) as writer:
+        if reader.execute(_ENGINE).fetchone() != writer.execute(_ENGINE).fetchone():
+            raise OtherEngine("install the functions of today and build the index first")
         writer.execute(
             "create table public.repeated_block (like insights.block);"
             "create table public.repeated_posting (like insights.posting)"
@@ -146,9 +153,9 @@ def _copy_once(source: str, target: str) -> int:
             ):
                 for data in out:
                     into.write(data)
-        row = writer.execute("select sum(live_count), max(block) from public.repeated_block")
-        positions, _ = row.fetchone() or (0, 0)
-    return int(positions)
+        row = writer.execute("select sum(live_count) from public.repeated_block").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _repeat(dsn: str, copies: int, wanted: int) -> None:
