@@ -308,9 +308,9 @@ def start_over(plpy: Any) -> dict[str, Any]:
         plpy,
         "update insights.state set built = false,"
         # Far ahead: after a crash a sequence may go on 32 numbers further.
-        " trusted = pg_catalog.setval('insights.missed', m.last_value + 1000),"
-        f" indexed_through = '{_CLEAR}' || pg_catalog.pg_current_xact_id()::text"
-        " from insights.missed m",
+        " trusted = pg_catalog.setval('insights.missed',"
+        "  (select m.last_value + 1000 from insights.missed m)),"
+        f" indexed_through = '{_CLEAR}' || pg_catalog.pg_current_xact_id()::text",
     )
     return {"busy": False}
 

@@ -8,6 +8,7 @@ about them.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Optional
@@ -166,8 +167,8 @@ class _Check:
         yield from self._places()
         placed = []
         for row in self._traces:
-            # Without a row of trace_info it has been reported, unless it is pending.
-            if row["pending"] or row["experiment_id"] is None:
+            # What is gone, or out of place, has been reported.
+            if row["pending"] or row["experiment_id"] is None or row["position"] >= self._used:
                 continue
             if row["session_id"] is not None and row["session_id"] in self._sessions:
                 continue
@@ -226,8 +227,12 @@ class _Check:
             ["int"],
         )
         for row in self._plpy.cursor(plan, [self._block]):
-            stored = bitmaps.decode(row["members"])
             _, wanted = expected.pop(row["term"], (None, 0))
+            try:
+                stored = bitmaps.decode(row["members"])
+            except (IndexError, ValueError, zlib.error):
+                yield Problem(None, f"a posting of block {self._block} cannot be read")
+                continue
             if not row["known"]:
                 yield from self._at(stored & checked, f"has term {row['term']}, which is not there")
                 continue
