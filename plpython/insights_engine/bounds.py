@@ -17,6 +17,7 @@ from __future__ import annotations
 import binascii
 import json
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from insights_engine import bitmaps, fields, intervals, plans, rawsql, tree
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Pair = tuple[int, int]
 Terms = tuple[int, ...]
 
+#: Numbers of so many different values are looked up by value, of more by their bits.
+FEW_VALUES = 200
 BUCKETS = 1024
 HIDDEN_BUCKETS = 256
 #: Slots of role ``o``: what was not captured.
@@ -48,7 +51,9 @@ def bucket_of(value: str) -> int:
 class Block:
     """A block as the reader needs it; ``start`` is its place in the group."""
 
-    __slots__ = ("block", "experiment_id", "last_ms", "live", "live_count", "start", "used")
+    __slots__ = (
+        *("block", "experiment_id", "first_ms", "last_ms", "live", "live_count", "start", "used"),
+    )
 
     def __init__(self, row: Any) -> None:
         self.block: int = row["block"]
@@ -56,6 +61,7 @@ class Block:
         self.used: int = row["used"]
         self.live: Optional[bytes] = row["live"]
         self.live_count: int = row["live_count"]
+        self.first_ms: int = row["first_ms"]
         self.last_ms: int = row["last_ms"]
         self.start = 0
 
@@ -372,6 +378,37 @@ class Numbers(Condition):
             must |= sure
             may |= possible
         return must & group.universe, (must | may) & group.universe
+
+
+class Times(Condition):
+    """Traces that began in some intervals; most blocks lie wholly inside or outside."""
+
+    def __init__(self, plpy: Any, series: Series, wanted: Intervals) -> None:
+        self._plpy = plpy
+        self._series = series
+        self._wanted = wanted
+
+    def bounds(self, group: Group) -> Pair:
+        found = 0
+        divided = []
+        for block in group.blocks:
+            first, last = _place(block.first_ms), _place(block.last_ms)
+            if any(low <= first and last <= high for low, high in self._wanted):
+                found |= ((1 << block.used) - 1) << block.start
+            elif any(first <= high and low <= last for low, high in self._wanted):
+                divided.append(block)
+        if divided:
+            part = Group(self._plpy, [copy(block) for block in divided])
+            part.fetch(self._series.terms())
+            inside, _ = self._series.within(part, self._wanted)
+            for block, own in zip(divided, part.blocks):
+                found |= (inside >> own.start & ((1 << own.used) - 1)) << block.start
+        found &= group.universe
+        return found, found
+
+
+def _place(milliseconds: int) -> int:
+    return bitmaps.ordered(bitmaps.pattern_of_integer(milliseconds))
 
 
 class NotNumbers(Condition):
@@ -928,7 +965,10 @@ class Planner:
         bounds = self._bounds_among_integers if name in _COLUMN_NUMBERS else self._bounds_of_double
         if name == "span_count":
             bounds = self._bounds_of_count
-        return self._numbers(("trace",), name, intervals.intervals_of(node, bounds))
+        wanted = intervals.intervals_of(node, bounds)
+        if name == "timestamp_ms":
+            return Times(self._plpy, self.timestamps(), wanted)
+        return self._numbers(("trace",), name, wanted)
 
     def _bounds_of_double(self, value: tree.Value) -> intervals.Bounds:
         return intervals.bounds_of_double(self._double(value))
@@ -989,6 +1029,11 @@ class Planner:
             if numbers:
                 return self._mixed(kinds, key, node, texts, numbers)
         if isinstance(node, (tree.NumberCompare, tree.Between)) and kinds[0] in _NUMBER_KINDS:
+            few = None
+            if kinds[0] in _SINGLE_KINDS:
+                few = self._few_numbers(kinds, key, node)
+            if few is not None:
+                return Facts(tuple(term for term, _ in few), ())
             wanted = intervals.intervals_of(node, self._bounds_of_double)
             return self._numbers(kinds, key, wanted)
         opposite = _opposite(node)
@@ -1038,6 +1083,26 @@ class Planner:
             sure = self._values(kinds, key, lambda sql: sql.text("v.value", node))
             buckets, elsewhere = _buckets(node), ()
         return tuple(term for term, _ in sure), (*self._unsure(kinds, key, buckets), *elsewhere)
+
+    def _few_numbers(
+        self, kinds: Sequence[str], key: str, node: tree.Predicate
+    ) -> Optional[list[tuple[int, int]]]:
+        """The values whose number satisfies ``node``, if they are few and none is missing.
+
+        A slice for every bit of a number is more to read than a few values.
+        """
+        (row,) = plans.run(
+            self._plpy,
+            'select coalesce((select max(v."values") from insights.vocabulary v'
+            " where v.kind = any($1) and v.key = $2), 0) <= $3 and not exists ("
+            " select from insights.term t where t.kind = any($1) and t.key = $2"
+            " and (t.role = 'h' or t.role = 'o' and t.slot in (0, 1))) as few",
+            ("text[]", "text", "int"),
+            (list(kinds), key, FEW_VALUES),
+        )
+        if not row["few"]:
+            return None
+        return self._values(kinds, key, lambda sql: sql.text("v.value", node))
 
     def _unsure(self, kinds: Sequence[str], key: str, buckets: Optional[Sequence[int]]) -> Terms:
         """The terms of texts that are not in the vocabulary."""
@@ -1145,7 +1210,37 @@ class Planner:
             # Each value of the column is a fact of the trace, too.
             assert isinstance(condition.field, tree.SpanText)
             return self._texts(("span",), condition.field.name, condition)
+        if _is_duration(condition):
+            found = self._any_duration(condition)
+            if found is not None:
+                return found
         return AnySpan(self._all_spans(), self._cases(condition))
+
+    def _any_duration(self, node: tree.Predicate) -> Optional[Condition]:
+        """Of all spans of a trace the shortest and the longest duration are known."""
+        if isinstance(node, tree.IsNull):
+            if not node.negated:
+                return None
+            return Facts(tuple(self._terms_of_all_spans("p").values()), ())
+        wanted = intervals.intervals_of(node, self._bounds_of_duration)
+        if len(wanted) != 1 or (wanted[0][0] > 0 and wanted[0][1] < intervals.LAST):
+            return None  # one in the middle might do
+        slices = self._terms_of_all_spans("n")
+        self._found += len(slices)
+        series = Series(slices, self._terms_of_all_spans("x"))
+        return Numbers([series], wanted, ())
+
+    def _terms_of_all_spans(self, role: str) -> dict[int, int]:
+        """Term by slot of the durations, whatever the signature."""
+        rows = plans.run(
+            self._plpy,
+            "select v.term, v.slot from insights.term v where v.kind = 'span'"
+            " and v.key = 'duration' and v.role = $1::\"char\" and v.value = ''"
+            " and v.signature = 0",
+            ("text",),
+            (role,),
+        )
+        return {row["slot"]: row["term"] for row in rows}
 
     def _count(self, node: tree.CountSpans) -> Condition:
         compare = tree.NumberCompare(tree.TraceNumber("span_count"), node.op, node.value)
@@ -1194,7 +1289,7 @@ class Planner:
         if isinstance(node, tree.IsNull):
             there = SpanFacts(_by_signature(self._terms(("span",), "duration", "p")), {}, ())
             return there if node.negated else SpanNot(there)
-        rows = self._terms(("span",), "duration", "nxo")
+        rows = [row for row in self._terms(("span",), "duration", "nxo") if row[2]]
         self._found += len(rows)
         unsure = _by_signature([row for row in rows if row[1] == "o"])
         wanted = intervals.intervals_of(node, self._bounds_of_duration)
@@ -1242,6 +1337,9 @@ class Planner:
     def _attribute_number(
         self, node: tree.Predicate, key: str, lost: list[tuple[int, str, int, int]]
     ) -> SpanCondition:
+        few = self._few_numbers(("attribute",), key, node)
+        if few is not None:
+            return self._facts([(term, "v", one, 0) for term, one in few], lost)
         rows = self._terms(("attribute",), key, "nxo")
         self._found += len(rows)
         unsure = [row for row in rows if row[1] == "o" and row[3] == NUMBER]
@@ -1287,6 +1385,15 @@ def _columns(condition: Optional[tree.Node]) -> list[tree.Predicate]:
         elif _is_column(node):
             found[node] = None
     return list(found)
+
+
+def _is_duration(node: tree.Node) -> TypeGuard[tree.Predicate]:
+    """Whether a node is a predicate on the duration of a span."""
+    if isinstance(
+        node, (tree.And, tree.Or, tree.Not, tree.AnySpan, tree.CountSpans, tree.AggregateSpans)
+    ):
+        return False
+    return isinstance(node.field, tree.SpanNumber)
 
 
 def _is_column(node: tree.Node) -> TypeGuard[tree.Predicate]:

@@ -24,6 +24,8 @@ from insights_engine.attributes import attributes_of, loads, number_form, storab
 
 #: Distinct texts of a key, signatures counted apart, that get a term each.
 VALUES = 1_000
+#: The same for keys that are not attributes', whose signature is always the same.
+TRACE_VALUES = 4_000
 #: Hash buckets that the other texts of a key share.
 BUCKETS = 1_024
 #: Longer texts are always hashed.
@@ -54,9 +56,7 @@ UNINDEXED = frozenset(
     )
 )
 
-# More texts of a key than these in one batch, and what follows is hashed at once;
-# also from fewer on once the batch holds very many texts.
-_MOST_TEXTS = 2_000
+# When a batch holds very many texts, no key may have more than some of its own.
 _SOME_TEXTS = 100
 _MOST_TEXTS_OF_ALL = 300_000
 # Combinations of type, name and status that are remembered.
@@ -159,7 +159,7 @@ class Texts:
         if len(text) > LONGEST_VALUE:
             return self._facts.at(*self.shared_fact(signature, text, printed)), False
         if not self.full and (
-            len(self.candidates) >= _MOST_TEXTS
+            len(self.candidates) >= 2 * most_values(self.kind)
             or (
                 len(self.candidates) >= _SOME_TEXTS and self._facts.text_count >= _MOST_TEXTS_OF_ALL
             )
@@ -182,6 +182,11 @@ class Texts:
         return (self.kind, self.key, 0, "h", bucket_of(text))
 
 
+def most_values(kind: str) -> int:
+    """How many texts of a key get a term each."""
+    return VALUES if kind == "attribute" else TRACE_VALUES
+
+
 def bucket_of(text: str) -> int:
     """The hash bucket of a text."""
     return crc32(text.encode()) % BUCKETS
@@ -190,31 +195,26 @@ def bucket_of(text: str) -> int:
 class _Values(dict[Optional[str], _Entry]):
     """The entries of the texts under one key; no attribute's."""
 
-    __slots__ = ("_facts", "_key", "_kind", "_numbers")
+    __slots__ = ("_facts", "_numbers", "_texts", "_there")
 
     def __init__(self, facts: Facts, kind: str, key: str, numbers: bool) -> None:
         super().__init__()
         self._facts = facts
-        self._kind = kind
-        self._key = key
         self._numbers = numbers
+        self._texts = facts.texts_of(kind, key)
+        self._there = facts.at(kind, key, 0, "p")
 
     def __missing__(self, text: Optional[str]) -> _Entry:
-        facts = self._facts
-        entry: _Entry
-        there = facts.at(self._kind, self._key, 0, "p")
         if text is None:
-            # There, yet nothing compares with it; the raw predicate knows.
-            unknown = facts.at(self._kind, self._key, 0, "o", TEXT)
-            self[text] = entry = ((there, unknown), ())
-            return entry
-        numbers: list[tuple[Series, Number]] = []
+            self[text] = nothing = ((self._there,), ())
+            return nothing
+        positions, alone = self._texts.at(0, text)
+        entry: _Entry = ((self._there, positions), ())
         if self._numbers:
             number = number_form(text)
             if number is not None:
-                numbers.append((facts.series_of(self._kind, self._key, 0), number))
-        positions, alone = facts.texts_of(self._kind, self._key).at(0, text)
-        entry = ((there, positions), numbers)
+                series = self._facts.series_of(self._texts.kind, self._texts.key, 0)
+                entry = ((self._there, positions), ((series, number),))
         if alone:
             self[text] = entry
         return entry
@@ -239,7 +239,7 @@ class _Keys(dict[str, _Values]):
 class _Path:
     """Where to note what spans of one signature have under one path of attributes."""
 
-    __slots__ = ("_facts", "_series", "path", "signature", "texts", "there")
+    __slots__ = ("_facts", "_series", "_text", "path", "signature", "texts", "there")
 
     def __init__(self, facts: Facts, path: str, signature: int) -> None:
         self._facts = facts
@@ -248,6 +248,8 @@ class _Path:
         self.there = facts.at("attribute", path, signature, "p")
         self.texts = facts.texts_of("attribute", path)
         self._series: Optional[Series] = None
+        # Where it is noted that a text is not captured.
+        self._text: Optional[Positions] = None
 
     def opaque(self, slot: int) -> Positions:
         """Where it is noted that something is not captured."""
@@ -276,13 +278,30 @@ class _Path:
         """The same for a number, noted at once: most numbers do not come again."""
         if self.there[-1] != position:
             self.there.append(position)
-        number = number_form(value)
-        if number is not None:
-            self.series().add(position, number)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond every double
+            number = math.inf
+        if number - number == 0.0:
+            series = self._series or self.series()
+            if series.positions[-1] != position:
+                series.positions.append(position)
+                series.low.append(number)
+            else:
+                series.add(position, number)
             text = repr(value)
         else:
             text = json.dumps(value)
-        positions, _ = self.texts.at(self.signature, text, True)
+        texts = self.texts
+        signature = self.signature
+        positions = texts.candidates.get((signature, text, True))
+        if positions is None:
+            if texts.full and (signature, text) not in texts.known:
+                positions = self._text
+                if positions is None:
+                    positions = self._text = self.opaque(TEXT)
+            else:
+                positions, _ = texts.at(signature, text, True)
         if positions[-1] != position:
             positions.append(position)
 
@@ -298,7 +317,7 @@ class _Attribute(dict[str, _Entry]):
         self._where = _Path(facts, key, signature)
 
     def __missing__(self, stored: str) -> _Entry:
-        if len(stored) > SURE_DEPTH and too_deep(stored):
+        if self._facts.bracketed and too_deep(stored):
             return self._facts.unread(self._where.signature)
         value = loads(stored, stored)
         if value is None:
@@ -342,12 +361,12 @@ class _Unindexed(_Attribute):
         # Whatever begins like this is not null, be it JSON or a plain text.
         first = stored[:1]
         if first == "{" or first == "[":
-            if len(stored) > SURE_DEPTH and too_deep(stored):
+            if self._facts.bracketed and too_deep(stored):
                 return self._facts.unread(self._where.signature)
             return self._compound
         if first == '"' or first.isdecimal():
             return self._scalar
-        if len(stored) > SURE_DEPTH and too_deep(stored):
+        if self._facts.bracketed and too_deep(stored):
             return self._facts.unread(self._where.signature)
         return self.describe(loads(stored, stored))
 
@@ -430,6 +449,8 @@ class Facts:
         self._span_count = _Column(self, "span_count", True)
         self._span_columns: dict[tuple[Optional[str], Optional[str], str], list[Positions]] = {}
         self._position = -1
+        #: Whether the content at hand has so many brackets that it may nest too deep.
+        self.bracketed = False
         self._links = {kind: _Values(self, kind, "", False) for kind in ("run", "prompt", "issue")}
 
     # ------------------------------------------------------------ collections
@@ -588,7 +609,14 @@ class Facts:
                 if not counted[1] or duration > counted[4]:
                     counted[4] = duration
                 counted[1] += 1
-            if content is None or (len(content) > SURE_DEPTH and too_deep(content)):
+            if content is None:
+                self._note(position, self.unread(signature.number))
+                continue
+            # Brackets may also be written as \u005b or \u007b, within a string.
+            self.bracketed = bracketed = (
+                content.count("{") + content.count("[") > SURE_DEPTH or "\\u00" in content
+            )
+            if bracketed and too_deep(content):
                 self._note(position, self.unread(signature.number))
                 continue
             for key, stored in attributes_of(content).items():
@@ -612,6 +640,13 @@ class Facts:
                     positions.append(position)
         if not rollup:
             return None
+        lows = [counted[3] for counted in rollup.values() if counted[1]]
+        if lows:
+            # Of all spans together, for conditions on the duration alone.
+            self.at("span", "duration", 0, "p").append(position)
+            durations = self.series_of("span", "duration", 0, True)
+            durations.add(position, min(lows))
+            durations.add(position, max(c[4] for c in rollup.values() if c[1]))
         return " ".join([self._finish(position, counted) for counted in rollup.values()])
 
     def _columns_of(self, type: Optional[str], name: Optional[str], status: str) -> list[Positions]:

@@ -148,7 +148,7 @@ def _blocks(plpy: Any, experiments: Optional[Sequence[int]]) -> list[Block]:
     chosen = "" if experiments is None else " and b.experiment_id = any($1)"
     rows = plans.run(
         plpy,
-        "select b.block, b.experiment_id, b.used, b.live_count, b.last_ms,"
+        "select b.block, b.experiment_id, b.used, b.live_count, b.first_ms, b.last_ms,"
         " case when b.live_count < b.used then b.live end as live"
         f" from insights.block b where b.live_count > 0{chosen} order by b.last_ms desc",
         () if experiments is None else ("int[]",),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Optional
 from zlib import crc32
 
 from insights_engine import bitmaps, plans
-from insights_engine.facts import LONGEST_VALUE, VALUES, Fact, Facts, Positions, Series
+from insights_engine.facts import LONGEST_VALUE, Fact, Facts, Positions, Series, most_values
 
 #: Signatures with a row of their own; then, rows for hash buckets of names.
 SIGNATURES = 4_000
@@ -139,7 +139,7 @@ class Settled:
         for (kind, key), texts in self._facts.texts.items():
             known = counts.get((kind, key), 0)
             wanted = unknown.get((kind, key), [])
-            room = max(0, VALUES - known) if growing else 0
+            room = max(0, most_values(kind) - known) if growing else 0
             if len(wanted) > room:
                 # The most frequent ones first.
                 wanted.sort(key=lambda term: -sum(len(p) for p, _ in of_value[term]))
@@ -152,7 +152,7 @@ class Settled:
                 del wanted[room:]
             total = known + len(wanted)
             if texts.full:
-                total = max(total, VALUES)
+                total = max(total, most_values(kind))
             if total != known or (kind, key) not in counts:
                 self.vocabulary[kind, key] = total
         for key in self._facts.keys:
