@@ -26,9 +26,12 @@ from insights_py.rows import (
     Experiment,
     ExplainStep,
     Explanation,
+    IndexStatus,
     Page,
+    Refresh,
     Status,
     Trace,
+    Wrong,
 )
 from insights_py.version import __version__
 
@@ -43,13 +46,16 @@ __all__ = [
     "ExplainStep",
     "Explanation",
     "FilterError",
+    "IndexStatus",
     "Insights",
     "InsightsError",
     "InstallError",
     "NotInstalled",
     "Page",
     "PermissionDenied",
+    "Refresh",
     "Status",
     "Trace",
+    "Wrong",
     "__version__",
 ]

@@ -13,7 +13,17 @@ from insights_py import operations, sql
 from insights_py.dsn import libpq
 from insights_py.errors import translated
 from insights_py.operations import Answer, ExperimentIds, Operation, OrderBy
-from insights_py.rows import Correlation, Experiment, Explanation, Page, Status, Trace
+from insights_py.rows import (
+    Correlation,
+    Experiment,
+    Explanation,
+    IndexStatus,
+    Page,
+    Refresh,
+    Status,
+    Trace,
+    Wrong,
+)
 from insights_py.version import __version__
 
 if TYPE_CHECKING:
@@ -160,6 +170,22 @@ class AsyncInsights:
     async def status(self, *, connection: Connection | None = None) -> Status:
         """What is installed in the database, and how many traces it holds."""
         return await self._run(operations.status(__version__, self._schema), connection)
+
+    async def index_status(self, *, connection: Connection | None = None) -> IndexStatus:
+        """How far the index is, and how large."""
+        return await self._run(operations.index_status(), connection)
+
+    async def refresh(
+        self, max_traces: int = 5000, *, connection: Connection | None = None
+    ) -> Refresh:
+        """Index up to ``max_traces`` traces that changed; for MLflow's owner and superusers."""
+        return await self._run(operations.refresh(max_traces), connection)
+
+    async def verify(
+        self, max_problems: int = 100, *, connection: Connection | None = None
+    ) -> list[Wrong]:
+        """Where the index is wrong, by reading every trace again; empty where it is right."""
+        return await self._run(operations.verify(max_problems), connection)
 
     async def experiments(self, *, connection: Connection | None = None) -> list[Experiment]:
         """MLflow's experiments, deleted ones included, in the order of their ids."""

@@ -18,7 +18,7 @@ from psycopg import sql
 from sqlalchemy import Connection
 
 _PUBLIC = re.compile(
-    r"^create\s+(?:or\s+replace\s+)?function\s+@mlflow@\.([a-z_0-9]+)",
+    r"^create\s+(?:or\s+replace\s+)?(?:function|procedure)\s+@mlflow@\.([a-z_0-9]+)",
     re.IGNORECASE | re.MULTILINE,
 )
 

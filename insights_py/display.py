@@ -302,6 +302,18 @@ def number(value: Any, digits: int = 4) -> str:
     return f"{value:,.{digits}f}".rstrip("0").rstrip(".")
 
 
+def size(value: int | None) -> str:
+    """Bytes for people."""
+    if value is None:
+        return "–"
+    amount = float(value)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:,.1f} TiB"
+
+
 def terminal_width() -> int:
     """The width that reprs are made for: the terminal's, or 100 where there is none."""
     import shutil

@@ -43,6 +43,8 @@ class Outcome:
     before: str | None
     after: str | None
     mlflow_schema: str | None
+    index_built: bool | None = None
+    """None where there is no index."""
 
     @property
     def changed(self) -> bool:
@@ -123,8 +125,9 @@ def _run(dsn: str, mlflow_schema: str | None, target: str) -> Outcome:
                 sqlstate=error.sqlstate,
             ) from error
         after, schema_after = _state(driver)
+        built = _index_built(driver)
         connection.rollback()
-    return Outcome(before, after, schema_after or schema)
+    return Outcome(before, after, schema_after or schema, built)
 
 
 def _state(driver: psycopg.Connection) -> tuple[str | None, str | None]:
@@ -133,6 +136,14 @@ def _state(driver: psycopg.Connection) -> tuple[str | None, str | None]:
         return None, None
     row = driver.execute("select mlflow_schema from insights.installation").fetchone()
     return revision, str(row[0]) if row else None
+
+
+def _index_built(driver: psycopg.Connection) -> bool | None:
+    known = driver.execute("select pg_catalog.to_regclass('insights.state')").fetchone()
+    if known == (None,):
+        return None
+    row = driver.execute("select built from insights.state").fetchone()
+    return None if row is None else bool(row[0])
 
 
 # ------------------------------------------------- what migrations/env.py calls

@@ -13,7 +13,18 @@ from typing import Any, TypeVar
 
 from insights_py import sql
 from insights_py.errors import ArgumentError, FilterError
-from insights_py.rows import Correlation, Experiment, ExplainStep, Explanation, Page, Status, Trace
+from insights_py.rows import (
+    Correlation,
+    Experiment,
+    ExplainStep,
+    Explanation,
+    IndexStatus,
+    Page,
+    Refresh,
+    Status,
+    Trace,
+    Wrong,
+)
 
 Answer = TypeVar("Answer")
 Operation = Generator[sql.Query, Sequence[Sequence[Any]], Answer]
@@ -113,17 +124,37 @@ def experiments() -> Operation[list[Experiment]]:
     return [Experiment(*row) for row in rows]
 
 
+def index_status() -> Operation[IndexStatus]:
+    """`insights_status`."""
+    rows = yield sql.INDEX_STATUS()
+    return IndexStatus(*rows[0])
+
+
+def refresh(max_traces: int) -> Operation[Refresh]:
+    """`insights_refresh`."""
+    rows = yield sql.REFRESH(max_traces=max_traces)
+    return Refresh(*rows[0])
+
+
+def verify(max_problems: int) -> Operation[list[Wrong]]:
+    """`insights_verify`."""
+    rows = yield sql.VERIFY(max_problems=max_problems)
+    return [Wrong(*row) for row in rows]
+
+
 def status(client: str, schema: str | None) -> Operation[Status]:
     """What is installed, from the catalogue; works where nothing is."""
     [(server, database, role, found, has_revision, has_mlflow)] = yield sql.CATALOGUE(
         names=[function.name for function in sql.FUNCTIONS], schema=schema
     )
-    revision = mlflow_revision = experiments = traces = None
+    revision = mlflow_revision = experiments = traces = index = None
     if has_revision:
         rows = yield sql.REVISION()
         revision = rows[0][0] if rows else None
     if has_mlflow:
         [(mlflow_revision, experiments, traces)] = yield sql.MLFLOW()
+    if sql.INDEX_STATUS.name in found:
+        index = yield from index_status()
     return Status(
         server=server,
         database=database,
@@ -137,4 +168,5 @@ def status(client: str, schema: str | None) -> Operation[Status]:
         ),
         experiments=experiments,
         traces=traces,
+        index=index,
     )

@@ -22,13 +22,25 @@ from insights_py.display import (
     duration,
     moment,
     number,
+    size,
     terminal_width,
 )
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Correlation", "Experiment", "ExplainStep", "Explanation", "Page", "Status", "Trace"]
+__all__ = [
+    "Correlation",
+    "Experiment",
+    "ExplainStep",
+    "Explanation",
+    "IndexStatus",
+    "Page",
+    "Refresh",
+    "Status",
+    "Trace",
+    "Wrong",
+]
 
 Item = TypeVar("Item", bound="Row")
 
@@ -334,13 +346,126 @@ class Experiment(Row):
 
 
 @dataclass(frozen=True, repr=False)
+class IndexStatus(Row):
+    """How far the index is, and how large.
+
+    ``pending`` traces have changed since they were indexed, the first of them
+    ``lag_seconds`` ago; they are answered from MLflow's tables.  The index is
+    used once it is ``built``, and not while changes are ``missed``.  ``terms``
+    and ``postings`` are estimates where there are many.  ``index_share`` is
+    ``index_bytes`` over ``mlflow_bytes``, the size of MLflow's trace tables.
+    A role that may not read those sees None and zeros.
+    """
+
+    built: bool | None
+    pending: int
+    lag_seconds: float | None
+    missed: int | None
+    traces: int
+    blocks: int
+    terms: int
+    postings: int
+    index_bytes: int
+    mlflow_bytes: int | None
+    index_share: float | None
+
+    def state(self) -> Cell:
+        """One line for people; what to do, where there is something to do."""
+        if self.built is None:
+            return Cell("for those only who may read MLflow's tables", "yellow")
+        if not self.built:
+            text = f"not built yet ({number(self.traces)} traces so far): run `insights index`"
+            return Cell(text, "yellow")
+        if self.missed:
+            return Cell("not used, it has missed changes: run `insights index --rebuild`", "red")
+        share = "" if self.index_share is None else f", {100 * self.index_share:.1f} % of MLflow's"
+        text = f"{number(self.traces)} traces, {size(self.index_bytes)}{share}"
+        if not self.pending:
+            return Cell(f"{text}; nothing pending", "green")
+        return Cell(
+            f"{text}; {number(self.pending)} pending for up to {number(self.lag_seconds)} s",
+            "green" if (self.lag_seconds or 0) < 60 else "yellow",
+        )
+
+    def grid(self) -> Grid:
+        """Field by field."""
+        return Grid(
+            (Column("", style="dim"), Column("", least=20, wraps=True)),
+            (
+                ("index", self.state()),
+                ("traces", number(self.traces)),
+                ("pending", number(self.pending)),
+                ("lag", "" if self.lag_seconds is None else f"{number(self.lag_seconds)} s"),
+                ("missed", number(self.missed)),
+                ("blocks", number(self.blocks)),
+                ("terms", number(self.terms)),
+                ("postings", number(self.postings)),
+                ("index size", size(self.index_bytes)),
+                ("MLflow's tables", size(self.mlflow_bytes)),
+            ),
+            headed=False,
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Refresh(Row):
+    """What one call of `insights_refresh` did, in traces and blocks.
+
+    ``pending`` is how many changes are left; ``busy``: another session is at it,
+    and nothing was done.
+    """
+
+    indexed: int
+    removed: int
+    merged: int
+    pending: int
+    busy: bool
+
+    def grid(self) -> Grid:
+        """One line."""
+        return Grid(
+            (
+                Column("indexed", right=True),
+                Column("removed", right=True),
+                Column("merged", right=True),
+                Column("pending", right=True),
+                Column("busy"),
+            ),
+            (
+                (
+                    number(self.indexed),
+                    number(self.removed),
+                    number(self.merged),
+                    number(self.pending),
+                    "yes" if self.busy else "no",
+                ),
+            ),
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Wrong(Row):
+    """A trace about which the index says something else than MLflow's tables."""
+
+    trace_id: str
+    problem: str
+
+    def grid(self) -> Grid:
+        """One line."""
+        return Grid(
+            (Column("trace_id", least=35, style="cyan"), Column("problem", least=20, wraps=True)),
+            ((self.trace_id, self.problem),),
+        )
+
+
+@dataclass(frozen=True, repr=False)
 class Status(Row):
     """What is installed in a database.
 
     ``revision`` is the installed revision, None if there is none;
     ``missing_functions`` are the functions that this client calls and the
     database lacks; ``traces`` is None where MLflow's tables are missing;
-    ``index`` is None as long as there is no index.
+    ``index`` is None where there is none.
     """
 
     server: str
@@ -353,7 +478,12 @@ class Status(Row):
     missing_functions: tuple[str, ...]
     experiments: int | None
     traces: int | None
-    index: str | None = None
+    index: IndexStatus | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name; the index's in a dictionary of their own."""
+        index = None if self.index is None else self.index.as_dict()
+        return {**super().as_dict(), "index": index}
 
     @property
     def installed(self) -> bool:
@@ -378,6 +508,9 @@ class Status(Row):
             ("functions", functions),
             ("experiments", number(self.experiments)),
             ("traces", number(self.traces)),
-            ("index", self.index or "none: filters are answered from MLflow's tables"),
+            (
+                "index",
+                self.index.state() if self.index else "none: MLflow's tables give the answers",
+            ),
         )
         return Grid((Column("", style="dim"), Column("", least=20, wraps=True)), rows, headed=False)

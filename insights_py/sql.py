@@ -141,7 +141,53 @@ EXPLAIN = Function(
     columns=("step", "detail"),
 )
 
-FUNCTIONS = (SEARCH, COUNT, CORRELATE, VALIDATE, EXPLAIN)
+INDEX_STATUS = Function(
+    "insights_status",
+    {},
+    columns=(
+        "built",
+        "pending",
+        "lag_seconds",
+        "missed",
+        "traces",
+        "blocks",
+        "terms",
+        "postings",
+        "index_bytes",
+        "mlflow_bytes",
+        "index_share",
+    ),
+)
+
+REFRESH = Function(
+    "insights_refresh",
+    {"max_traces": "integer"},
+    columns=("indexed", "removed", "merged", "pending", "busy"),
+)
+
+VERIFY = Function("insights_verify", {"max_problems": "integer"}, columns=("trace_id", "problem"))
+
+FUNCTIONS = (SEARCH, COUNT, CORRELATE, VALIDATE, EXPLAIN, INDEX_STATUS, REFRESH, VERIFY)
+
+START_OVER = Statement(
+    "select busy, insights.accept(problem) from insights.run_rebuild()",
+)
+
+BUILD_BATCH = Statement(
+    "select indexed, done, busy from insights.build_batch(cast(:max_traces as integer))",
+    ("max_traces",),
+)
+
+INSTALLED_FOR = Statement("select mlflow_schema from insights.installation")
+
+INDEXED = Statement(
+    """
+    select
+        (select s.built from insights.state s),
+        (select coalesce(sum(b.live_count), 0) from insights.block b),
+        (select count(*) from {schema}trace_info)
+    """
+)
 
 EXPERIMENTS = Statement(
     """

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -390,7 +391,7 @@ def uninstall_command(form: str | None, dsn: str | None) -> None:
 
 
 def _report_outcome(outcome: Outcome, form: str | None, done: str) -> None:
-    columns = ["before", "after", "mlflow_schema", "changed"]
+    columns = ["before", "after", "mlflow_schema", "changed", "index_built"]
     row = {column: getattr(outcome, column) for column in columns}
     if form == "json":
         output.document(row)
@@ -406,6 +407,11 @@ def _report_outcome(outcome: Outcome, form: str | None, done: str) -> None:
         click.echo(
             f"{done.capitalize()}: revision {outcome.after or outcome.before}, "
             f"schema {outcome.mlflow_schema}."
+        )
+    if form is None and outcome.index_built is False:
+        click.echo(
+            "Next: `insights index` builds the index of the traces that are there. "
+            "Until then MLflow's tables give the answers."
         )
 
 
@@ -448,6 +454,83 @@ def doctor_command(form: str | None, dsn: str | None, schema: str | None) -> Non
         output.report(lines)
     if failed:
         raise click.exceptions.Exit(exits.NOTHING)
+
+
+@cli.command("index")
+@click.option("--rebuild", is_flag=True, help="Throw away the index that is there first.")
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=32_000,
+    show_default=True,
+    help="Traces in a transaction.",
+)
+@database_options
+def index_command(rebuild: bool, batch: int, dsn: str | None, schema: str | None) -> None:
+    """Build the index of a database that has traces. Interrupted, it goes on next time.
+
+    Searches are answered all the while, from MLflow's tables.
+    """
+    from insights_py.worker import build
+
+    steps = build(_dsn(dsn), schema=schema, batch=batch, rebuild=rebuild)
+    try:
+        last = output.progress(steps)
+    except KeyboardInterrupt:
+        output.complaint(
+            "interrupted; what is indexed stays, and `insights index` goes on from there"
+        )
+        raise
+    click.echo(f"The index is built: {last.indexed:,} traces.")
+
+
+@cli.command("worker")
+@click.option("--once", is_flag=True, help="Index what is pending, and end.")
+@click.option(
+    "--poll",
+    type=click.FloatRange(0.01),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often to look for changes; less often, up to 15 s, while there are none.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=5000,
+    show_default=True,
+    help="Traces in a transaction.",
+)
+@click.option(
+    "--heartbeat",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Touch this file after each look, for health checks.",
+)
+@database_options
+def worker_command(
+    once: bool,
+    poll: float,
+    batch: int,
+    heartbeat: Path | None,
+    dsn: str | None,
+    schema: str | None,
+) -> None:
+    """Keep the index up to date, until SIGTERM or Ctrl-C.
+
+    Without it every answer is right too; it only takes longer. Several workers
+    take turns.
+    """
+    from insights_py.worker import Worker
+
+    worker = Worker(
+        _dsn(dsn), schema=schema, batch=batch, poll=poll, heartbeat=heartbeat, say=output.log
+    )
+    with worker.signals():
+        if once:
+            worker.drain()
+        else:
+            worker.run()
 
 
 @cli.command()

@@ -8,13 +8,17 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any
+from datetime import datetime, timezone
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
 from insights_py.display import Grid, printable
 from insights_py.errors import InsightsError
+
+if TYPE_CHECKING:
+    from insights_py.worker import Progress
 
 #: With one of these in front a spreadsheet takes a cell for a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
@@ -126,6 +130,38 @@ def complaint(message: str, usage: str = "") -> None:
             *([(line, "")] for line in rest),
         ],
     )
+
+
+def log(text: str) -> None:
+    """A line with the time on standard output, at once."""
+    sys.stdout.write(f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M:%S} {text}\n")
+    sys.stdout.flush()
+
+
+def progress(steps: Iterable[Progress]) -> Progress:
+    """Shows how the index grows: a bar in a terminal, a line a batch elsewhere; the last step."""
+    iterator = iter(steps)
+    last = next(iterator)
+    if not sys.stderr.isatty():
+        for last in iterator:
+            if not last.waiting:
+                sys.stderr.write(f"{last.indexed:,} of {last.total:,} traces indexed\n")
+                sys.stderr.flush()
+        return last
+    from rich import progress as parts  # only here, for it takes a while to import
+
+    with parts.Progress(
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
+        parts.TaskProgressColumn(),
+        parts.TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task("indexing", total=last.total, completed=last.indexed)
+        for last in iterator:
+            doing = "waiting for other transactions" if last.waiting else "indexing"
+            bar.update(task, description=doing, completed=last.indexed, total=last.total)
+    return last
 
 
 def _lines(stream: IO[str], lines: Iterable[Sequence[tuple[str, str]]], fold: bool = True) -> None:

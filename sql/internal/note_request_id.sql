@@ -7,9 +7,40 @@ security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '1s'
 as $plpgsql$
+declare
+    least_id text;
+    greatest_id text;
 begin
-    lock table insights.pending in row exclusive mode nowait;
     if tg_op = 'INSERT' then
+        select min(n.request_id), max(n.request_id)
+        into least_id, greatest_id
+        from new_rows n;
+    elsif tg_op = 'DELETE' then
+        select min(o.request_id), max(o.request_id)
+        into least_id, greatest_id
+        from old_rows o;
+    else
+        select min(c.request_id), max(c.request_id)
+        into least_id, greatest_id
+        from (
+            select o.request_id
+            from old_rows o
+            union all
+            select n.request_id
+            from new_rows n
+        ) c;
+    end if;
+    if least_id is null
+        or least_id = greatest_id and least_id = current_setting('insights.noted', true)
+    then
+        return null;
+    end if;
+
+    lock table insights.pending in row exclusive mode nowait;
+    if least_id = greatest_id then
+        insert into insights.pending (trace_id) values (least_id);
+        perform set_config('insights.noted', least_id, true);
+    elsif tg_op = 'INSERT' then
         insert into insights.pending (trace_id)
         select distinct n.request_id
         from new_rows n;

@@ -7,6 +7,11 @@
 -- let go: the sequence is then missing, and with it readers fail or do without
 -- the index.  Only the user's own cancelling gets through, as it has to.
 --
+-- MLflow changes a trace by several statements of a transaction; one note of it is
+-- enough, since nobody sees it before the transaction ends.  The setting
+-- insights.noted is the trace that was noted last; it ends with the transaction,
+-- is rolled back with its savepoints, and insights.forget_noted resets it.
+--
 -- lock_timeout is for the few locks that cannot be asked for without waiting: on
 -- the file while it grows, and on the sequence while somebody alters it.
 --
@@ -19,9 +24,40 @@ security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '1s'
 as $plpgsql$
+declare
+    least_id text;
+    greatest_id text;
 begin
-    lock table insights.pending in row exclusive mode nowait;
     if tg_op = 'INSERT' then
+        select min(n.trace_id), max(n.trace_id)
+        into least_id, greatest_id
+        from new_rows n;
+    elsif tg_op = 'DELETE' then
+        select min(o.trace_id), max(o.trace_id)
+        into least_id, greatest_id
+        from old_rows o;
+    else
+        select min(c.trace_id), max(c.trace_id)
+        into least_id, greatest_id
+        from (
+            select o.trace_id
+            from old_rows o
+            union all
+            select n.trace_id
+            from new_rows n
+        ) c;
+    end if;
+    if least_id is null
+        or least_id = greatest_id and least_id = current_setting('insights.noted', true)
+    then
+        return null;
+    end if;
+
+    lock table insights.pending in row exclusive mode nowait;
+    if least_id = greatest_id then
+        insert into insights.pending (trace_id) values (least_id);
+        perform set_config('insights.noted', least_id, true);
+    elsif tg_op = 'INSERT' then
         insert into insights.pending (trace_id)
         select distinct n.trace_id
         from new_rows n;

@@ -204,6 +204,41 @@ def test_a_trace_that_a_savepoint_took_back_is_noted_when_it_changes_again(
     assert pending(traces) == ["a"]
 
 
+def test_a_transaction_notes_a_trace_once(traces: Connection) -> None:
+    with traces.transaction():
+        for insert in INSERTS.values():
+            traces.execute(insert.format("a").encode())
+        traces.execute("update trace_info set status = 'ERROR' where request_id = 'a'")
+    assert pending(traces) == ["a"]
+    traces.execute("update trace_info set status = 'OK' where request_id = 'a'")
+    assert pending(traces) == ["a"]
+
+
+def test_what_was_noted_before_a_savepoint_stays_noted(traces: Connection) -> None:
+    with traces.transaction():
+        traces.execute(INSERTS["trace_tags"].format("a").encode())
+        with traces.transaction(force_rollback=True):
+            traces.execute(INSERTS["trace_tags"].format("b").encode())
+        traces.execute(INSERTS["spans"].format("a").encode())
+        traces.execute(INSERTS["spans"].format("b").encode())
+    assert pending(traces) == ["a", "b"]
+
+
+def test_a_trace_whose_note_is_taken_in_the_same_transaction_is_noted_again(
+    traces: Connection,
+) -> None:
+    """As by a refresh after a change, with another change behind it."""
+    with traces.transaction():
+        traces.execute(INSERTS["trace_tags"].format("a").encode())
+        assert pending(traces) == ["a"]
+        traces.execute(INSERTS["spans"].format("a").encode())
+        assert pending(traces) == ["a"]
+        traces.execute(INSERTS["assessments"].format("a").encode())
+        traces.execute("select * from insights_refresh()")
+        traces.execute("update trace_tags set value = 'w'")
+    assert pending(traces) == ["a"]
+
+
 @pytest.mark.parametrize("level", list(psycopg.IsolationLevel))
 def test_every_isolation_level(traces: Connection, level: psycopg.IsolationLevel) -> None:
     with other_session(traces) as other:
@@ -445,6 +480,8 @@ def seen(connection: Connection) -> dict[str, int]:
 def filled(traces: Connection) -> Iterator[Connection]:
     """An index with a row in each table."""
     with traces.transaction(force_rollback=True):
+        for table in INDEX_TABLES[:-1]:
+            traces.execute(f"delete from insights.{table}".encode())
         for statement in (
             "insert into insights.block (experiment_id, used, live, live_count, first_ms, last_ms)"
             " values (1, 1, '', 1, 0, 0)",

@@ -1,0 +1,84 @@
+-- Large tables are not counted but estimated, so that asking costs milliseconds.
+create or replace function @mlflow@.insights_status(
+    out built boolean,
+    out pending bigint,
+    out lag_seconds double precision,
+    out missed bigint,
+    out traces bigint,
+    out blocks bigint,
+    out terms bigint,
+    out postings bigint,
+    out index_bytes bigint,
+    out mlflow_bytes bigint,
+    out index_share double precision
+)
+language sql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select
+    s.built,
+    p.traces,
+    greatest(extract(epoch from statement_timestamp() - p.oldest), 0),
+    s.missed,
+    b.traces,
+    b.blocks,
+    case
+        when pg_relation_size('insights.term') < 2 ^ 24 then (select count(*) from insights.term)
+        else (select c.reltuples from pg_class c where c.oid = 'insights.term'::regclass)
+    end,
+    case
+        when pg_relation_size('insights.posting') < 2 ^ 24
+            then (select count(*) from insights.posting)
+        else (select c.reltuples from pg_class c where c.oid = 'insights.posting'::regclass)
+    end,
+    size.index_bytes,
+    size.mlflow_bytes,
+    size.index_bytes / nullif(size.mlflow_bytes, 0)::double precision
+from (
+    select
+        count(distinct n.trace_id) as traces,
+        min(n.noted_at) as oldest
+    from (select p.trace_id, p.noted_at from insights.pending p limit 1000000) n
+) p
+cross join (
+    select
+        coalesce(sum(b.live_count), 0) as traces,
+        count(*) as blocks
+    from insights.block b
+) b
+cross join (
+    select
+        (
+            select sum(pg_total_relation_size(c.oid))
+            from pg_class c
+            where c.relnamespace = 'insights'::regnamespace
+            and c.relkind = 'r'
+        )::bigint as index_bytes,
+        (
+            select sum(pg_total_relation_size(to_regclass('@mlflow@.' || name)))
+            from unnest(array[
+                'trace_info', 'spans', 'trace_tags', 'trace_request_metadata', 'assessments',
+                'entity_associations'
+            ]) name
+        )::bigint as mlflow_bytes
+) size
+left join (
+    select
+        s.built,
+        greatest(m.last_value - s.trusted, 0) as missed
+    from insights.state s, insights.missed m
+) s on true
+$sql$;
+
+comment on function @mlflow@.insights_status() is
+    'The state of the index, one row: built (until then it is not used); pending, the changed traces '
+    'that are not indexed yet (only a million changes are looked at), and for how many seconds the '
+    'oldest has been; missed, the changes that could not be noted (if any, the index is not used '
+    'until insights_rebuild); traces, blocks, terms and postings in it; its bytes, those of MLflow''s '
+    'trace tables, and the ratio of the two. NULL or 0 for roles that may not read MLflow''s tables';
+
+revoke all on function @mlflow@.insights_status() from public;
+grant execute on function @mlflow@.insights_status() to public;
