@@ -14,8 +14,9 @@ import sys
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, repeat
+from typing import Protocol
 
 #: Positions of a block.  Two bitmaps of 4,000 bytes, with their row headers,
 #: fill one page of 8 KiB.
@@ -137,13 +138,18 @@ else:
 #: ordinary numbers do not need it.
 WIDTH = 64
 #: The slot of role ``n`` that holds the positions with a number at all: those
-#: without one look like 0 in the slices.  Every series but span counts has it.
+#: without one look like 0 in the slices.  Every series but span counts has it.  In
+#: role ``x`` it holds those with several different numbers.
 HAS_NUMBER = 64
 _SIGN = 1 << (WIDTH - 1)
 _ALL = (1 << WIDTH) - 1
 
-#: Slices of the positions of a set, by bit; a slice that is empty is left out.
-Slices = Mapping[int, int]
+
+class Slices(Protocol):
+    """The slices of some numbers, by bit; a dictionary will do."""
+
+    def get(self, bit: int, otherwise: int, /) -> int:
+        """The positions whose number has the bit."""
 
 
 def pattern_of_integer(number: int) -> int:

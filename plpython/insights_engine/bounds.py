@@ -31,6 +31,9 @@ Terms = tuple[int, ...]
 
 #: Numbers of so many different values are looked up by value, of more by their bits.
 FEW_VALUES = 200
+#: Bits of numbers that are read together.  Of N traces about log2(N) bits, counted
+#: from the first in which they differ, tell all but the equal ones from a constant.
+READ_AT_ONCE = 18
 BUCKETS = 1024
 HIDDEN_BUCKETS = 256
 #: Slots of role ``o``: what was not captured.
@@ -106,6 +109,10 @@ class Group:
         ):
             self._rows[row["term"]].append((self._starts[row["block"]], row["members"]))
 
+    def has(self, term: int) -> bool:
+        """Whether the postings of a term were read."""
+        return term in self._rows
+
     def union(self, terms: Terms) -> int:
         """The positions that have at least one of the terms, dead ones among them."""
         if not terms:
@@ -172,25 +179,24 @@ class Series:
     """The numbers of a key: the smallest and largest of each trace, bit by bit."""
 
     def __init__(self, low: dict[int, int], spread: dict[int, int]) -> None:
+        # Bit: term.
         self._low = low
         self._spread = spread
 
     def terms(self) -> Iterable[int]:
-        yield from self._low.values()
-        yield from self._spread.values()
+        """The terms that are read in any case; lower bits seldom matter."""
+        for terms in (self._low, self._spread):
+            for bit in sorted(terms, reverse=True)[: 1 + READ_AT_ONCE]:
+                yield terms[bit]
 
     def there(self, group: Group) -> int:
         """The positions that have a number."""
         term = self._low.get(bitmaps.HAS_NUMBER)
         return 0 if term is None else group.union((term,))
 
-    def lowest(self, group: Group) -> dict[int, int]:
+    def lowest(self, group: Group) -> bitmaps.Slices:
         """The slices of the smallest numbers."""
-        return {
-            bit: group.union((term,))
-            for bit, term in self._low.items()
-            if bit != bitmaps.HAS_NUMBER
-        }
+        return _Slices(group, self._low)
 
     def within(self, group: Group, wanted: Intervals) -> Pair:
         """The traces with a number in one of the intervals."""
@@ -201,19 +207,17 @@ class Series:
             return there, there
         low = self.lowest(group)
         inside = _inside(low, there, wanted)
-        if not self._spread:
+        if bitmaps.HAS_NUMBER not in self._spread:
             return inside, inside
-        spread = {bit: group.union((term,)) for bit, term in self._spread.items()}
-        several = 0
-        for members in spread.values():
-            several |= members
-        several &= there
+        several = group.union((self._spread[bitmaps.HAS_NUMBER],)) & there
         if not several:
             return inside, inside
-        high = {bit: low.get(bit, 0) ^ spread.get(bit, 0) for bit in low.keys() | spread.keys()}
+        high = _Largest(low, _Slices(group, self._spread))
         must = inside | _inside(high, several, wanted)
         may = must
         for start, end in wanted:
+            if start == 0 or end == intervals.LAST:
+                continue  # if any number is inside, the smallest or the largest is
             # Some number in between, which is not known, may be the one.
             less, equal = bitmaps.slices_below(low, several, end ^ _FLIP)
             below, _ = bitmaps.slices_below(high, several, start ^ _FLIP)
@@ -221,11 +225,39 @@ class Series:
         return must, may
 
 
+class _Slices:
+    """Slices that are read when they are asked for, some at a time from the top."""
+
+    def __init__(self, group: Group, terms: dict[int, int]) -> None:
+        self._group = group
+        self._terms = terms
+
+    def get(self, bit: int, otherwise: int, /) -> int:
+        term = self._terms.get(bit)
+        if term is None:
+            return otherwise
+        if not self._group.has(term):
+            rest = sorted((slot for slot in self._terms if slot <= bit), reverse=True)
+            self._group.fetch(self._terms[slot] for slot in rest[:READ_AT_ONCE])
+        return self._group.union((term,))
+
+
+class _Largest:
+    """The slices of the largest numbers: those of the smallest, changed where they differ."""
+
+    def __init__(self, low: bitmaps.Slices, spread: bitmaps.Slices) -> None:
+        self._low = low
+        self._spread = spread
+
+    def get(self, bit: int, otherwise: int, /) -> int:
+        return self._low.get(bit, otherwise) ^ self._spread.get(bit, otherwise)
+
+
 #: From the ordered number back to the pattern that the slices hold.
 _FLIP = 1 << (bitmaps.WIDTH - 1)
 
 
-def _inside(slices: dict[int, int], there: int, wanted: Intervals) -> int:
+def _inside(slices: bitmaps.Slices, there: int, wanted: Intervals) -> int:
     found = 0
     for start, end in wanted:
         inside = there

@@ -316,7 +316,7 @@ def newest(
     return sure_ids, open_ids
 
 
-def _least(slices: dict[int, int], within: int) -> int:
+def _least(slices: bitmaps.Slices, within: int) -> int:
     """The smallest number of the members of a set."""
     value = 0
     for bit in range(bitmaps.WIDTH - 1, -1, -1):

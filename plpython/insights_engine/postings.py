@@ -17,6 +17,8 @@ from insights_engine.facts import LONGEST_VALUE, Fact, Facts, Positions, Series,
 SIGNATURES = 4_000
 _ROWS = 2 * SIGNATURES
 _BUCKETS = 256
+# A list of positions of a rare value: no longer than this, with the one that is none.
+RARE = 4
 # Terms looked up at once.
 _AT_ONCE = 20_000
 
@@ -136,13 +138,18 @@ class Settled:
         counts = self._value_counts()
         # Facts that several texts share get their positions from all of them.
         shared: dict[Fact, set[int]] = {}
+        overflowed = set()
         for (kind, key), texts in self._facts.texts.items():
             known = counts.get((kind, key), 0)
             wanted = unknown.get((kind, key), [])
             room = max(0, most_values(kind) - known) if growing else 0
             if len(wanted) > room:
-                # The most frequent ones first.
+                # The most frequent ones first; those that are as good as unique would
+                # make the vocabulary long, and are found in their buckets.
                 wanted.sort(key=lambda term: -sum(len(p) for p, _ in of_value[term]))
+                while room and sum(len(p) for p, _ in of_value[wanted[room - 1]]) <= RARE:
+                    room -= 1
+                overflowed.add((kind, key))
                 for term in wanted[room:]:
                     for positions, printed in of_value.pop(term):
                         fact = texts.shared_fact(term[2], term[5], printed)
@@ -151,7 +158,7 @@ class Settled:
                         shared[fact].update(positions[1:])
                 del wanted[room:]
             total = known + len(wanted)
-            if texts.full:
+            if texts.full or (kind, key) in overflowed:
                 total = max(total, most_values(kind))
             if total != known or (kind, key) not in counts:
                 self.vocabulary[kind, key] = total
@@ -257,6 +264,7 @@ def sliced(
     for slot, members in bitmaps.sliced(patterns, positions, extent.used):
         yield "n", slot, members
     if spread:
+        yield "x", bitmaps.HAS_NUMBER, bitmaps.encode(spread_at, extent.used)
         for slot, members in bitmaps.sliced(array("Q", spread), spread_at, extent.used):
             yield "x", slot, members
 
