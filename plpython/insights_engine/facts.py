@@ -66,6 +66,9 @@ _MOST_COLUMNS = 10_000
 # limit counts the frames below as well.  With fewer brackets it is not looked at.
 SURE_DEPTH = 300
 
+# The first characters of texts that read as a number; the empty text does no harm.
+_NUMBERS_BEGIN = "0123456789+-."
+
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _INT64 = range(-(2**63), 2**63)
 
@@ -139,7 +142,7 @@ _NOTHING: _Entry = ((), ())
 class Texts:
     """The texts of one key."""
 
-    __slots__ = ("_facts", "candidates", "full", "key", "kind", "known")
+    __slots__ = ("_buckets", "_facts", "candidates", "full", "key", "kind", "known")
 
     def __init__(self, facts: Facts, kind: str, key: str) -> None:
         self._facts = facts
@@ -150,6 +153,7 @@ class Texts:
         #: Whether texts are hashed from now on unless ``known``.
         self.full = False
         self.known: frozenset[tuple[int, str]] = frozenset()
+        self._buckets: dict[int, Positions] = {}
 
     def at(self, signature: int, text: str, printed: bool = False) -> tuple[Positions, bool]:
         """Where a text's positions are collected, and whether that is for it alone."""
@@ -157,7 +161,7 @@ class Texts:
         if found is not None:
             return found, True
         if len(text) > LONGEST_VALUE:
-            return self._facts.at(*self.shared_fact(signature, text, printed)), False
+            return self._shared(signature, text, printed), False
         if not self.full and (
             len(self.candidates) >= 2 * most_values(self.kind)
             or (
@@ -167,10 +171,20 @@ class Texts:
             self.full = True
             self.known = self._facts.vocabulary.values(self.kind, self.key)
         if self.full and (signature, text) not in self.known:
-            return self._facts.at(*self.shared_fact(signature, text, printed)), False
+            return self._shared(signature, text, printed), False
         self._facts.text_count += 1
         found = self.candidates[signature, text, printed] = [-1]
         return found, True
+
+    def _shared(self, signature: int, text: str, printed: bool) -> Positions:
+        if printed:
+            return self._facts.at(*self.shared_fact(signature, text, printed))
+        bucket = bucket_of(text)
+        found = self._buckets.get(bucket)
+        if found is None:
+            found = self._facts.at(self.kind, self.key, 0, "h", bucket)
+            self._buckets[bucket] = found
+        return found
 
     def shared_fact(self, signature: int, text: str, printed: bool) -> Fact:
         """What stands for a text without a term of its own.
@@ -206,11 +220,13 @@ class _Values(dict[Optional[str], _Entry]):
 
     def __missing__(self, text: Optional[str]) -> _Entry:
         if text is None:
-            self[text] = nothing = ((self._there,), ())
+            # There, yet nothing compares with it: left to the raw predicate.
+            unknown = self._facts.at(self._texts.kind, self._texts.key, 0, "o", TEXT)
+            self[text] = nothing = ((self._there, unknown), ())
             return nothing
         positions, alone = self._texts.at(0, text)
         entry: _Entry = ((self._there, positions), ())
-        if self._numbers:
+        if self._numbers and text[:1] in _NUMBERS_BEGIN:
             number = number_form(text)
             if number is not None:
                 series = self._facts.series_of(self._texts.kind, self._texts.key, 0)
