@@ -35,6 +35,7 @@ demo: venv
 
 stop:
 	@if [ -x $(PY) ]; then $(PY) -m insights_dev.mlflow_server stop; fi
+	@if [ -x $(PY) ]; then $(PY) -m insights_dev.index_worker stop; fi
 	@$(PYTHON) -m insights_dev.cluster stop
 
 db: venv

@@ -1,7 +1,8 @@
 """The development database: MLflow's schema and ours.
 
 ``python -m insights_dev.database SERVER_DSN`` serves ``make db``: it makes the
-database ``mlflow`` on that server, or brings it up to date, and prints its DSN.
+database ``mlflow`` on that server, or brings it up to date with its index, leaves
+a worker running that keeps the index so, and prints the database's DSN.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import sys
 import psycopg
 from psycopg import sql
 
-from insights_dev.cluster import say
+from insights_dev import index_worker
+from insights_dev.cluster import ROOT, say
 
 NAME = "mlflow"
 
@@ -42,6 +44,14 @@ def install_insights(dsn: str) -> None:
     if not all(check.ok for check in doctor(dsn) if check.name == "bundle"):
         uninstall(dsn)
         install(dsn)
+
+
+def build_index(dsn: str) -> None:
+    """Indexes the traces that are there, if that has not been done."""
+    from insights_py.worker import build
+
+    for _ in build(dsn):
+        pass
 
 
 def install_working_tree(dsn: str) -> None:
@@ -77,11 +87,15 @@ def main() -> int:
     parser.add_argument("server_dsn", help="any database of the server, as superuser")
     parser.add_argument("--name", default=NAME)
     arguments = parser.parse_args()
+    index_worker.stop(ROOT / ".dev")
     dsn = create(arguments.server_dsn, arguments.name)
     say("running MLflow's migrations")
     migrate_mlflow(dsn)
     say("installing the trace functions")
     install_insights(dsn)
+    build_index(dsn)
+    say("starting the worker that keeps the index up to date")
+    index_worker.start(dsn, ROOT / ".dev")
     print(dsn)
     return 0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 os.environ.setdefault("MLFLOW_ASYNC_TRACE_LOGGING_MAX_WORKERS", "3")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-from insights_dev import cluster, mlflow_server
+from insights_dev import cluster, index_worker, mlflow_server
 
 TRACES = 330
 SEED = 7
@@ -45,6 +45,9 @@ def main() -> int:
     print(f"  MLflow      {server.url}")
     print(f"  PostgreSQL  {arguments.dsn}")
     print(f"  log         {server.log}")
+    worker = index_worker.known(arguments.home)
+    if worker:
+        print(f"  worker      {worker.log}")
     print("End them with: make stop")
     return 0 if right else 1
 
