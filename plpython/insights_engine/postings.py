@@ -248,15 +248,18 @@ def sliced(
     positions: Sequence[int] = series.positions[begin:end]
     low = series.low[begin:end]
     patterns = _patterns(low, series.whole)
-    spread: list[int] = []
+    spread: Sequence[int] = ()
     spread_at: list[int] = []
     if series.high:
-        for place, position in enumerate(positions):
-            largest = series.high.get(position)
-            if largest is not None:
-                spread_at.append(position)
-                (pattern,) = _patterns([largest], series.whole)
-                spread.append(pattern ^ patterns[place])
+        # Those were noted in the order of positions, too.
+        if len(series.high) <= len(positions):
+            inside = range(extent.start, extent.start + extent.used)
+            spread_at = [position for position in series.high if position in inside]
+        else:
+            spread_at = [position for position in positions if position in series.high]
+        largest = _patterns([series.high[position] for position in spread_at], series.whole)
+        places = [bisect_left(positions, position) for position in spread_at]
+        spread = array("Q", [high ^ patterns[place] for high, place in zip(largest, places)])
     if extent.start:
         positions = [position - extent.start for position in positions]
         spread_at = [position - extent.start for position in spread_at]
@@ -265,7 +268,7 @@ def sliced(
         yield "n", slot, members
     if spread:
         yield "x", bitmaps.HAS_NUMBER, bitmaps.encode(spread_at, extent.used)
-        for slot, members in bitmaps.sliced(array("Q", spread), spread_at, extent.used):
+        for slot, members in bitmaps.sliced(spread, spread_at, extent.used):
             yield "x", slot, members
 
 
@@ -277,7 +280,7 @@ def _patterns(numbers: Sequence[Any], whole: bool) -> array[int]:
     if whole:
         return array("Q", array("q", numbers).tobytes())
     patterns = array("Q", struct.pack(f"={len(numbers)}d", *numbers))
-    if max(patterns) >= _SIGN:
+    if patterns and max(patterns) >= _SIGN:
         return array("Q", map(bitmaps.pattern_of_double, numbers))
     return patterns
 

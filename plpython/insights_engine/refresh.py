@@ -8,7 +8,9 @@ traces again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from insights_engine import bitmaps, merging, plans, postings
@@ -156,17 +158,39 @@ def _same_sessions(plpy: Any, schema: str, ids: Sequence[str]) -> list[str]:
 
 def add(plpy: Any, schema: str, traces: Sequence[Trace]) -> set[int]:
     """Indexes traces that are in no block, given in order; their experiments."""
-    batch = None
-    for start in range(0, len(traces), _CHUNK):
-        chunk = traces[start : start + _CHUNK]
-        if batch is None or batch.full(len(chunk)):
-            if batch is not None:
-                batch.write()
-            batch = Batch(plpy, schema)
-        batch.add(chunk)
-    if batch is not None:
-        batch.write()
+    start = 0
+    while start < len(traces):
+        with _uncollected():
+            start = _add_batch(plpy, schema, traces, start)
+        if start > _CHUNK:
+            # The facts refer to each other.
+            gc.collect()
     return {trace.experiment_id for trace in traces}
+
+
+def _add_batch(plpy: Any, schema: str, traces: Sequence[Trace], start: int) -> int:
+    """Indexes traces from ``start`` on; where the next batch starts."""
+    batch = Batch(plpy, schema)
+    while start < len(traces):
+        chunk = traces[start : start + _CHUNK]
+        if batch.full(len(chunk)):
+            break
+        batch.add(chunk)
+        start += len(chunk)
+    batch.write()
+    return start
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Garbage collection would go through all the facts time and again, to find nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Batch:

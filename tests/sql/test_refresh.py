@@ -148,20 +148,41 @@ def test_traces_without_anything_are_indexed(world: Callable[..., Connection]) -
 
 
 def test_values_beyond_the_limit_share_buckets(world: Callable[..., Connection]) -> None:
-    frequent = [trace(5000 + n, tags={"id": "late"}) for n in range(2)]
-    conn = world(*[trace(n, tags={"id": f"v{n}"}) for n in range(2500)], *frequent)
+    spans = tuple(span(n, k=f"v{n}") for n in range(1300))
+    conn = world(*[trace(n, spans=spans) for n in range(5)])
     refresh(conn)
-    assert one(conn, 'select "values" from insights.vocabulary where key = %s', "id") == 1000
-    count = "select count(*) from insights.term where kind = 'tag' and key = 'id' and role = %s"
+    assert one(conn, 'select "values" from insights.vocabulary where key = %s', "k") == 1000
+    count = "select count(*) from insights.term where key = 'k' and role = %s"
     assert one(conn, count, "v") == 1000
-    assert one(conn, count, "h") > 500
-    known = one(conn, "select value from insights.term where key = 'id' and role = 'v' limit 1")
-    replace_traces(conn, [trace(9000, tags={"id": known}), trace(9001, tags={"id": "new"})])
+    assert one(conn, count, "h") > 250
+    known = one(
+        conn,
+        "select value from insights.term where key = 'k' and role = 'v'"
+        " and value not in ('v0', 'v1299') limit 1",
+    )
+    spans = (span(1, k=known), span(2, k="new"))
+    replace_traces(conn, [trace(9000, spans=spans)])
     refresh(conn)
     assert one(conn, count, "v") == 1000
     assert problems(conn) == []
-    for value in (known, "new", "late", "v2499"):
-        expected = one(conn, "select count(*) from trace_tags where value = %s", value)
+    for value, expected in ((known, 6), ("new", 1), ("v0", 5), ("v1299", 5), ("v1300", 0)):
+        filter = f"span.attributes['k'] = '{value}'"
+        assert one(conn, "select insights_count(null::text[], %s)", filter) == expected
+
+
+def test_where_values_are_unique_the_frequent_ones_get_terms(
+    world: Callable[..., Connection],
+) -> None:
+    frequent = [trace(5000 + n, tags={"id": "often"}) for n in range(5)]
+    conn = world(*[trace(n, tags={"id": f"v{n}"}) for n in range(4100)], *frequent)
+    refresh(conn)
+    values = "select array_agg(value) from insights.term where key = 'id' and role = 'v'"
+    assert one(conn, values) == ["often"]
+    replace_traces(conn, [trace(9000, tags={"id": "often"}), trace(9001, tags={"id": "v4099"})])
+    refresh(conn)
+    assert one(conn, values) == ["often"]
+    assert problems(conn) == []
+    for value, expected in (("often", 6), ("v4099", 2), ("v0", 1), ("v4100", 0)):
         assert one(conn, "select insights_count(null::text[], %s)", f"tag.id = '{value}'") == (
             expected
         )
