@@ -6,7 +6,6 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '1s'
 as $plpgsql$
 declare
     least_id text;
@@ -68,7 +67,7 @@ begin
     return null;
 exception when others then
     begin
-        perform nextval('insights.missed');
+        perform insights.note_missed();
         return null;
     exception when others then
         return null;

@@ -12,9 +12,6 @@
 -- insights.noted is the trace that was noted last; it ends with the transaction,
 -- is rolled back with its savepoints, and insights.forget_noted resets it.
 --
--- lock_timeout is for the few locks that cannot be asked for without waiting: on
--- the file while it grows, and on the sequence while somebody alters it.
---
 -- SECURITY DEFINER because MLflow's role may write its own tables only.
 create or replace function insights.note_trace_id() returns trigger
 language plpgsql
@@ -22,7 +19,6 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '1s'
 as $plpgsql$
 declare
     least_id text;
@@ -76,7 +72,7 @@ begin
     return null;
 exception when others then
     begin
-        perform nextval('insights.missed');
+        perform insights.note_missed();
         return null;
     exception when others then
         return null;

@@ -6,10 +6,9 @@ volatile
 parallel unsafe
 security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '1s'
 as $plpgsql$
 begin
-    perform nextval('insights.missed');
+    perform insights.note_missed();
     return null;
 exception when others then
     return null;

@@ -13,7 +13,7 @@ SQL = Path(__file__).resolve().parents[2] / "sql"
 
 #: Triggers on MLflow's tables, which note what changed whoever changed it.
 NOTING = {"note_request_id", "note_source_id", "note_trace_id", "note_truncate"}
-TRIGGERS = NOTING | {"forget_noted"}
+TRIGGERS = NOTING | {"forget_noted", "note_missed"}
 #: Functions that write the index; MLflow's owner may call them, see install/privileges.sql.
 WRITING = {
     "build_batch",

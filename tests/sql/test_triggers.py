@@ -376,7 +376,8 @@ def test_garbage_in_the_queue_changes_nothing(traces: Connection) -> None:
 
 def _objects() -> list[str]:
     tables = "block trace signature term vocabulary posting carrier pending state installation"
-    functions = "note_request_id note_trace_id note_source_id note_truncate may_read load_engine"
+    functions = "note_request_id note_trace_id note_source_id note_truncate note_missed"
+    functions += " forget_noted may_read load_engine"
     return [
         *(f"table insights.{name}" for name in tables.split()),
         *(f"function insights.{name}()" for name in functions.split()),
