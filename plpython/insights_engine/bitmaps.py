@@ -34,24 +34,33 @@ def encode(positions: Sequence[int], used: int) -> bytes:
     """Ascending positions as stored; ``used`` is the number of positions given out."""
     if _as_list(len(positions), used):
         return _LISTED + _uint16(positions)
+    size = (used + 7) >> 3
+    if 20 * len(positions) < used:
+        bitmap = bytearray(size)
+        for position in positions:
+            bitmap[position >> 3] |= 1 << (position & 7)
+        return _bitmap(bytes(bitmap))
     digits = bytearray(b"0") * used
     deque(map(digits.__setitem__, positions, repeat(49)), maxlen=0)  # 49: "1"
-    return _bitmap(int(digits[::-1], 2), used)
+    return _bitmap(int(digits[::-1], 2).to_bytes(size, "little"))
 
 
 def encode_set(bits: int, used: int) -> bytes:
     """A set as stored."""
     if _as_list(count(bits), used):
         return _LISTED + _uint16(positions(bits))
-    return _bitmap(bits, used)
+    return _bitmap(bits.to_bytes((used + 7) >> 3, "little"))
 
 
 def _as_list(length: int, used: int) -> bool:
     return length <= _LONGEST_LIST and 16 * length < used
 
 
-def _bitmap(bits: int, used: int) -> bytes:
-    bitmap = bits.to_bytes((used + 7) >> 3, "little")
+def _bitmap(bitmap: bytes) -> bytes:
+    # What does not shrink takes longest to try: its beginning tells.
+    start = bitmap[: len(bitmap) >> 3]
+    if len(start) > 100 and 10 * len(zlib.compress(start, 1)) > 9 * len(start):
+        return _BITMAP + bitmap
     deflated = zlib.compress(bitmap, 1)
     # A little less to read is not worth inflating it.
     if 4 * len(deflated) < 3 * len(bitmap):
@@ -290,7 +299,8 @@ def sliced(
             if _as_list(column.count(1), used):
                 yield bit, _LISTED + _uint16(compress(range(used), column))
             else:
-                yield bit, _bitmap(int(column[::-1].translate(_DIGITS), 2), used)
+                bits = int(column[::-1].translate(_DIGITS), 2)
+                yield bit, _bitmap(bits.to_bytes((used + 7) >> 3, "little"))
         return
     for bit, column in _columns(patterns):
         yield bit, encode(list(compress(positions, column)), used)

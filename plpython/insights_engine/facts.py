@@ -59,6 +59,12 @@ UNINDEXED = frozenset(
 # When a batch holds very many texts, no key may have more than some of its own.
 _SOME_TEXTS = 100
 _MOST_TEXTS_OF_ALL = 300_000
+# Of the texts that numbers are printed as, which are seldom asked for, less is kept.
+_MOST_PRINTED = 200
+# When so many texts are found at fewer than so many traces, nearly every trace has
+# its own: the texts need no terms.
+_LOOKED_AT = 1_000
+_MOSTLY_UNIQUE = 1_250
 # Combinations of type, name and status that are remembered.
 _MOST_COLUMNS = 10_000
 
@@ -103,6 +109,9 @@ class Vocabulary(Protocol):
     def attribute_keys(self) -> Iterable[str]:
         """The keys of attributes that are indexed."""
 
+    def full_keys(self) -> set[tuple[str, str]]:
+        """The (kind, key) of which no more texts get a term."""
+
     def values(self, kind: str, key: str) -> frozenset[tuple[int, str]]:
         """The (signature, text) of a key that have a term of their own."""
 
@@ -142,12 +151,17 @@ _NOTHING: _Entry = ((), ())
 class Texts:
     """The texts of one key."""
 
-    __slots__ = ("_buckets", "_facts", "candidates", "full", "key", "kind", "known")
+    __slots__ = (
+        *("_buckets", "_facts", "_most", "_printed"),
+        *("candidates", "full", "key", "kind", "known"),
+    )
 
     def __init__(self, facts: Facts, kind: str, key: str) -> None:
         self._facts = facts
         self.kind = kind
         self.key = key
+        self._printed = 0
+        self._most = _SOME_TEXTS if (kind, key) in facts.full else 2 * most_values(kind)
         #: (signature, text, whether it is a number that JSON printed)
         self.candidates: dict[tuple[int, str, bool], Positions] = {}
         #: Whether texts are hashed from now on unless ``known``.
@@ -163,18 +177,24 @@ class Texts:
         if len(text) > LONGEST_VALUE:
             return self._shared(signature, text, printed), False
         if not self.full and (
-            len(self.candidates) >= 2 * most_values(self.kind)
+            len(self.candidates) >= self._most
+            or (printed and self._printed >= _MOST_PRINTED)
             or (
                 len(self.candidates) >= _SOME_TEXTS and self._facts.text_count >= _MOST_TEXTS_OF_ALL
             )
         ):
-            self.full = True
-            self.known = self._facts.vocabulary.values(self.kind, self.key)
+            self.close()
         if self.full and (signature, text) not in self.known:
             return self._shared(signature, text, printed), False
         self._facts.text_count += 1
+        self._printed += printed
         found = self.candidates[signature, text, printed] = [-1]
         return found, True
+
+    def close(self) -> None:
+        """From now on only known texts are collected by themselves."""
+        self.full = True
+        self.known = self._facts.vocabulary.values(self.kind, self.key)
 
     def _shared(self, signature: int, text: str, printed: bool) -> Positions:
         if printed:
@@ -224,12 +244,15 @@ class _Values(dict[Optional[str], _Entry]):
             unknown = self._facts.at(self._texts.kind, self._texts.key, 0, "o", TEXT)
             self[text] = nothing = ((self._there, unknown), ())
             return nothing
-        positions, alone = self._texts.at(0, text)
+        texts = self._texts
+        if len(texts.candidates) == _LOOKED_AT and len(self._there) < _MOSTLY_UNIQUE:
+            texts.close()
+        positions, alone = texts.at(0, text)
         entry: _Entry = ((self._there, positions), ())
         if self._numbers and text[:1] in _NUMBERS_BEGIN:
             number = number_form(text)
             if number is not None:
-                series = self._facts.series_of(self._texts.kind, self._texts.key, 0)
+                series = self._facts.series_of(texts.kind, texts.key, 0)
                 entry = ((self._there, positions), ((series, number),))
         if alone:
             self[text] = entry
@@ -312,7 +335,7 @@ class _Path:
         signature = self.signature
         positions = texts.candidates.get((signature, text, True))
         if positions is None:
-            if texts.full and (signature, text) not in texts.known:
+            if texts.full and (not texts.known or (signature, text) not in texts.known):
                 positions = self._text
                 if positions is None:
                     positions = self._text = self.opaque(TEXT)
@@ -437,6 +460,7 @@ class Facts:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
+        self.full = vocabulary.full_keys()
         self.text_count = 0
         #: Facts of roles p, o and h.
         self.plain: dict[Fact, Positions] = {}

@@ -11,7 +11,16 @@ from typing import Any, NamedTuple, Optional
 from zlib import crc32
 
 from insights_engine import bitmaps, plans
-from insights_engine.facts import LONGEST_VALUE, Fact, Facts, Positions, Series, most_values
+from insights_engine.facts import (
+    LONGEST_VALUE,
+    TRACE_VALUES,
+    VALUES,
+    Fact,
+    Facts,
+    Positions,
+    Series,
+    most_values,
+)
 
 #: Signatures with a row of their own; then, rows for hash buckets of names.
 SIGNATURES = 4_000
@@ -94,6 +103,15 @@ class Stored:
             self._keys = [row["key"] for row in rows]
         return self._keys
 
+    def full_keys(self) -> set[tuple[str, str]]:
+        """The (kind, key) of which no more texts get a term."""
+        rows = plans.run(
+            self._plpy,
+            'select v.kind, v.key from insights.vocabulary v where v."values" >='
+            f" case v.kind when 'attribute' then {VALUES} else {TRACE_VALUES} end",
+        )
+        return {(row["kind"], row["key"]) for row in rows}
+
     def values(self, kind: str, key: str) -> frozenset[tuple[int, str]]:
         """The (signature, text) of a key that have a term of their own."""
         rows = plans.run(
@@ -143,10 +161,11 @@ class Settled:
             known = counts.get((kind, key), 0)
             wanted = unknown.get((kind, key), [])
             room = max(0, most_values(kind) - known) if growing else 0
-            if len(wanted) > room:
+            if len(wanted) > room or texts.full:
                 # The most frequent ones first; those that are as good as unique would
                 # make the vocabulary long, and are found in their buckets.
                 wanted.sort(key=lambda term: -sum(len(p) for p, _ in of_value[term]))
+                room = min(room, len(wanted))
                 while room and sum(len(p) for p, _ in of_value[wanted[room - 1]]) <= RARE:
                     room -= 1
                 overflowed.add((kind, key))

@@ -39,6 +39,9 @@ class Fresh:
     def attribute_keys(self) -> Iterable[str]:
         return self.keys
 
+    def full_keys(self) -> set[tuple[str, str]]:
+        return set(self.known)
+
     def values(self, kind: str, key: str) -> frozenset[tuple[int, str]]:
         return self.known.get((kind, key), frozenset())
 
@@ -243,18 +246,29 @@ def span(stored: Any, type: str = "LLM") -> Span:
 
 
 def test_values_beyond_the_limit_are_hashed_but_known_ones_stay() -> None:
-    vocabulary = Fresh()
-    vocabulary.known["attribute", "a"] = frozenset({(1, "late")})
     traces = [[span({"a": f"v{n}", "n": n})] for n in range(3000)]
-    traces.append([span({"a": "late"})])
-    said = Said(traces, vocabulary)
-    assert len(said.facts.texts["attribute", "a"].candidates) == 2001
-    assert said.values(3000, "a", 1) == {"late"}
-    assert said.has(2999, "a", 0, "h", facts.bucket_of("v2999"))
+    said = Said([*traces, [span({"a": "late"})]])
+    assert len(said.facts.texts["attribute", "a"].candidates) == 2000
+    assert said.has(3000, "a", 0, "h", facts.bucket_of("late"))
     # A number printed by JSON is found by its value.
     assert said.has(2999, "n", 1, "o", TEXT)
     assert not any(fact[1] == "n" and fact[3] == "h" for fact in said.facts.plain)
     said.check([("a",), ("n",)])
+
+    vocabulary = Fresh()
+    vocabulary.known["attribute", "a"] = frozenset({(1, "late")})
+    said = Said([*traces[:500], [span({"a": "late"})]], vocabulary)
+    assert len(said.facts.texts["attribute", "a"].candidates) == 101
+    assert said.values(500, "a", 1) == {"late"}
+    said.check([("a",), ("n",)])
+
+
+def test_texts_that_are_nearly_unique_are_hashed_early() -> None:
+    collected = Facts(Fresh())
+    for position in range(5000):
+        collected.add_pairs(position, "tag", ["id", "user"], [f"i{position}", f"u{position // 2}"])
+    assert len(collected.texts["tag", "id"].candidates) == 1000
+    assert len(collected.texts["tag", "user"].candidates) == 2500
 
 
 def test_keys_beyond_the_limit_are_hidden() -> None:
