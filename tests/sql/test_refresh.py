@@ -173,8 +173,8 @@ def test_values_beyond_the_limit_share_buckets(world: Callable[..., Connection])
 def test_where_values_are_unique_the_frequent_ones_get_terms(
     world: Callable[..., Connection],
 ) -> None:
-    frequent = [trace(5000 + n, tags={"id": "often"}) for n in range(5)]
-    conn = world(*[trace(n, tags={"id": f"v{n}"}) for n in range(4100)], *frequent)
+    frequent = [trace(n, tags={"id": "often"}) for n in range(5)]
+    conn = world(*frequent, *[trace(10 + n, tags={"id": f"v{n}"}) for n in range(4100)])
     refresh(conn)
     values = "select array_agg(value) from insights.term where key = 'id' and role = 'v'"
     assert one(conn, values) == ["often"]
