@@ -28,6 +28,8 @@ POSITIONS = 32_000
 _LISTED, _BITMAP, _DEFLATED = b"\x00", b"\x01", b"\x02"
 #: Reading a longer list takes longer than inflating a bitmap.
 _LONGEST_LIST = 100
+#: Below, the head of a row is most of it.
+_SHORTEST_DEFLATED = 64
 
 
 def encode(positions: Sequence[int], used: int) -> bytes:
@@ -57,6 +59,8 @@ def _as_list(length: int, used: int) -> bool:
 
 
 def _bitmap(bitmap: bytes) -> bytes:
+    if len(bitmap) < _SHORTEST_DEFLATED:
+        return _BITMAP + bitmap
     # What does not shrink takes longest to try: its beginning tells.
     start = bitmap[: len(bitmap) >> 3]
     if len(start) > 100 and 10 * len(zlib.compress(start, 1)) > 9 * len(start):

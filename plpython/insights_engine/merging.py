@@ -217,9 +217,11 @@ def _merged(
     order = {block: number for number, block in enumerate(moves)}
     for term, found in groupby(rows(), key=itemgetter(0)):
         positions: list[int] = []
-        for _, block, members in sorted(found, key=lambda row: order[row[1]]):
-            move = moves[block]
-            positions += [move[old] for old in bitmaps.stored_positions(members)]
+        several = list(found)
+        if len(several) > 1:
+            several.sort(key=lambda row: order[row[1]])
+        for _, block, members in several:
+            positions += map(moves[block].__getitem__, bitmaps.stored_positions(members))
         if -1 in positions:
             positions = [position for position in positions if position >= 0]
         if positions:
