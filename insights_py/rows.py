@@ -379,11 +379,11 @@ class IndexStatus(Row):
         if self.missed:
             return Cell("not used, it has missed changes: run `insights index --rebuild`", "red")
         share = "" if self.index_share is None else f", {100 * self.index_share:.1f} % of MLflow's"
-        text = f"{number(self.traces)} traces, {size(self.index_bytes)}{share}"
+        text = f"{number(self.traces)} indexed, {size(self.index_bytes)}{share}"
         if not self.pending:
             return Cell(f"{text}; nothing pending", "green")
         return Cell(
-            f"{text}; {number(self.pending)} pending for up to {number(self.lag_seconds)} s",
+            f"{text}; {number(self.pending)} pending for up to {number(self.lag_seconds, 1)} s",
             "green" if (self.lag_seconds or 0) < 60 else "yellow",
         )
 
@@ -395,7 +395,7 @@ class IndexStatus(Row):
                 ("index", self.state()),
                 ("traces", number(self.traces)),
                 ("pending", number(self.pending)),
-                ("lag", "" if self.lag_seconds is None else f"{number(self.lag_seconds)} s"),
+                ("lag", "" if self.lag_seconds is None else f"{number(self.lag_seconds, 1)} s"),
                 ("missed", number(self.missed)),
                 ("blocks", number(self.blocks)),
                 ("terms", number(self.terms)),

@@ -15,10 +15,11 @@ from tests.conftest import READER, READER_PASSWORD, Databases
 
 @pytest.fixture(scope="session")
 def world_dsn(databases: Databases) -> Iterator[str]:
-    """The URL of the database, as superuser; tests only read it."""
+    """The URL of the database, everything indexed, as superuser; tests only read it."""
     with databases.fresh("insights") as dsn:
         with psycopg.connect(dsn, autocommit=True) as connection:
             world.load(connection)
+            connection.execute("select insights_refresh()")
         yield dsn
 
 

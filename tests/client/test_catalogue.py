@@ -8,7 +8,16 @@ import psycopg
 import pytest
 
 from insights_py import sql
-from insights_py.rows import Correlation, Experiment, ExplainStep, Row, Trace
+from insights_py.rows import (
+    Correlation,
+    Experiment,
+    ExplainStep,
+    IndexStatus,
+    Refresh,
+    Row,
+    Trace,
+    Wrong,
+)
 
 FUNCTIONS = pytest.mark.parametrize("function", sql.FUNCTIONS, ids=lambda f: f.name)
 
@@ -69,6 +78,9 @@ def test_the_function_returns_these_columns(
         (Trace, sql.SEARCH.columns[:-1]),
         (Correlation, sql.CORRELATE.columns),
         (ExplainStep, sql.EXPLAIN.columns),
+        (IndexStatus, sql.INDEX_STATUS.columns),
+        (Refresh, sql.REFRESH.columns),
+        (Wrong, sql.VERIFY.columns),
         (Experiment, ("experiment_id", "name", "workspace", "lifecycle_stage")),
     ],
 )
@@ -83,7 +95,7 @@ def test_every_public_function_of_the_database_has_a_method(
         name
         for (name,) in world_conn.execute(
             "select distinct p.proname from pg_proc p where p.proname like 'insights\\_%%'"
-            " and p.pronamespace = 'public'::regnamespace",
+            " and p.pronamespace = 'public'::regnamespace and p.prokind = 'f'",
             [],
         )
     }
@@ -119,5 +131,6 @@ def test_the_statements_over_the_catalogue_run_as_a_reader(world_reader_dsn: str
             sql.CATALOGUE(names=["insights_count"], schema=None),
             sql.EXPERIMENTS(),
             sql.MLFLOW(),
+            sql.INDEXED(),
         ):
             assert reader.execute(call.for_psycopg(None).encode(), call.params).fetchall()

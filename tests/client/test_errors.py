@@ -177,7 +177,7 @@ def test_no_such_database(world_dsn: str) -> None:
 def test_a_statement_that_takes_too_long(world_dsn: str, driver: str) -> None:
     dsn = world_dsn + "?options=-cstatement_timeout%3D200"
     with psycopg.connect(world_dsn) as other:
-        other.execute("lock table trace_info in access exclusive mode")
+        other.execute("lock table trace_info, insights.state in access exclusive mode")
         with Insights(database(dsn, driver)) as insights, pytest.raises(Cancelled) as caught:
             insights.count()
     assert caught.value.sqlstate == "57014"
