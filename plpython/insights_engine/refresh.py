@@ -25,6 +25,7 @@ LOCK = int.from_bytes(b"insights", "big")
 _CHUNK = 1_000
 _MOST_TEXTS = 300_000
 _MOST_FACTS = 1_000_000
+_MOST_BLOCKS = 250
 # MLflow notes a trace again with nearly every statement.
 _NOTES_OF_A_TRACE = 40
 _COUNTED = 1_000_000
@@ -201,12 +202,14 @@ class Batch:
         self._reader = Reader(plpy, schema)
         self._facts = Facts(postings.Stored(plpy, growing=True))
         self._traces: list[Trace] = []
+        self._experiments: set[int] = set()
         self._rollups: dict[int, Rollups] = {}
 
     def full(self, more: int) -> bool:
         """Whether ``more`` traces are better put into another batch."""
         return (
             len(self._traces) + more > bitmaps.POSITIONS
+            or len(self._experiments) > _MOST_BLOCKS
             or self._facts.text_count > _MOST_TEXTS
             or self._facts.size() > _MOST_FACTS
         )
@@ -215,6 +218,7 @@ class Batch:
         """Collects the facts of traces, which come after those before in order."""
         start = len(self._traces)
         self._traces += traces
+        self._experiments.update(trace.experiment_id for trace in traces)
         placed = [
             Placed(position, trace.trace_id, trace.experiment_id)
             for position, trace in enumerate(traces, start)
