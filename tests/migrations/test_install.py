@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -184,6 +186,114 @@ def test_functions_of_the_users_with_such_names_survive(
     install(mlflow_only_dsn)
     uninstall(mlflow_only_dsn)
     assert mlflow_conn.execute("select insights_of_mine()").fetchone() == (1,)
+
+
+def test_the_index_of_an_empty_database_is_there_at_once(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    assert install(mlflow_only_dsn).index_built is True
+    state = "select built, trusted = (select last_value from insights.missed) from insights.state"
+    assert mlflow_conn.execute(state).fetchall() == [(True, True)]
+
+
+def test_the_index_of_other_databases_is_yet_to_be_built(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    add_trace(mlflow_conn, "tr-before")
+    assert install(mlflow_only_dsn).index_built is False
+    assert mlflow_conn.execute("select built from insights.state").fetchall() == [(False,)]
+
+
+def add_trace(connection: psycopg.Connection, trace_id: str) -> None:
+    connection.execute(
+        "insert into experiments (experiment_id, name, lifecycle_stage) values (7, 'e', 'active')"
+        " on conflict do nothing"
+    )
+    connection.execute(
+        "insert into trace_info (request_id, experiment_id, timestamp_ms, status)"
+        " values (%s, 7, 0, 'OK')",
+        [trace_id],
+    )
+
+
+def test_mlflow_goes_on_writing_meanwhile(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    """No statement fails, and no change is lost between the last look and the triggers."""
+    add_trace(mlflow_conn, "tr-first")
+    stop = threading.Event()
+    failures: list[Exception] = []
+    written: list[str] = []
+
+    def write(name: str) -> None:
+        with psycopg.connect(mlflow_only_dsn) as connection:
+            for number in itertools.count():
+                if stop.is_set():
+                    return
+                trace_id = f"tr-{name}-{number}"
+                try:
+                    # In MLflow's order, and against it.
+                    if number % 2:
+                        connection.execute(
+                            "update trace_tags set value = 'w' where key = %s and request_id = %s",
+                            [name, f"tr-{name}-{number - 1}"],
+                        )
+                    add_trace(connection, trace_id)
+                    connection.execute(
+                        "insert into trace_tags (request_id, key, value) values (%s, %s, 'v')",
+                        [trace_id, name],
+                    )
+                    connection.commit()
+                except psycopg.Error as error:
+                    failures.append(error)
+                    return
+                written.append(trace_id)
+
+    writers = [threading.Thread(target=write, args=(name,)) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(3):
+            install(mlflow_only_dsn)
+            uninstall(mlflow_only_dsn)
+        install(mlflow_only_dsn)
+        time.sleep(0.5)
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert failures == []
+    assert len(written) > 50
+    rows = mlflow_conn.execute(
+        "select last_value = 0, (select count(*) from insights.pending) > 0 from insights.missed"
+    ).fetchone()
+    assert rows == (True, True)
+    done = False
+    while not done:
+        row = mlflow_conn.execute("select done from insights.build_batch(500)").fetchone()
+        done = row == (True,)
+    mlflow_conn.execute("select insights_refresh(1000000)")
+    assert mlflow_conn.execute("select * from insights_verify()").fetchall() == []
+    count = "select (select count(*) from insights.trace) = (select count(*) from trace_info)"
+    assert mlflow_conn.execute(count).fetchone() == (True,)
+
+
+def test_a_long_transaction_on_mlflows_tables(
+    databases: Databases, mlflow_only_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it changes could not be noted, so the installation waits, and then gives up."""
+    monkeypatch.setattr("insights_py.install._PATIENCE", 0.5)
+    with psycopg.connect(mlflow_only_dsn) as other:
+        add_trace(other, "tr-open")
+        error = refused(databases, mlflow_only_dsn)
+        assert "in use" in str(error)
+        add_trace(other, "tr-open-2")
+    assert install(mlflow_only_dsn).changed
+    with psycopg.connect(mlflow_only_dsn) as other:
+        other.execute("select count(*) from spans")
+        with pytest.raises(InstallError, match="in use"):
+            uninstall(mlflow_only_dsn)
+    assert uninstall(mlflow_only_dsn).changed
 
 
 # ---------------------------------------------------------- what stands in the way
