@@ -97,11 +97,15 @@ def is_list(members: bytes) -> bool:
     return not members[0]
 
 
+def stored_bitmap(members: bytes) -> bytes:
+    """The bitmap of a set that is not stored as a list: a bit for every position given out."""
+    stored = memoryview(members)[1:]
+    return zlib.decompress(stored) if members[0] == 2 else bytes(stored)
+
+
 def bits_of_bitmap(members: bytes) -> int:
     """The set, of one that is not stored as a list."""
-    if members[0] == 2:
-        return int.from_bytes(zlib.decompress(memoryview(members)[1:]), "little")
-    return int.from_bytes(memoryview(members)[1:], "little")
+    return int.from_bytes(stored_bitmap(members), "little")
 
 
 def listed_positions(members: bytes) -> Sequence[int]:

@@ -121,23 +121,35 @@ class Group:
         if known is not None:
             return known
         sparse: Optional[bytearray] = None
-        dense: dict[int, int] = {}
+        # By block: a bitmap as it is, or the union of several.
+        alone: dict[int, bytes] = {}
+        united: dict[int, int] = {}
         for term in terms:
             for start, members in self._rows[term]:
-                if not bitmaps.is_list(members):
-                    bits = bitmaps.bits_of_bitmap(members)
-                    dense[start] = dense[start] | bits if start in dense else bits
-                else:
+                if bitmaps.is_list(members):
                     if sparse is None:
                         sparse = bytearray(self._bytes)
                     for position in bitmaps.listed_positions(members):
                         sparse[start + (position >> 3)] |= 1 << (position & 7)
+                    continue
+                bitmap = bitmaps.stored_bitmap(members)
+                if start in united:
+                    united[start] |= int.from_bytes(bitmap, "little")
+                elif start in alone:
+                    first = int.from_bytes(alone.pop(start), "little")
+                    united[start] = first | int.from_bytes(bitmap, "little")
+                else:
+                    alone[start] = bitmap
         found = 0 if sparse is None else int.from_bytes(sparse, "little")
-        if dense:
+        if alone or united:
             parts = []
             for block in self.blocks:
+                start = block.start >> 3
                 size = (block.used + 7) >> 3
-                parts.append(dense.get(block.start >> 3, 0).to_bytes(size, "little"))
+                if start in united:
+                    parts.append(united[start].to_bytes(size, "little"))
+                else:
+                    parts.append(alone.get(start) or bytes(size))
             found |= int.from_bytes(b"".join(parts), "little")
         self._unions[terms] = found
         return found

@@ -159,4 +159,4 @@ comment on column insights.state.built is
 comment on column insights.state.trusted is
     'insights.missed, as far as what was missed has been made up for';
 comment on column insights.state.indexed_through is
-    'While the index is being built: traces up to this id are in it or pending';
+    'How far building the index has come; empty when there is nothing to build';
