@@ -274,6 +274,49 @@ def match_trace_ids(
             yield {"trace_id": trace_id}
 
     return _many(plpy, answer, _nothing("trace_id"))
+
+
+# What writes the index is imported when it is called: sessions that read need none of it.
+
+
+def refresh_index(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+    """Indexes what is pending."""
+    from insights_engine import refresh
+
+    return _one(
+        plpy,
+        lambda: refresh.refresh(plpy, schema, max_traces),
+        _nothing("indexed", "removed", "merged", "pending", "busy"),
+    )
+
+
+def build_index(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+    """Indexes the next traces of a database that is new to the index."""
+    from insights_engine import refresh
+
+    return _one(
+        plpy,
+        lambda: refresh.build(plpy, schema, max_traces),
+        _nothing("indexed", "done", "busy"),
+    )
+
+
+def start_over(plpy: Any) -> dict[str, Any]:
+    """Has the index built anew."""
+    from insights_engine import refresh
+
+    return _one(plpy, lambda: refresh.start_over(plpy), _nothing("busy"))
+
+
+def verify_index(plpy: Any, schema: str, max_problems: int) -> Iterator[dict[str, Any]]:
+    """Where the index and MLflow's tables disagree."""
+    from insights_engine import verify
+
+    def answer() -> Iterator[dict[str, Any]]:
+        for trace_id, disagreement in verify.verify(plpy, schema, max_problems):
+            yield {"trace_id": trace_id, "disagreement": disagreement}
+
+    return _many(plpy, answer, _nothing("trace_id", "disagreement"))
 ''',
 "insights_engine.attributes": r'''"""Reads values out of the JSON that MLflow stores: span content, assessments.
 
@@ -409,13 +452,1809 @@ def number_form(value: Any) -> Optional[float]:
         return None
     return number if math.isfinite(number) else None
 ''',
+"insights_engine.bitmaps": r'''"""Sets of positions: Python integers in memory, bytes in ``insights.posting``.
+
+Bit ``p`` of an integer says whether position ``p`` is in the set, so union,
+intersection and difference are ``|``, ``&`` and ``& ~``.  A number per position
+is *bit-sliced*: slice ``b`` is the set of positions whose number has bit ``b``
+(O'Neil and Quass, Improved Query Performance with Variant Indexes, 1997).
+Comparing all of them with a constant is then one operation on sets per bit.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import zlib
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress, repeat
+from typing import Protocol
+
+#: Positions of a block.  Two bitmaps of 4,000 bytes, with their row headers,
+#: fill one page of 8 KiB.
+POSITIONS = 32_000
+
+# How a set is stored says its first byte: as a list of positions, of 16 bits each,
+# the lowest byte first; as a bitmap, position 0 the lowest bit of the first byte;
+# or as such a bitmap, deflated.
+_LISTED, _BITMAP, _DEFLATED = b"\x00", b"\x01", b"\x02"
+#: Reading a longer list takes longer than inflating a bitmap.
+_LONGEST_LIST = 100
+#: Below, the head of a row is most of it.
+_SHORTEST_DEFLATED = 64
+
+
+def encode(positions: Sequence[int], used: int) -> bytes:
+    """Ascending positions as stored; ``used`` is the number of positions given out."""
+    if _as_list(len(positions), used):
+        return _LISTED + _uint16(positions)
+    size = (used + 7) >> 3
+    if 20 * len(positions) < used:
+        bitmap = bytearray(size)
+        for position in positions:
+            bitmap[position >> 3] |= 1 << (position & 7)
+        return _bitmap(bytes(bitmap))
+    digits = bytearray(b"0") * used
+    deque(map(digits.__setitem__, positions, repeat(49)), maxlen=0)  # 49: "1"
+    return _bitmap(int(digits[::-1], 2).to_bytes(size, "little"))
+
+
+def encode_set(bits: int, used: int) -> bytes:
+    """A set as stored."""
+    if _as_list(count(bits), used):
+        return _LISTED + _uint16(positions(bits))
+    return _bitmap(bits.to_bytes((used + 7) >> 3, "little"))
+
+
+def _as_list(length: int, used: int) -> bool:
+    return length <= _LONGEST_LIST and 16 * length < used
+
+
+def _bitmap(bitmap: bytes) -> bytes:
+    if len(bitmap) < _SHORTEST_DEFLATED:
+        return _BITMAP + bitmap
+    # What does not shrink takes longest to try: its beginning tells.
+    start = bitmap[: len(bitmap) >> 3]
+    if len(start) > 100 and 10 * len(zlib.compress(start, 1)) > 9 * len(start):
+        return _BITMAP + bitmap
+    deflated = zlib.compress(bitmap, 1)
+    # A little less to read is not worth inflating it.
+    if 4 * len(deflated) < 3 * len(bitmap):
+        return _DEFLATED + deflated
+    return _BITMAP + bitmap
+
+
+def _uint16(positions: Iterable[int]) -> bytes:
+    numbers = array("H", positions)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def decode(members: bytes) -> int:
+    """The set that stored bytes stand for."""
+    if members[0]:
+        return bits_of_bitmap(members)
+    listed = listed_positions(members)
+    if not listed:
+        return 0
+    bitmap = bytearray((listed[-1] >> 3) + 1)
+    for position in listed:
+        bitmap[position >> 3] |= 1 << (position & 7)
+    return int.from_bytes(bitmap, "little")
+
+
+def is_list(members: bytes) -> bool:
+    """Whether a set is stored as a list, for `listed_positions`."""
+    return not members[0]
+
+
+def stored_bitmap(members: bytes) -> bytes:
+    """The bitmap of a set that is not stored as a list: a bit for every position given out."""
+    stored = memoryview(members)[1:]
+    return zlib.decompress(stored) if members[0] == 2 else bytes(stored)
+
+
+def bits_of_bitmap(members: bytes) -> int:
+    """The set, of one that is not stored as a list."""
+    return int.from_bytes(stored_bitmap(members), "little")
+
+
+def listed_positions(members: bytes) -> Sequence[int]:
+    """The positions, ascending, of a set that is stored as a list."""
+    listed = array("H")
+    listed.frombytes(memoryview(members)[1:])
+    if sys.byteorder == "big":
+        listed.byteswap()
+    return listed
+
+
+def stored_positions(members: bytes) -> Sequence[int]:
+    """The positions that stored bytes stand for, ascending."""
+    return positions(bits_of_bitmap(members)) if members[0] else listed_positions(members)
+
+
+#: The positions of the bits of each byte.
+_BITS = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
+
+
+def positions(bits: int) -> list[int]:
+    """The members of a set, ascending."""
+    found: list[int] = []
+    for index, byte in enumerate(bits.to_bytes((bits.bit_length() + 7) >> 3, "little")):
+        if byte:
+            start = index << 3
+            found += [start + bit for bit in _BITS[byte]]
+    return found
+
+
+if hasattr(int, "bit_count"):  # Python 3.10
+
+    def count(bits: int) -> int:
+        """How many members a set has."""
+        return bits.bit_count()
+
+else:
+
+    def count(bits: int) -> int:
+        """How many members a set has."""
+        return bin(bits).count("1")
+
+
+# ------------------------------------------------------------- numbers as slices
+
+#: Bits of a number.  The highest slice holds the negative ones, so that sets of
+#: ordinary numbers do not need it.
+WIDTH = 64
+#: The slot of role ``n`` that holds the positions with a number at all: those
+#: without one look like 0 in the slices.  Every series but span counts has it.  In
+#: role ``x`` it holds those with several different numbers.
+HAS_NUMBER = 64
+_SIGN = 1 << (WIDTH - 1)
+_ALL = (1 << WIDTH) - 1
+
+
+class Slices(Protocol):
+    """The slices of some numbers, by bit; a dictionary will do."""
+
+    def get(self, bit: int, otherwise: int, /) -> int:
+        """The positions whose number has the bit."""
+
+
+def pattern_of_integer(number: int) -> int:
+    """64 bits for an integer within int64: two's complement, which see `ordered`."""
+    return number & _ALL
+
+
+def pattern_of_double(number: float) -> int:
+    """64 bits for a finite double, which see `ordered`.
+
+    IEEE 754 doubles order like integers, negative ones backwards.  -0.0 is 0.0.
+    """
+    (bits,) = struct.unpack("<Q", struct.pack("<d", number + 0.0))
+    return int(bits ^ (_ALL >> 1)) if bits & _SIGN else int(bits)
+
+
+def ordered(pattern: int) -> int:
+    """A pattern as an unsigned number whose order is that of the numbers."""
+    return pattern ^ _SIGN
+
+
+def slices_below(slices: Slices, within: int, pattern: int) -> tuple[int, int]:
+    """The members of ``within`` whose number is less than, and equal to, a constant."""
+    less, equal = 0, within
+    for bit in range(WIDTH - 1, -1, -1):
+        members = slices.get(bit, 0)
+        wanted = pattern >> bit & 1
+        if bit == WIDTH - 1:
+            # Set means negative, hence smaller.
+            if wanted:
+                equal &= members
+            else:
+                less |= equal & members
+                equal &= ~members
+        elif wanted:
+            less |= equal & ~members
+            equal &= members
+        else:
+            equal &= ~members
+        if not equal:
+            break
+    return less, equal
+
+
+def largest(slices: Slices, within: int, wanted: int) -> tuple[int, int]:
+    """The ``wanted`` members of ``within`` with the largest numbers.
+
+    Gives those that are among them for sure, and those tied for the last places;
+    all of them where there are no more than wanted.
+    """
+    sure, tied = 0, within
+    if count(within) <= wanted:
+        return within, 0
+    for bit in range(WIDTH - 1, -1, -1):
+        members = slices.get(bit, 0)
+        upper = tied & (~members if bit == WIDTH - 1 else members)
+        if not upper or upper == tied:
+            continue
+        if count(sure | upper) > wanted:
+            tied = upper
+        else:
+            sure |= upper
+            tied &= ~upper
+    return sure, tied
+
+
+def add(first: Sequence[int], second: Sequence[int]) -> list[int]:
+    """The slices of the sums of two unsigned numbers per position."""
+    sums = []
+    carry = 0
+    for bit in range(max(len(first), len(second))):
+        one = first[bit] if bit < len(first) else 0
+        other = second[bit] if bit < len(second) else 0
+        half = one ^ other
+        sums.append(half ^ carry)
+        carry = one & other | half & carry
+    if carry:
+        sums.append(carry)
+    return sums
+
+
+def compare_counts(slices: Sequence[int], within: int, number: int) -> tuple[int, int]:
+    """The members of ``within`` whose unsigned number is less than, and equal to, ``number``."""
+    if number < 0:
+        return 0, 0
+    if number.bit_length() > len(slices):
+        return within, 0
+    less, equal = 0, within
+    for bit in range(len(slices) - 1, -1, -1):
+        members = slices[bit]
+        if number >> bit & 1:
+            less |= equal & ~members
+            equal &= members
+        else:
+            equal &= ~members
+    return less, equal
+
+
+def transpose(patterns: Sequence[int]) -> dict[int, int]:
+    """The slices of numbers, of which the first stands at position 0."""
+    return {bit: int(column[::-1].translate(_DIGITS), 2) for bit, column in _columns(patterns)}
+
+
+#: Of bytes 0 and 1 the digits.
+_DIGITS = bytes(48 + (byte & 1) for byte in range(256))
+#: Of a byte whether it has a bit set, as 0 or 1, by bit.
+_HAS_BIT = tuple(bytes(byte >> bit & 1 for byte in range(256)) for bit in range(8))
+
+
+def _columns(patterns: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """Of each bit that some number has: bytes 0 and 1, one for each number."""
+    numbers = patterns if isinstance(patterns, array) else array("Q", patterns)
+    if sys.byteorder == "big":
+        numbers = numbers[:]
+        numbers.byteswap()
+    stored = numbers.tobytes()
+    for byte in range(WIDTH // 8):
+        column = stored[byte :: WIDTH // 8]
+        used = 0
+        for value in set(column):
+            used |= value
+        for bit in range(8):
+            if used >> bit & 1:
+                yield 8 * byte + bit, column.translate(_HAS_BIT[bit])
+
+
+def sliced(
+    patterns: Sequence[int], positions: Sequence[int], used: int
+) -> Iterator[tuple[int, bytes]]:
+    """(bit, its slice as stored) of numbers that stand at ascending positions."""
+    if 4 * len(positions) >= used:
+        if len(positions) < used:
+            spread = array("Q", bytes(8 * used))
+            for position, pattern in zip(positions, patterns):
+                spread[position] = pattern
+            patterns = spread
+        for bit, column in _columns(patterns):
+            if _as_list(column.count(1), used):
+                yield bit, _LISTED + _uint16(compress(range(used), column))
+            else:
+                bits = int(column[::-1].translate(_DIGITS), 2)
+                yield bit, _bitmap(bits.to_bytes((used + 7) >> 3, "little"))
+        return
+    for bit, column in _columns(patterns):
+        yield bit, encode(list(compress(positions, column)), used)
+''',
+"insights_engine.bounds": r'''"""What the index knows about a filter: two sets of positions.
+
+*Must*: these traces match for sure.  *May*: no others can.  A filter becomes a
+tree of conditions, each of which gives both for a group of blocks.  Where must
+and may are the same the index alone answers; the raw predicate settles the rest.
+
+Conditions on spans are taken apart by *signature*, the type, name and status
+that spans share: for one signature every predicate on these three is simply true
+or false, and what is left of a condition speaks of the facts that carry this
+signature.  If one predicate is left, the traces are known exactly.  If several
+are, they are known where the trace has one span of the signature, and bounded
+where it has more.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+from collections.abc import Iterable, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from insights_engine import bitmaps, fields, intervals, plans, rawsql, tree
+from insights_engine.intervals import Intervals
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeGuard
+
+Pair = tuple[int, int]
+Terms = tuple[int, ...]
+
+#: Numbers of so many different values are looked up by value, of more by their bits.
+FEW_VALUES = 200
+#: Bits of numbers that are read together.  Of N traces about log2(N) bits, counted
+#: from the first in which they differ, tell all but the equal ones from a constant.
+READ_AT_ONCE = 18
+BUCKETS = 1024
+HIDDEN_BUCKETS = 256
+#: Slots of role ``o``: what was not captured.
+TEXT, NUMBER, PARTS, CONTENT, SESSION, HIDDEN = 0, 1, 2, 3, 4, 16
+#: Between the keys of a path into an attribute's value.
+SEPARATOR = "\x1f"
+_LONGEST_KEY = 250
+
+
+def bucket_of(value: str) -> int:
+    """The hash bucket of a value that has no term of its own."""
+    return binascii.crc32(value.encode("utf-8", "surrogatepass")) % BUCKETS
+
+
+# -------------------------------------------------------------------- a group
+
+
+class Block:
+    """A block as the reader needs it; ``start`` is its place in the group."""
+
+    __slots__ = (
+        *("block", "experiment_id", "first_ms", "last_ms", "live", "live_count", "start", "used"),
+    )
+
+    def __init__(self, row: Any) -> None:
+        self.block: int = row["block"]
+        self.experiment_id: int = row["experiment_id"]
+        self.used: int = row["used"]
+        self.live: Optional[bytes] = row["live"]
+        self.live_count: int = row["live_count"]
+        self.first_ms: int = row["first_ms"]
+        self.last_ms: int = row["last_ms"]
+        self.start = 0
+
+    def live_set(self) -> int:
+        """The positions that stand for a trace."""
+        return (1 << self.used) - 1 if self.live is None else bitmaps.decode(self.live)
+
+
+class Group:
+    """Some blocks side by side, as one range of positions; each starts at a whole byte."""
+
+    def __init__(self, plpy: Any, blocks: Sequence[Block]) -> None:
+        self._plpy = plpy
+        self.blocks = list(blocks)
+        self.universe = 0
+        self._bytes = 0
+        self._starts: dict[int, int] = {}
+        self._rows: dict[int, list[tuple[int, bytes]]] = {}
+        self._unions: dict[Terms, int] = {}
+        live = []
+        for block in self.blocks:
+            block.start = self._bytes * 8
+            self._starts[block.block] = self._bytes
+            size = (block.used + 7) >> 3
+            live.append(block.live_set().to_bytes(size, "little"))
+            self._bytes += size
+        self.universe = int.from_bytes(b"".join(live), "little")
+
+    def fetch(self, terms: Iterable[int]) -> None:
+        """Reads the postings of terms that were not read yet."""
+        wanted = sorted(set(terms) - self._rows.keys())
+        if not wanted:
+            return
+        for term in wanted:
+            self._rows[term] = []
+        for row in plans.run(
+            self._plpy,
+            "select p.block, p.term, p.members from insights.posting p"
+            " where p.block = any($1) and p.term = any($2)",
+            ("int[]", "int[]"),
+            (list(self._starts), wanted),
+        ):
+            self._rows[row["term"]].append((self._starts[row["block"]], row["members"]))
+
+    def has(self, term: int) -> bool:
+        """Whether the postings of a term were read."""
+        return term in self._rows
+
+    def union(self, terms: Terms) -> int:
+        """The positions that have at least one of the terms, dead ones among them."""
+        if not terms:
+            return 0
+        known = self._unions.get(terms)
+        if known is not None:
+            return known
+        sparse: Optional[bytearray] = None
+        # By block: a bitmap as it is, or the union of several.
+        alone: dict[int, bytes] = {}
+        united: dict[int, int] = {}
+        for term in terms:
+            for start, members in self._rows[term]:
+                if bitmaps.is_list(members):
+                    if sparse is None:
+                        sparse = bytearray(self._bytes)
+                    for position in bitmaps.listed_positions(members):
+                        sparse[start + (position >> 3)] |= 1 << (position & 7)
+                    continue
+                bitmap = bitmaps.stored_bitmap(members)
+                if start in united:
+                    united[start] |= int.from_bytes(bitmap, "little")
+                elif start in alone:
+                    first = int.from_bytes(alone.pop(start), "little")
+                    united[start] = first | int.from_bytes(bitmap, "little")
+                else:
+                    alone[start] = bitmap
+        found = 0 if sparse is None else int.from_bytes(sparse, "little")
+        if alone or united:
+            parts = []
+            for block in self.blocks:
+                start = block.start >> 3
+                size = (block.used + 7) >> 3
+                if start in united:
+                    parts.append(united[start].to_bytes(size, "little"))
+                else:
+                    parts.append(alone.get(start) or bytes(size))
+            found |= int.from_bytes(b"".join(parts), "little")
+        self._unions[terms] = found
+        return found
+
+    def of_blocks(self, chosen: Callable[[Block], bool]) -> int:
+        """All positions of some of the blocks."""
+        found = 0
+        for block in self.blocks:
+            if chosen(block):
+                found |= ((1 << block.used) - 1) << block.start
+        return found
+
+    def places(self, bits: int) -> tuple[list[int], list[int]]:
+        """Blocks and positions in them, of a set."""
+        numbers: list[int] = []
+        places: list[int] = []
+        for block in self.blocks:
+            part = bits >> block.start & ((1 << block.used) - 1)
+            if part:
+                within = bitmaps.positions(part)
+                places += within
+                numbers += [block.block] * len(within)
+        return numbers, places
+
+    def at(self, numbers: Sequence[int], places: Sequence[int]) -> int:
+        """The set of positions that are in the group, of blocks and positions."""
+        bitmap = bytearray(self._bytes)
+        for number, place in zip(numbers, places):
+            start = self._starts.get(number)
+            if start is not None:
+                bitmap[start + (place >> 3)] |= 1 << (place & 7)
+        return int.from_bytes(bitmap, "little")
+
+
+# ----------------------------------------------------------------- the series
+
+
+class Series:
+    """The numbers of a key: the smallest and largest of each trace, bit by bit."""
+
+    def __init__(self, low: dict[int, int], spread: dict[int, int]) -> None:
+        # Bit: term.
+        self._low = low
+        self._spread = spread
+
+    def terms(self) -> Iterable[int]:
+        """The terms that are read in any case; lower bits seldom matter."""
+        for terms in (self._low, self._spread):
+            for bit in sorted(terms, reverse=True)[: 1 + READ_AT_ONCE]:
+                yield terms[bit]
+
+    def there(self, group: Group) -> int:
+        """The positions that have a number."""
+        term = self._low.get(bitmaps.HAS_NUMBER)
+        return 0 if term is None else group.union((term,))
+
+    def lowest(self, group: Group) -> bitmaps.Slices:
+        """The slices of the smallest numbers."""
+        return _Slices(group, self._low)
+
+    def within(self, group: Group, wanted: Intervals) -> Pair:
+        """The traces with a number in one of the intervals."""
+        there = self.there(group)
+        if not there or not wanted:
+            return 0, 0
+        if wanted == intervals.ALL:
+            return there, there
+        low = self.lowest(group)
+        inside = _inside(low, there, wanted)
+        if bitmaps.HAS_NUMBER not in self._spread:
+            return inside, inside
+        several = group.union((self._spread[bitmaps.HAS_NUMBER],)) & there
+        if not several:
+            return inside, inside
+        high = _Largest(low, _Slices(group, self._spread))
+        must = inside | _inside(high, several, wanted)
+        may = must
+        for start, end in wanted:
+            if start == 0 or end == intervals.LAST:
+                continue  # if any number is inside, the smallest or the largest is
+            # Some number in between, which is not known, may be the one.
+            less, equal = bitmaps.slices_below(low, several, end ^ _FLIP)
+            below, _ = bitmaps.slices_below(high, several, start ^ _FLIP)
+            may |= (less | equal) & ~below
+        return must, may
+
+
+class _Slices:
+    """Slices that are read when they are asked for, some at a time from the top."""
+
+    def __init__(self, group: Group, terms: dict[int, int]) -> None:
+        self._group = group
+        self._terms = terms
+
+    def get(self, bit: int, otherwise: int, /) -> int:
+        term = self._terms.get(bit)
+        if term is None:
+            return otherwise
+        if not self._group.has(term):
+            rest = sorted((slot for slot in self._terms if slot <= bit), reverse=True)
+            self._group.fetch(self._terms[slot] for slot in rest[:READ_AT_ONCE])
+        return self._group.union((term,))
+
+
+class _Largest:
+    """The slices of the largest numbers: those of the smallest, changed where they differ."""
+
+    def __init__(self, low: bitmaps.Slices, spread: bitmaps.Slices) -> None:
+        self._low = low
+        self._spread = spread
+
+    def get(self, bit: int, otherwise: int, /) -> int:
+        return self._low.get(bit, otherwise) ^ self._spread.get(bit, otherwise)
+
+
+#: From the ordered number back to the pattern that the slices hold.
+_FLIP = 1 << (bitmaps.WIDTH - 1)
+
+
+def _inside(slices: bitmaps.Slices, there: int, wanted: Intervals) -> int:
+    found = 0
+    for start, end in wanted:
+        inside = there
+        if end < intervals.LAST:
+            less, equal = bitmaps.slices_below(slices, there, end ^ _FLIP)
+            inside = less | equal
+        if start > 0:
+            below, _ = bitmaps.slices_below(slices, inside, start ^ _FLIP)
+            inside &= ~below
+        found |= inside
+    return found
+
+
+# ------------------------------------------------------------ trace conditions
+
+
+class Condition:
+    """A condition on traces."""
+
+    def parts(self) -> Sequence[Condition]:
+        """The conditions it consists of."""
+        return ()
+
+    def terms(self) -> Iterable[int]:
+        """The terms whose postings it needs."""
+        return ()
+
+    def bounds(self, group: Group) -> Pair:
+        """Must and may, within the group's universe."""
+        raise NotImplementedError
+
+
+class Constant(Condition):
+    """True or false everywhere."""
+
+    def __init__(self, holds: bool) -> None:
+        self._holds = holds
+
+    def bounds(self, group: Group) -> Pair:
+        return (group.universe, group.universe) if self._holds else (0, 0)
+
+
+class Unknown(Condition):
+    """What the index cannot say anything about."""
+
+    def bounds(self, group: Group) -> Pair:
+        return 0, group.universe
+
+
+class Junction(Condition):
+    """AND or OR."""
+
+    def __init__(self, items: Sequence[Condition]) -> None:
+        self._items = items
+
+    def parts(self) -> Sequence[Condition]:
+        return self._items
+
+    def terms(self) -> Iterable[int]:
+        for item in self._items:
+            yield from item.terms()
+
+
+class All(Junction):
+    """AND."""
+
+    def bounds(self, group: Group) -> Pair:
+        must = may = group.universe
+        for item in self._items:
+            sure, possible = item.bounds(group)
+            must &= sure
+            may &= possible
+            if not may:
+                break
+        return must, may
+
+
+class Some(Junction):
+    """OR."""
+
+    def bounds(self, group: Group) -> Pair:
+        must = may = 0
+        for item in self._items:
+            sure, possible = item.bounds(group)
+            must |= sure
+            may |= possible
+        return must, may
+
+
+class Complement(Condition):
+    """NOT."""
+
+    def __init__(self, item: Condition) -> None:
+        self._item = item
+
+    def parts(self) -> Sequence[Condition]:
+        return (self._item,)
+
+    def terms(self) -> Iterable[int]:
+        return self._item.terms()
+
+    def bounds(self, group: Group) -> Pair:
+        must, may = self._item.bounds(group)
+        return group.universe & ~may, group.universe & ~must
+
+
+class Facts(Condition):
+    """Traces with one of some terms for sure, with one of others perhaps.
+
+    ``within`` turns it into "has one of these, but none of those".
+    """
+
+    def __init__(self, sure: Terms, unsure: Terms, within: Optional[Facts] = None) -> None:
+        self._sure = sure
+        self._unsure = unsure
+        self._within = within
+
+    def terms(self) -> Iterable[int]:
+        yield from self._sure
+        yield from self._unsure
+        if self._within is not None:
+            yield from self._within.terms()
+
+    def bounds(self, group: Group) -> Pair:
+        must = group.union(self._sure) & group.universe
+        may = must | group.union(self._unsure) & group.universe
+        if self._within is not None:
+            sure, possible = self._within.bounds(group)
+            return sure & ~may, possible & ~must
+        return must, may
+
+
+class Numbers(Condition):
+    """Traces with a number in some intervals, in one of some series."""
+
+    def __init__(self, series: Sequence[Series], wanted: Intervals, unsure: Terms) -> None:
+        self._series = series
+        self._wanted = wanted
+        self._unsure = unsure
+
+    def terms(self) -> Iterable[int]:
+        for series in self._series:
+            yield from series.terms()
+        yield from self._unsure
+
+    def bounds(self, group: Group) -> Pair:
+        must, may = 0, group.union(self._unsure)
+        for series in self._series:
+            sure, possible = series.within(group, self._wanted)
+            must |= sure
+            may |= possible
+        return must & group.universe, (must | may) & group.universe
+
+
+class Times(Condition):
+    """Traces that began in some intervals; most blocks lie wholly inside or outside."""
+
+    def __init__(self, plpy: Any, series: Series, wanted: Intervals) -> None:
+        self._plpy = plpy
+        self._series = series
+        self._wanted = wanted
+
+    def bounds(self, group: Group) -> Pair:
+        found = 0
+        divided = []
+        for block in group.blocks:
+            first, last = _place(block.first_ms), _place(block.last_ms)
+            if any(low <= first and last <= high for low, high in self._wanted):
+                found |= ((1 << block.used) - 1) << block.start
+            elif any(first <= high and low <= last for low, high in self._wanted):
+                divided.append(block)
+        if divided:
+            part = Group(self._plpy, [copy(block) for block in divided])
+            part.fetch(self._series.terms())
+            inside, _ = self._series.within(part, self._wanted)
+            for block, own in zip(divided, part.blocks):
+                found |= (inside >> own.start & ((1 << own.used) - 1)) << block.start
+        found &= group.universe
+        return found, found
+
+
+def _place(milliseconds: int) -> int:
+    return bitmaps.ordered(bitmaps.pattern_of_integer(milliseconds))
+
+
+class NotNumbers(Condition):
+    """Some value is not a number of ``item``: ``NOT IN`` with numbers only.
+
+    A text that reads as no number counts too.
+    """
+
+    def __init__(self, there: Condition, any_number: Condition, outside: Condition) -> None:
+        self._items = (there, any_number, outside)
+
+    def parts(self) -> Sequence[Condition]:
+        return ()
+
+    def terms(self) -> Iterable[int]:
+        for item in self._items:
+            yield from item.terms()
+
+    def bounds(self, group: Group) -> Pair:
+        there, any_number, outside = (item.bounds(group) for item in self._items)
+        return there[0] & ~any_number[1] | outside[0], there[1]
+
+
+class OfBlocks(Condition):
+    """The traces of some experiments."""
+
+    def __init__(self, holds: Callable[[int], bool]) -> None:
+        self._holds = holds
+
+    def bounds(self, group: Group) -> Pair:
+        found = group.of_blocks(lambda block: self._holds(block.experiment_id)) & group.universe
+        return found, found
+
+
+class Listed(Condition):
+    """Traces named by their ids."""
+
+    def __init__(self, blocks: Sequence[int], positions: Sequence[int]) -> None:
+        self._blocks = blocks
+        self._positions = positions
+
+    def bounds(self, group: Group) -> Pair:
+        found = group.at(self._blocks, self._positions) & group.universe
+        return found, found
+
+
+# ------------------------------------------------------------- span conditions
+
+
+class SpanCondition:
+    """A condition on a span, asked about the spans of some signatures.
+
+    `some` bounds the traces of which some span of the signatures satisfies it.
+    """
+
+    def terms(self, signatures: Sequence[int]) -> Iterable[int]:
+        return ()
+
+    def some(self, spans: Spans, group: Group, signatures: Sequence[int]) -> Pair:
+        raise NotImplementedError
+
+    def candidates(self, signatures: Sequence[int]) -> Sequence[int]:
+        """The signatures that can satisfy it at all."""
+        return signatures
+
+    def counted(self) -> bool:
+        """Whether it has to know which traces have spans of a signature, and how many."""
+        return True
+
+
+class Spans:
+    """How many spans of a signature a trace has."""
+
+    def __init__(self, counts: dict[int, list[tuple[int, int]]]) -> None:
+        # Signature: (bit, term) in ascending order.
+        self._counts = counts
+
+    def terms(self, signatures: Iterable[int]) -> Iterable[int]:
+        for signature in signatures:
+            for _, term in self._counts.get(signature, ()):
+                yield term
+
+    def there(self, group: Group, signatures: Sequence[int]) -> int:
+        """The traces with a span of one of the signatures."""
+        return group.union(tuple(self.terms(signatures)))
+
+    def one(self, group: Group, signature: int) -> int:
+        """The traces with exactly one span of the signature."""
+        lowest = several = 0
+        for bit, term in self._counts.get(signature, ()):
+            if bit:
+                several |= group.union((term,))
+            else:
+                lowest = group.union((term,))
+        return lowest & ~several
+
+    def slices(self, group: Group, signature: int) -> list[int]:
+        """The number of spans of the signature, bit by bit."""
+        found: list[int] = []
+        for bit, term in self._counts.get(signature, ()):
+            found += [0] * (bit - len(found))
+            found.append(group.union((term,)))
+        return found
+
+
+class SpanUnknown(SpanCondition):
+    """What the index cannot say about a span."""
+
+    def some(self, spans: Spans, group: Group, signatures: Sequence[int]) -> Pair:
+        return 0, spans.there(group, signatures)
+
+
+class SpanConstant(SpanCondition):
+    """True or false for every span of the signatures."""
+
+    def __init__(self, holds: bool) -> None:
+        self.holds = holds
+
+    def some(self, spans: Spans, group: Group, signatures: Sequence[int]) -> Pair:
+        there = spans.there(group, signatures) if self.holds else 0
+        return there, there
+
+
+class SpanFacts(SpanCondition):
+    """Facts about spans: by signature for sure, by signature perhaps, of any span perhaps."""
+
+    def __init__(
+        self, sure: dict[int, list[int]], unsure: dict[int, list[int]], anywhere: Terms
+    ) -> None:
+        self._sure = sure
+        self._unsure = unsure
+        self._anywhere = anywhere
+
+    def counted(self) -> bool:
+        return bool(self._anywhere)
+
+    def candidates(self, signatures: Sequence[int]) -> Sequence[int]:
+        if self._anywhere:
+            return signatures
+        return [one for one in signatures if one in self._sure or one in self._unsure]
+
+    def terms(self, signatures: Sequence[int]) -> Iterable[int]:
+        for signature in signatures:
+            yield from self._sure.get(signature, ())
+            yield from self._unsure.get(signature, ())
+        yield from self._anywhere
+
+    def some(self, spans: Spans, group: Group, signatures: Sequence[int]) -> Pair:
+        must = group.union(_chosen(self._sure, signatures))
+        may = must | group.union(_chosen(self._unsure, signatures))
+        anywhere = group.union(self._anywhere)
+        if anywhere:
+            may |= anywhere & spans.there(group, signatures)
+        return must, may
+
+
+def _chosen(terms: dict[int, list[int]], signatures: Sequence[int]) -> Terms:
+    return tuple(term for one in signatures for term in terms.get(one, ()))
+
+
+class SpanNumbers(SpanCondition):
+    """A number of a span in some intervals."""
+
+    def __init__(
+        self,
+        series: dict[int, Series],
+        wanted: Intervals,
+        unsure: SpanFacts,
+    ) -> None:
+        self._series = series
+        self._wanted = wanted
+        self._unsure = unsure
+
+    def counted(self) -> bool:
+        return self._unsure.counted()
+
+    def candidates(self, signatures: Sequence[int]) -> Sequence[int]:
+        unsure = set(self._unsure.candidates(signatures))
+        return [one for one in signatures if one in self._series or one in unsure]
+
+    def terms(self, signatures: Sequence[int]) -> Iterable[int]:
+        for signature in signatures:
+            if signature in self._series:
+                yield from self._series[signature].terms()
+        yield from self._unsure.terms(signatures)
+
+    def some(self, spans: Spans, group: Group, signatures: Sequence[int]) -> Pair:
+        must = 0
+        _, may = self._unsure.some(spans, group, signatures)
+        for signature in signatures:
+            if signature in self._series:
+                sure, possible = self._series[signature].within(group, self._wanted)
+                must |= sure
+                may |= possible
+        return must, must | may
+
+
+class SpanAny(SpanCondition):
+    """OR: some span satisfies one of the items."""
+
+    def __init__(self, items: Sequence[SpanCondition]) -> None:
+        self._items = items
+
+    def counted(self) -> bool:
+        return any(item.counted() for item in self._items)
+
+    def candidates(self, signatures: Sequence[int]) -> Sequence[int]:
+        found: set[int] = set()
+        for item in self._items:
+            found.update(item.candidates(signatures))
+        return [one for one in signatures if one in found]
+
+    def terms(self, signatures: Sequence[int]) -> Iterable[int]:
+        for item in self._items:
+            yield from item.terms(signatures)
+
+    def some(self, spans: Spans, group: Group, signatures: Sequence[int]) -> Pair:
+        must = may = 0
+        for item in self._items:
+            sure, possible = item.some(spans, group, signatures)
+            must |= sure
+            may |= possible
+        return must, may
+
+
+class SpanAll(SpanCondition):
+    """AND: one span satisfies every item; known where there is one span only."""
+
+    def __init__(self, items: Sequence[SpanCondition]) -> None:
+        self._items = items
+
+    def candidates(self, signatures: Sequence[int]) -> Sequence[int]:
+        for item in self._items:
+            signatures = item.candidates(signatures)
+        return signatures
+
+    def terms(self, signatures: Sequence[int]) -> Iterable[int]:
+        signatures = self.candidates(signatures)
+        for item in self._items:
+            yield from item.terms(signatures)
+
+    def some(self, spans: Spans, group: Group, signatures: Sequence[int]) -> Pair:
+        must = may = 0
+        for signature in self.candidates(signatures):
+            sure = possible = -1
+            for item in self._items:
+                one_sure, one_possible = item.some(spans, group, (signature,))
+                sure &= one_sure
+                possible &= one_possible
+            if sure:
+                must |= sure & spans.one(group, signature)
+            may |= possible
+        return must, may
+
+
+class SpanNot(SpanCondition):
+    """NOT: some span does not satisfy the item."""
+
+    def __init__(self, item: SpanCondition) -> None:
+        self._item = item
+
+    def terms(self, signatures: Sequence[int]) -> Iterable[int]:
+        return self._item.terms(signatures)
+
+    def some(self, spans: Spans, group: Group, signatures: Sequence[int]) -> Pair:
+        must = may = 0
+        for signature in signatures:
+            there = spans.there(group, (signature,))
+            one = spans.one(group, signature)
+            sure, possible = self._item.some(spans, group, (signature,))
+            must |= there & ~possible
+            # Where there are several, one may fail what another satisfies.
+            may |= there & ~(one & sure)
+        return must, may
+
+
+class AnySpan(Condition):
+    """Some span satisfies what is left of a condition, signature by signature."""
+
+    def __init__(self, spans: Spans, cases: Sequence[tuple[SpanCondition, Sequence[int]]]) -> None:
+        self._spans = spans
+        self._cases = [(case, case.candidates(signatures)) for case, signatures in cases]
+
+    def terms(self) -> Iterable[int]:
+        for case, signatures in self._cases:
+            yield from case.terms(signatures)
+            if case.counted():
+                yield from self._spans.terms(signatures)
+
+    def bounds(self, group: Group) -> Pair:
+        must = may = 0
+        for case, signatures in self._cases:
+            if signatures:
+                sure, possible = case.some(self._spans, group, signatures)
+                must |= sure
+                may |= possible
+        return must & group.universe, may & group.universe
+
+
+class CountSpans(Condition):
+    """How many spans satisfy what is left of a condition."""
+
+    def __init__(
+        self,
+        spans: Spans,
+        cases: Sequence[tuple[SpanCondition, Sequence[int]]],
+        wanted: Sequence[tuple[int, Optional[int]]],
+    ) -> None:
+        self._spans = spans
+        self._cases = [(case, case.candidates(signatures)) for case, signatures in cases]
+        # Intervals of counts, both ends included; None: no upper end.
+        self._wanted = wanted
+
+    def terms(self) -> Iterable[int]:
+        for case, signatures in self._cases:
+            yield from case.terms(signatures)
+            yield from self._spans.terms(signatures)
+
+    def bounds(self, group: Group) -> Pair:
+        fewest: list[int] = []
+        most: list[int] = []
+        for case, signatures in self._cases:
+            for signature in signatures:
+                counts = self._spans.slices(group, signature)
+                if isinstance(case, SpanConstant):
+                    if case.holds:
+                        fewest = bitmaps.add(fewest, counts)
+                        most = bitmaps.add(most, counts)
+                    continue
+                sure, possible = case.some(self._spans, group, (signature,))
+                # Of several spans at least one, and perhaps all.
+                fewest = bitmaps.add(fewest, [sure])
+                most = bitmaps.add(most, [possible & bits for bits in counts])
+        universe = group.universe
+        must = may = 0
+        for low, high in self._wanted:
+            below_low, _ = bitmaps.compare_counts(fewest, universe, low)
+            short, _ = bitmaps.compare_counts(most, universe, low)
+            sure, possible = universe & ~below_low, universe & ~short
+            if high is not None:
+                less, equal = bitmaps.compare_counts(most, universe, high)
+                sure &= less | equal
+                less, equal = bitmaps.compare_counts(fewest, universe, high)
+                possible &= less | equal
+            must |= sure
+            may |= possible
+        return must, may
+
+
+# ------------------------------------------------------------------ the planner
+
+_NUMBER_KINDS = frozenset(("tag", "metadata", "feedback", "expectation"))
+_SINGLE_KINDS = frozenset(("trace", "tag", "metadata"))
+_COLUMN_NUMBERS = frozenset(name for name in tree.TRACE_NUMBER_FIELDS if not name.endswith("_cost"))
+
+
+class Planner:
+    """Turns filters into conditions, looking their terms up in the vocabulary."""
+
+    def __init__(self, plpy: Any, schema: str, experiments: rawsql.Scope, now_ms: int) -> None:
+        self._plpy = plpy
+        self._schema = schema
+        self._experiments = experiments
+        self._now_ms = now_ms
+        self._spans: Optional[Spans] = None
+        #: (predicate, vocabulary terms found, its condition), for explaining.
+        self.hits: list[tuple[tree.Node, int, Condition]] = []
+        self._found = 0
+
+    def plan(self, node: tree.Node) -> Condition:
+        """The condition that a filter in normal form stands for."""
+        if isinstance(node, tree.And):
+            if not node.items:
+                return Constant(True)
+            return All([self.plan(item) for item in node.items])
+        if isinstance(node, tree.Or):
+            return Some([self.plan(item) for item in node.items])
+        if isinstance(node, tree.Not):
+            return Complement(self.plan(node.item))
+        self._found = 0
+        if isinstance(node, tree.AnySpan):
+            found = self._any_span(node.condition)
+        elif isinstance(node, tree.CountSpans):
+            found = self._count(node)
+        elif isinstance(node, tree.AggregateSpans):
+            found = self._aggregate(node)
+        else:
+            found = self._predicate(node)
+        self.hits.append((node, self._found, found))
+        return found
+
+    def timestamps(self) -> Series:
+        """When the traces began."""
+        found = self._series(self._terms(("trace",), "timestamp_ms", "nx"))
+        return found.get(0) or Series({}, {})
+
+    # ------------------------------------------------------------ vocabulary
+
+    def _terms(
+        self, kinds: Sequence[str], key: str, roles: str, slots: Optional[Sequence[int]] = None
+    ) -> list[tuple[int, str, int, int]]:
+        """(term, role, signature, slot) of the terms of a key that are no values."""
+        chosen = "" if slots is None else " and v.slot = any($4)"
+        rows = plans.run(
+            self._plpy,
+            "select v.term, v.role::text as role, v.signature, v.slot from insights.term v"
+            f' where v.kind = any($1) and v.key = $2 and v.role = any($3::"char"[]){chosen}',
+            ("text[]", "text", "text[]", "int[]")[: 3 if slots is None else 4],
+            (list(kinds), key, list(roles), slots)[: 3 if slots is None else 4],
+        )
+        return [(row["term"], row["role"], row["signature"], row["slot"]) for row in rows]
+
+    def _values(
+        self,
+        kinds: Sequence[str],
+        key: str,
+        condition: Callable[[rawsql._Compiler], str],
+    ) -> list[tuple[int, int]]:
+        """(term, signature) of the values of a key that satisfy a condition on ``v.value``."""
+        params = rawsql.Params()
+        compiler = self._compiler(params)
+        compiled = condition(compiler)
+        sql = (
+            "select v.term, v.signature from insights.term v"
+            f" where v.kind = any({params.add(list(kinds), 'text[]')})"
+            f" and v.key = {params.add(key, 'text')} and v.role = 'v' and ({compiled})"
+        )
+        rows = plans.run(self._plpy, sql, params.types, params.values)
+        self._found += len(rows)
+        return [(row["term"], row["signature"]) for row in rows]
+
+    def _compiler(self, params: rawsql.Params) -> rawsql._Compiler:
+        scope = None if self._experiments is None else list(self._experiments)
+        return rawsql._Compiler(params, self._schema, scope, self._now_ms, "set")
+
+    def _series(self, rows: Iterable[tuple[int, str, int, int]]) -> dict[int, Series]:
+        """Series by signature."""
+        low: dict[int, dict[int, int]] = {}
+        spread: dict[int, dict[int, int]] = {}
+        for term, role, signature, slot in rows:
+            if role == "n":
+                low.setdefault(signature, {})[slot] = term
+            elif role == "x":
+                spread.setdefault(signature, {})[slot] = term
+        return {one: Series(slices, spread.get(one, {})) for one, slices in low.items()}
+
+    # ------------------------------------------------------ trace predicates
+
+    def _predicate(self, node: tree.Predicate) -> Condition:
+        target = node.field
+        if isinstance(target, tree.TraceText):
+            if target.name == "trace_id":
+                return self._trace_id(node)
+            if target.name == "experiment_id":
+                return self._experiment_id(node)
+            if target.name == "user":
+                return self._texts(("metadata",), rawsql.USER, node)
+            if target.name == "run_id":
+                return self._texts(("run",), "", node)
+            if target.name == "prompt":
+                return self._texts(("prompt",), "", node)
+            return self._texts(("trace",), target.name, node)
+        if isinstance(target, tree.TraceNumber):
+            return self._trace_number(target.name, node)
+        if isinstance(target, tree.Tag):
+            if target.key == rawsql.TRACE_NAME:
+                return self._texts(("trace",), "name", node)
+            return self._texts(("tag",), target.key, node)
+        if isinstance(target, tree.Metadata):
+            if target.key == rawsql.SESSION:
+                return self._texts(("trace",), "session_id", node)
+            if fields.is_usage(target):
+                return self._synthesised(node, target.key)
+            return self._texts(("metadata",), target.key, node)
+        if isinstance(target, tree.Assessment):
+            kinds = ("feedback", "expectation") if target.kind == "assessment" else (target.kind,)
+            return self._texts(kinds, target.name, node)
+        if isinstance(target, tree.Issue):
+            return self._texts(("issue",), "", node)
+        raise TypeError(f"a span predicate outside of any span: {node}")
+
+    def _trace_id(self, node: tree.Predicate) -> Condition:
+        if isinstance(node, tree.TextCompare) and node.op == "=":
+            ids = [node.value]
+        elif isinstance(node, tree.In) and not node.negated:
+            ids = [value for value in node.values if isinstance(value, str)]
+            if len(ids) < len(node.values):
+                return Unknown()
+        elif isinstance(node, tree.IsNull):
+            return Constant(node.negated)
+        else:
+            return Unknown()
+        rows = plans.run(
+            self._plpy,
+            "select t.block, t.position from insights.trace t where t.trace_id = any($1)",
+            ("text[]",),
+            (ids,),
+        )
+        self._found += len(rows)
+        return Listed([row["block"] for row in rows], [row["position"] for row in rows])
+
+    def _experiment_id(self, node: tree.Predicate) -> Condition:
+        if isinstance(node, tree.IsNull):
+            return Constant(node.negated)
+        compiler = self._compiler(rawsql.Params())
+        condition = compiler.experiment(node, "e")
+        rows = plans.run(
+            self._plpy,
+            "select e.experiment_id from (select distinct b.experiment_id from insights.block b) e"
+            f" where {condition}",
+            compiler.params.types,
+            compiler.params.values,
+        )
+        found = {row["experiment_id"] for row in rows}
+        return OfBlocks(lambda experiment_id: experiment_id in found)
+
+    def _synthesised(self, node: tree.Predicate, key: str) -> Condition:
+        """The JSON text of the number columns is compared as the numbers in it."""
+        columns = rawsql._SYNTHESISED[key]
+        there: tree.Node = tree.Or(
+            tuple(tree.IsNull(tree.TraceNumber(name), negated=True) for name in columns)
+        )
+        if isinstance(node, tree.IsNull):
+            return self.plan(there if node.negated else tree.Not(there))
+        if isinstance(node, tree.TextCompare):
+            texts, negated = [node.value], node.op == "!="
+        elif isinstance(node, tree.In):
+            texts = [value for value in node.values if isinstance(value, str)]
+            negated = node.negated
+        else:
+            return Unknown()
+        options: list[tree.Node] = []
+        for text in texts:
+            numbers = rawsql.canonical_numbers(text, columns, whole=key == rawsql.TOKEN_USAGE)
+            if numbers:
+                options.append(
+                    tree.And(
+                        tuple(
+                            tree.NumberCompare(tree.TraceNumber(name), "=", numbers[name])
+                            if name in numbers
+                            else tree.IsNull(tree.TraceNumber(name))
+                            for name in columns
+                        )
+                    )
+                )
+        same = Some([self.plan(option) for option in options])
+        return All([self.plan(there), Complement(same)]) if negated else same
+
+    def _trace_number(self, name: str, node: tree.Predicate) -> Condition:
+        if isinstance(node, tree.IsNull):
+            if name in ("span_count", "end_time_ms", "timestamp_ms"):
+                return Constant(node.negated)
+            return self._present(("trace",), name, node)
+        bounds = self._bounds_among_integers if name in _COLUMN_NUMBERS else self._bounds_of_double
+        if name == "span_count":
+            bounds = self._bounds_of_count
+        wanted = intervals.intervals_of(node, bounds)
+        if name == "timestamp_ms":
+            return Times(self._plpy, self.timestamps(), wanted)
+        return self._numbers(("trace",), name, wanted)
+
+    def _bounds_of_double(self, value: tree.Value) -> intervals.Bounds:
+        return intervals.bounds_of_double(self._double(value))
+
+    def _double(self, value: tree.Value) -> float:
+        return self._compiler(rawsql.Params()).as_double(value)
+
+    def _bounds_of_duration(self, value: tree.Value) -> intervals.Bounds:
+        return intervals.bounds_of_duration(self._double(value))
+
+    def _bounds_among_integers(self, value: tree.Value) -> intervals.Bounds:
+        if isinstance(value, float):
+            return intervals.bounds_among_integers(value)
+        return intervals.bounds_of_integer(self._integer(value))
+
+    def _bounds_of_count(self, value: tree.Value) -> intervals.Bounds:
+        if isinstance(value, float):
+            return intervals.bounds_among_integers(value)
+        return intervals.bounds_of_integer(min(max(self._integer(value), -1), 2**62))
+
+    def _integer(self, value: tree.Value) -> int:
+        if isinstance(value, tree.Now):
+            return self._now_ms + value.offset_ms
+        assert isinstance(value, int)
+        return value
+
+    def _numbers(self, kinds: Sequence[str], key: str, wanted: Intervals) -> Condition:
+        rows = self._terms(kinds, key, "nxo")
+        self._found += len(rows)
+        # Kinds may share a signature, 0, but not a series.
+        series: list[Series] = []
+        for kind in kinds:
+            own = rows if len(kinds) == 1 else self._terms((kind,), key, "nx")
+            series += self._series(own).values()
+        unsure = [term for term, role, _, slot in rows if role == "o" and slot == NUMBER]
+        return Numbers(series, wanted, (*unsure, *self._elsewhere(kinds)))
+
+    def _elsewhere(self, kinds: Sequence[str]) -> Terms:
+        """Traces whose session has assessments in another experiment."""
+        if kinds[0] not in ("feedback", "expectation"):
+            return ()
+        return tuple(row[0] for row in self._terms(("trace",), "assessments", "o", [SESSION]))
+
+    def _present(
+        self, kinds: Sequence[str], key: str, node: Optional[tree.IsNull] = None
+    ) -> Condition:
+        terms = tuple(row[0] for row in self._terms(kinds, key, "p"))
+        self._found += len(terms)
+        found = Facts(terms, self._elsewhere(kinds))
+        return Complement(found) if node is not None and not node.negated else found
+
+    def _texts(self, kinds: Sequence[str], key: str, node: tree.Predicate) -> Condition:
+        if isinstance(node, tree.IsNull):
+            return self._present(kinds, key, node)
+        if isinstance(node, tree.In) and kinds[0] in _NUMBER_KINDS:
+            numbers = [value for value in node.values if not isinstance(value, str)]
+            texts = [value for value in node.values if isinstance(value, str)]
+            if numbers:
+                return self._mixed(kinds, key, node, texts, numbers)
+        if isinstance(node, (tree.NumberCompare, tree.Between)) and kinds[0] in _NUMBER_KINDS:
+            few = None
+            if kinds[0] in _SINGLE_KINDS:
+                few = self._few_numbers(kinds, key, node)
+            if few is not None:
+                return Facts(tuple(term for term, _ in few), ())
+            wanted = intervals.intervals_of(node, self._bounds_of_double)
+            return self._numbers(kinds, key, wanted)
+        opposite = _opposite(node)
+        if opposite is not None and kinds[0] in _SINGLE_KINDS:
+            there = self._present(kinds, key)
+            assert isinstance(there, Facts)
+            return Facts(*self._matching(kinds, key, opposite), within=there)
+        return Facts(*self._matching(kinds, key, node))
+
+    def _mixed(
+        self,
+        kinds: Sequence[str],
+        key: str,
+        node: tree.In,
+        texts: Sequence[str],
+        numbers: Sequence[tree.Value],
+    ) -> Condition:
+        """IN with numbers in the list, perhaps texts as well."""
+        as_numbers = tree.In(node.field, tuple(numbers))
+        found = self._numbers(
+            kinds, key, intervals.intervals_of(as_numbers, self._bounds_of_double)
+        )
+        if texts:
+            as_texts = self._texts(kinds, key, tree.In(node.field, tuple(texts)))
+            found = Some([as_texts, found])
+        if not node.negated:
+            return found
+        if kinds[0] in _SINGLE_KINDS:
+            return All([self._present(kinds, key), Complement(found)])
+        if texts:
+            return All([self._present(kinds, key), Unknown()])
+        outside = tree.In(node.field, tuple(numbers), negated=True)
+        return NotNumbers(
+            self._present(kinds, key),
+            self._numbers(kinds, key, intervals.ALL),
+            self._numbers(kinds, key, intervals.intervals_of(outside, self._bounds_of_double)),
+        )
+
+    def _matching(
+        self, kinds: Sequence[str], key: str, node: tree.Predicate
+    ) -> tuple[Terms, Terms]:
+        """The terms of values that satisfy ``node``, and of those that may."""
+        if kinds[0] in ("feedback", "expectation"):
+            sure = self._values(kinds, key, lambda sql: _assessed(sql, node))
+            buckets, elsewhere = _buckets(node, stored_as_json=True), self._elsewhere(kinds)
+        else:
+            sure = self._values(kinds, key, lambda sql: sql.text("v.value", node))
+            buckets, elsewhere = _buckets(node), ()
+        return tuple(term for term, _ in sure), (*self._unsure(kinds, key, buckets), *elsewhere)
+
+    def _few_numbers(
+        self, kinds: Sequence[str], key: str, node: tree.Predicate
+    ) -> Optional[list[tuple[int, int]]]:
+        """The values whose number satisfies ``node``, if they are few and none is missing.
+
+        A slice for every bit of a number is more to read than a few values.
+        """
+        (row,) = plans.run(
+            self._plpy,
+            'select coalesce((select max(v."values") from insights.vocabulary v'
+            " where v.kind = any($1) and v.key = $2), 0) <= $3 and not exists ("
+            " select from insights.term t where t.kind = any($1) and t.key = $2"
+            " and (t.role = 'h' or t.role = 'o' and t.slot in (0, 1))) as few",
+            ("text[]", "text", "int"),
+            (list(kinds), key, FEW_VALUES),
+        )
+        if not row["few"]:
+            return None
+        return self._values(kinds, key, lambda sql: sql.text("v.value", node))
+
+    def _unsure(self, kinds: Sequence[str], key: str, buckets: Optional[Sequence[int]]) -> Terms:
+        """The terms of texts that are not in the vocabulary."""
+        return tuple(
+            term
+            for term, role, _, slot in self._terms(kinds, key, "ho")
+            if (slot == TEXT if role == "o" else buckets is None or slot in buckets)
+        )
+
+    # ------------------------------------------------------------------ spans
+
+    def _all_spans(self) -> Spans:
+        if self._spans is None:
+            counts: dict[int, list[tuple[int, int]]] = {}
+            for term, _, signature, slot in sorted(
+                self._terms(("span",), "count", "n"), key=lambda row: row[3]
+            ):
+                counts.setdefault(signature, []).append((slot, term))
+            self._spans = Spans(counts)
+        return self._spans
+
+    def _cases(self, condition: Optional[tree.Node]) -> list[tuple[SpanCondition, Sequence[int]]]:
+        """What is left of a span condition, each with the signatures it is left for."""
+        columns = _columns(condition)
+        rows = self._signature_rows(columns)
+        grouped: dict[tuple[Optional[bool], ...], list[int]] = {}
+        for signature, outcome in rows:
+            grouped.setdefault(outcome, []).append(signature)
+        leaves: dict[tree.Predicate, SpanCondition] = {}
+        cases: list[tuple[SpanCondition, Sequence[int]]] = []
+        for outcome, signatures in grouped.items():
+            settled = dict(zip(columns, outcome))
+            left = self._reduce(condition, settled, leaves)
+            if not isinstance(left, SpanConstant) or left.holds:
+                cases.append((left, signatures))
+        return cases
+
+    def _signature_rows(
+        self, columns: Sequence[tree.Predicate]
+    ) -> list[tuple[int, tuple[Optional[bool], ...]]]:
+        """Every signature with the outcome of each predicate on its columns."""
+        compiler = self._compiler(rawsql.Params())
+        tests = "".join(
+            f", coalesce({compiler.span_text(node, node.field.name)}, false) as c{number}"
+            for number, node in enumerate(columns)
+            if isinstance(node.field, tree.SpanText)
+        )
+        rows = plans.run(
+            self._plpy,
+            f"select s.signature, s.bucket, s.status{tests} from insights.signature s",
+            compiler.params.types,
+            compiler.params.values,
+        )
+        found = []
+        for row in rows:
+            outcome = []
+            for number, node in enumerate(columns):
+                known: Optional[bool] = row[f"c{number}"]
+                assert isinstance(node.field, tree.SpanText)
+                # A bucket of names; of whole signatures where not even the status is known.
+                if row["bucket"] is not None and (node.field.name == "name" or row["status"] == ""):
+                    known = None
+                outcome.append(known)
+            found.append((row["signature"], tuple(outcome)))
+        return found
+
+    def _reduce(
+        self,
+        node: Optional[tree.Node],
+        settled: dict[tree.Predicate, Optional[bool]],
+        leaves: dict[tree.Predicate, SpanCondition],
+    ) -> SpanCondition:
+        """A span condition with the outcomes of some predicates put in."""
+        if node is None:
+            return SpanConstant(True)
+        if isinstance(node, (tree.And, tree.Or)):
+            decisive = isinstance(node, tree.Or)
+            rest = []
+            for item in node.items:
+                left = self._reduce(item, settled, leaves)
+                if isinstance(left, SpanConstant):
+                    if left.holds == decisive:
+                        return left
+                else:
+                    rest.append(left)
+            if not rest:
+                return SpanConstant(not decisive)
+            if len(rest) == 1:
+                return rest[0]
+            return SpanAny(rest) if decisive else SpanAll(rest)
+        if isinstance(node, tree.Not):
+            left = self._reduce(node.item, settled, leaves)
+            return SpanConstant(not left.holds) if isinstance(left, SpanConstant) else SpanNot(left)
+        if isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
+            raise TypeError(f"a span quantifier within a span condition: {node}")
+        if node in settled:
+            known = settled[node]
+            return SpanUnknown() if known is None else SpanConstant(known)
+        if node not in leaves:
+            leaves[node] = self._span_predicate(node)
+        return leaves[node]
+
+    def _any_span(self, condition: tree.Node) -> Condition:
+        if _is_column(condition) and not isinstance(condition, tree.IsNull):
+            # Each value of the column is a fact of the trace, too.
+            assert isinstance(condition.field, tree.SpanText)
+            return self._texts(("span",), condition.field.name, condition)
+        if _is_duration(condition):
+            found = self._any_duration(condition)
+            if found is not None:
+                return found
+        return AnySpan(self._all_spans(), self._cases(condition))
+
+    def _any_duration(self, node: tree.Predicate) -> Optional[Condition]:
+        """Of all spans of a trace the shortest and the longest duration are known."""
+        if isinstance(node, tree.IsNull):
+            if not node.negated:
+                return None
+            return Facts(tuple(self._terms_of_all_spans("p").values()), ())
+        wanted = intervals.intervals_of(node, self._bounds_of_duration)
+        if len(wanted) != 1 or (wanted[0][0] > 0 and wanted[0][1] < intervals.LAST):
+            return None  # one in the middle might do
+        slices = self._terms_of_all_spans("n")
+        self._found += len(slices)
+        series = Series(slices, self._terms_of_all_spans("x"))
+        return Numbers([series], wanted, ())
+
+    def _terms_of_all_spans(self, role: str) -> dict[int, int]:
+        """Term by slot of the durations, whatever the signature."""
+        rows = plans.run(
+            self._plpy,
+            "select v.term, v.slot from insights.term v where v.kind = 'span'"
+            " and v.key = 'duration' and v.role = $1::\"char\" and v.value = ''"
+            " and v.signature = 0",
+            ("text",),
+            (role,),
+        )
+        return {row["slot"]: row["term"] for row in rows}
+
+    def _count(self, node: tree.CountSpans) -> Condition:
+        compare = tree.NumberCompare(tree.TraceNumber("span_count"), node.op, node.value)
+        if node.condition is None:
+            return self._trace_number("span_count", compare)
+        wanted = [
+            (max(low - _FLIP, 0), None if high == intervals.LAST else high - _FLIP)
+            for low, high in intervals.intervals_of(compare, self._bounds_of_count)
+            if high >= _FLIP
+        ]
+        return CountSpans(self._all_spans(), self._cases(node.condition), wanted)
+
+    def _aggregate(self, node: tree.AggregateSpans) -> Condition:
+        """The smallest and largest become conditions on some span; sums stay bounds."""
+
+        def some(*predicates: tree.Node) -> Condition:
+            given = () if node.condition is None else (node.condition,)
+            items = (*given, *predicates)
+            return self._any_span(items[0] if len(items) == 1 else tree.And(items))
+
+        def compared(op: str) -> tree.Node:
+            return tree.NumberCompare(node.field, op, node.value)
+
+        # Every number satisfies one of these.
+        number = tree.Or((compared("<"), compared(">=")))
+        if node.function in ("sum", "avg"):
+            return All([some(number), Unknown()])
+        further, back = (">", "<") if node.function == "max" else ("<", ">")
+        if node.op in (further, f"{further}="):
+            return some(compared(node.op))
+        if node.op in (back, f"{back}="):
+            reached = f"{further}=" if node.op == back else further
+            return All([some(number), Complement(some(compared(reached)))])
+        equal = All([some(compared(f"{further}=")), Complement(some(compared(further)))])
+        return equal if node.op == "=" else All([some(number), Complement(equal)])
+
+    def _span_predicate(self, node: tree.Predicate) -> SpanCondition:
+        target = node.field
+        if isinstance(target, tree.SpanNumber):
+            return self._duration(node)
+        if isinstance(target, tree.SpanAttribute):
+            return self._attribute(node, target)
+        return SpanUnknown()
+
+    def _duration(self, node: tree.Predicate) -> SpanCondition:
+        if isinstance(node, tree.IsNull):
+            there = SpanFacts(_by_signature(self._terms(("span",), "duration", "p")), {}, ())
+            return there if node.negated else SpanNot(there)
+        rows = [row for row in self._terms(("span",), "duration", "nxo") if row[2]]
+        self._found += len(rows)
+        unsure = _by_signature([row for row in rows if row[1] == "o"])
+        wanted = intervals.intervals_of(node, self._bounds_of_duration)
+        return SpanNumbers(self._series(rows), wanted, SpanFacts({}, unsure, ()))
+
+    def _attribute(self, node: tree.Predicate, target: tree.SpanAttribute) -> SpanCondition:
+        top = target.path[0]
+        if any(SEPARATOR in step for step in target.path) or len(top) > _LONGEST_KEY:
+            return SpanUnknown()
+        key = SEPARATOR.join(target.path)
+        # Whole spans, or whole keys, of which nothing is known.
+        hidden = HIDDEN + binascii.crc32(top.encode("utf-8", "surrogatepass")) % HIDDEN_BUCKETS
+        lost = self._terms(("attribute",), "", "o", [CONTENT, hidden])
+        if len(target.path) > 1:
+            lost += self._terms(("attribute",), top, "o", [PARTS])
+        if isinstance(node, tree.IsNull):
+            present = self._terms(("attribute",), key, "p")
+            self._found += len(present)
+            there = self._facts(present, lost)
+            return there if node.negated else SpanNot(there)
+        if isinstance(node, tree.In):
+            numbers = tuple(value for value in node.values if not isinstance(value, str))
+            if numbers and node.negated:
+                # Without a cap on what each span holds: one value against all of these.
+                each = [_one(node.field, value) for value in node.values]
+                known = self._attribute(tree.IsNull(node.field, negated=True), target)
+                return SpanAll([known, *(SpanNot(self._attribute(one, target)) for one in each)])
+            if numbers:
+                texts = tuple(value for value in node.values if isinstance(value, str))
+                found = self._attribute_number(tree.In(node.field, numbers), key, lost)
+                if not texts:
+                    return found
+                return SpanAny([found, self._attribute(tree.In(node.field, texts), target)])
+        if isinstance(node, (tree.NumberCompare, tree.Between)):
+            return self._attribute_number(node, key, lost)
+        values = self._values(("attribute",), key, lambda sql: sql.text("v.value", node))
+        buckets = _buckets(node)
+        unsure = [
+            row
+            for row in self._terms(("attribute",), key, "ho")
+            if (row[3] == TEXT if row[1] == "o" else buckets is None or row[3] in buckets)
+        ]
+        return self._facts([(term, "v", one, 0) for term, one in values], unsure + lost)
+
+    def _attribute_number(
+        self, node: tree.Predicate, key: str, lost: list[tuple[int, str, int, int]]
+    ) -> SpanCondition:
+        few = self._few_numbers(("attribute",), key, node)
+        if few is not None:
+            return self._facts([(term, "v", one, 0) for term, one in few], lost)
+        rows = self._terms(("attribute",), key, "nxo")
+        self._found += len(rows)
+        unsure = [row for row in rows if row[1] == "o" and row[3] == NUMBER]
+        wanted = intervals.intervals_of(node, self._bounds_of_double)
+        return SpanNumbers(self._series(rows), wanted, self._facts([], unsure + lost))
+
+    def _facts(
+        self,
+        sure: Iterable[tuple[int, str, int, int]],
+        unsure: Iterable[tuple[int, str, int, int]],
+    ) -> SpanFacts:
+        by_signature = _by_signature(unsure)
+        anywhere = tuple(by_signature.pop(0, ()))
+        return SpanFacts(_by_signature(sure), by_signature, anywhere)
+
+
+def _by_signature(rows: Iterable[tuple[int, str, int, int]]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for term, _, signature, _ in rows:
+        found.setdefault(signature, []).append(term)
+    return found
+
+
+def _one(field: tree.Field, value: tree.Value) -> tree.Predicate:
+    """Equality with one item of a list."""
+    if isinstance(value, str):
+        return tree.TextCompare(field, "=", value)
+    return tree.NumberCompare(field, "=", value)
+
+
+def _columns(condition: Optional[tree.Node]) -> list[tree.Predicate]:
+    """The predicates on type, name and status in a span condition, each once."""
+    found: dict[tree.Predicate, None] = {}
+    todo = [] if condition is None else [condition]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (tree.And, tree.Or)):
+            todo.extend(node.items)
+        elif isinstance(node, tree.Not):
+            todo.append(node.item)
+        elif isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
+            raise TypeError(f"a span quantifier within a span condition: {node}")
+        elif _is_column(node):
+            found[node] = None
+    return list(found)
+
+
+def _is_duration(node: tree.Node) -> TypeGuard[tree.Predicate]:
+    """Whether a node is a predicate on the duration of a span."""
+    if isinstance(
+        node, (tree.And, tree.Or, tree.Not, tree.AnySpan, tree.CountSpans, tree.AggregateSpans)
+    ):
+        return False
+    return isinstance(node.field, tree.SpanNumber)
+
+
+def _is_column(node: tree.Node) -> TypeGuard[tree.Predicate]:
+    """Whether a node is a predicate on the type, name or status of a span."""
+    if isinstance(
+        node, (tree.And, tree.Or, tree.Not, tree.AnySpan, tree.CountSpans, tree.AggregateSpans)
+    ):
+        return False
+    return isinstance(node.field, tree.SpanText) and node.field.name != "content"
+
+
+def _assessed(sql: rawsql._Compiler, node: tree.Predicate) -> str:
+    """The raw condition on the text of an assessment, on a vocabulary row instead."""
+    return sql.assessed(node, "v")
+
+
+def _opposite(node: tree.Predicate) -> Optional[tree.Predicate]:
+    """The predicate that a negated one is the negation of, on a value that exists."""
+    if isinstance(node, tree.TextCompare) and node.op == "!=":
+        return tree.TextCompare(node.field, "=", node.value)
+    if isinstance(node, tree.Match) and node.negated:
+        return tree.Match(node.field, node.op, node.pattern)
+    if isinstance(node, tree.In) and node.negated:
+        return tree.In(node.field, node.values)
+    return None
+
+
+def _buckets(node: tree.Predicate, stored_as_json: bool = False) -> Optional[Sequence[int]]:
+    """The buckets with values that may satisfy ``node``; None: all of them."""
+    if isinstance(node, tree.TextCompare) and node.op == "=":
+        texts = [node.value]
+    elif isinstance(node, tree.In) and not node.negated:
+        texts = [value for value in node.values if isinstance(value, str)]
+        if len(texts) < len(node.values):
+            return None
+    else:
+        return None
+    if stored_as_json:
+        texts += [json.dumps(text) for text in texts]
+    return [bucket_of(text) for text in texts]
+''',
 "insights_engine.correlate": r'''"""Counting: one filter, or two filters and how they meet."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from insights_engine import statistics, tree
+from insights_engine import indexed, statistics, tree
 from insights_engine.statement import Statement
 
 
@@ -426,13 +2265,16 @@ def count_sql(statement: Statement, node: tree.Node) -> str:
 
 def count(plpy: Any, statement: Statement, node: tree.Node) -> int:
     """How many traces match."""
+    if statement.experiments == []:
+        return 0
+    counts = indexed.counts(plpy, statement, [node])
+    if counts is not None:
+        return counts[0]
     return _numbers(plpy, statement, [count_sql(statement, node)])[0]
 
 
 def _numbers(plpy: Any, statement: Statement, queries: list[str], prefix: str = "") -> list[int]:
     """The results of some counting queries, in one statement and snapshot."""
-    if statement.experiments == []:
-        return [0] * len(queries)
     columns = ",\n".join(f"({query})::text" for query in queries)
     rows = statement.run_in_parallel(plpy, f"{prefix}select array[\n{columns}\n]")
     return [int(number or 0) for number in rows[0]]
@@ -443,23 +2285,9 @@ def correlate(
 ) -> dict[str, Any]:
     """The counts of two filters and the statistics that follow from them.
 
-    ``filter1`` and ``filter2`` include the base.  Each is a set of its own, so
-    that its subqueries become joins; as mere flags of one scan they would have
-    to be hashed or probed trace by trace.
+    ``filter1`` and ``filter2`` include the base.
     """
-    sets = ",\n".join(
-        f"{name} as materialized (\n"
-        f"select t.request_id\nfrom {statement.traces}\nwhere {statement.where(node)}\n)"
-        for name, node in (("f1", filter1), ("f2", filter2))
-    )
-    queries = [
-        "select count(*) from f1",
-        "select count(*) from f2",
-        # Not a join: estimates may be far off, and nested loops then never end.
-        "select count(*) from (select * from f1 intersect select * from f2) both_match",
-        count_sql(statement, base),
-    ]
-    counts = statistics.Counts(*_numbers(plpy, statement, queries, f"with {sets}\n"))
+    counts = statistics.Counts(*_four_counts(plpy, statement, base, filter1, filter2))
     found = statistics.associate(counts)
     return {
         "filter1_count": counts.filter1,
@@ -475,6 +2303,35 @@ def correlate(
         "odds_ratio_high": found.odds_ratio_high,
         "p_value": found.p_value,
     }
+
+
+def _four_counts(
+    plpy: Any, statement: Statement, base: tree.Node, filter1: tree.Node, filter2: tree.Node
+) -> list[int]:
+    """The traces that match the first filter, the second, both, and the base.
+
+    From MLflow's tables each filter is a set of its own, so that its subqueries
+    become joins; as mere flags of one scan they would have to be hashed or
+    probed trace by trace.
+    """
+    if statement.experiments == []:
+        return [0, 0, 0, 0]
+    found = indexed.counts(plpy, statement, [filter1, filter2, base], joint=(0, 1))
+    if found is not None:
+        return [found[0], found[1], found[3], found[2]]
+    sets = ",\n".join(
+        f"{name} as materialized (\n"
+        f"select t.request_id\nfrom {statement.traces}\nwhere {statement.where(node)}\n)"
+        for name, node in (("f1", filter1), ("f2", filter2))
+    )
+    queries = [
+        "select count(*) from f1",
+        "select count(*) from f2",
+        # Not a join: estimates may be far off, and nested loops then never end.
+        "select count(*) from (select * from f1 intersect select * from f2) both_match",
+        count_sql(statement, base),
+    ]
+    return _numbers(plpy, statement, queries, f"with {sets}\n")
 ''',
 "insights_engine.errors": r'''"""The errors that users see: what is wrong, where, and what to write instead."""
 
@@ -633,10 +2490,10 @@ def _experiment_id(one: Any) -> int:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from insights_engine import correlate, printer, tree
+from insights_engine import correlate, indexed, printer, tree
 from insights_engine.statement import Statement
 
 _LONGEST_VALUE = 200
@@ -650,6 +2507,7 @@ def explain(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[
     if statement.experiments == []:
         yield "answer", "no experiment was asked for, so no trace matches"
         return
+    yield from _by_index(plpy, statement, node)
     sql = correlate.count_sql(statement, node)
     yield "sql", sql
     for number, (type_, value) in enumerate(
@@ -663,6 +2521,29 @@ def explain(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[
         yield "plan", row["QUERY PLAN"]
 
 
+def _by_index(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[str, str]]:
+    """What the index says: per predicate its terms, the traces it settles, and the time."""
+    for step, found in indexed.explained(plpy, statement.again(), node):
+        if step == "unused":
+            yield "index", f"not used: {found}"
+        elif step == "index":
+            blocks, pending, took = found
+            yield "index", f"{blocks} blocks, {pending} traces pending, {took:.2f} ms"
+        elif step == "vocabulary":
+            terms, took = found
+            yield "vocabulary", f"{terms} terms found, {took:.2f} ms"
+        elif step == "predicate":
+            predicate, terms, *measured = found
+            yield "bounds", f"{printer.print_filter(predicate)}: {terms} terms, {_bounds(measured)}"
+        else:
+            yield "bounds", f"whole filter: {_bounds(found)}"
+
+
+def _bounds(measured: Sequence[Any]) -> str:
+    must, undecided, took = measured
+    return f"must {must}, may {must + undecided}, residue {undecided}, {took:.2f} ms"
+
+
 def _predicates(node: tree.Node) -> Iterator[tree.Node]:
     """The parts that AND, OR and NOT put together."""
     if isinstance(node, (tree.And, tree.Or)):
@@ -672,6 +2553,807 @@ def _predicates(node: tree.Node) -> Iterator[tree.Node]:
         yield from _predicates(node.item)
     else:
         yield node
+''',
+"insights_engine.facts": r'''"""Extracts the facts of traces: what the index says about them.
+
+`Facts` collects, for traces that are given one after the other under ascending
+positions, at which positions each fact holds.  What a fact means is defined by
+the raw predicate (rawsql.py, attributes.py); a fact may be left out only where a
+fact of role ``o`` says so.  Pure: what the index knows already comes from a
+`Vocabulary`.
+
+A batch sees the same values over and over, so each stored value leads, through
+dictionaries that fill themselves, straight to the lists of positions that it
+belongs to.  They last for the batch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from binascii import crc32
+from collections.abc import Iterable, Sequence
+from typing import Any, Optional, Protocol, Union
+
+from insights_engine.attributes import attributes_of, loads, number_form, storable
+
+#: Distinct texts of a key, signatures counted apart, that get a term each.
+VALUES = 1_000
+#: The same for keys that are not attributes', whose signature is always the same.
+TRACE_VALUES = 4_000
+#: Hash buckets that the other texts of a key share.
+BUCKETS = 1_024
+#: Longer texts are always hashed.
+LONGEST_VALUE = 250
+LONGEST_KEY = 250
+#: Distinct keys of attributes, and of the parts of them, that are indexed.
+KEYS = 2_000
+HIDDEN_BUCKETS = 256
+#: Parts of an attribute's value that are indexed: how many of one value, how many
+#: different ones of one attribute, and how far down.
+PARTS_OF_VALUE = 24
+PARTS_OF_KEY = 100
+DEPTH = 3
+
+# Slots of role "o": what was not captured.
+TEXT, NUMBER, PARTS, CONTENT, SESSION, HIDDEN = 0, 1, 2, 3, 4, 16
+
+#: Between the keys of a path.
+SEPARATOR = "\x1f"
+
+#: Attributes with a value of their own in nearly every span.
+UNINDEXED = frozenset(
+    (
+        "mlflow.spanInputs",
+        "mlflow.spanOutputs",
+        "mlflow.traceRequestId",
+        "mlflow.spanStartTimeNs",
+    )
+)
+
+# When a batch holds very many texts, no key may have more than some of its own.
+_SOME_TEXTS = 100
+_MOST_TEXTS_OF_ALL = 300_000
+# Of the texts that numbers are printed as, which are seldom asked for, less is kept.
+_MOST_PRINTED = 200
+# When so many texts are found at fewer than so many traces, nearly every trace has
+# its own: the texts need no terms.
+_LOOKED_AT = 1_000
+_MOSTLY_UNIQUE = 1_250
+# Combinations of type, name and status that are remembered.
+_MOST_COLUMNS = 10_000
+
+# How deep JSON may be nested for certain, whatever calls the decoder: Python's
+# limit counts the frames below as well.  With fewer brackets it is not looked at.
+SURE_DEPTH = 300
+
+# The first characters of texts that read as a number; the empty text does no harm.
+_NUMBERS_BEGIN = "0123456789+-."
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_INT64 = range(-(2**63), 2**63)
+
+#: Ascending; the first is -1, which is none.
+Positions = list[int]
+#: (kind, key, signature, role, slot)
+Fact = tuple[str, str, int, str, int]
+Number = Union[int, float]
+Content = Optional[str]
+
+TEXT_COLUMNS = ("name", "status", "session_id", "client_request_id")
+PREVIEWS = ("request_preview", "response_preview")
+INTEGER_COLUMNS = (
+    "timestamp_ms",
+    "execution_time_ms",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "cache_creation_input_tokens_above_1hr",
+)
+COST_COLUMNS = ("input_cost", "output_cost", "total_cost")
+
+
+class Vocabulary(Protocol):
+    """What the index knows already."""
+
+    def signature(self, type: Optional[str], name: Optional[str], status: str) -> int:
+        """The number of a signature, a new one where needed."""
+
+    def attribute_keys(self) -> Iterable[str]:
+        """The keys of attributes that are indexed."""
+
+    def full_keys(self) -> set[tuple[str, str]]:
+        """The (kind, key) of which no more texts get a term."""
+
+    def values(self, kind: str, key: str) -> frozenset[tuple[int, str]]:
+        """The (signature, text) of a key that have a term of their own."""
+
+
+class Series:
+    """The numbers of one key and signature: the smallest and largest of each trace."""
+
+    __slots__ = ("high", "low", "positions", "whole")
+
+    def __init__(self, whole: bool) -> None:
+        #: Whether they are integers, of 64 bits; otherwise finite doubles.
+        self.whole = whole
+        self.positions: Positions = [-1]
+        self.low: list[Number] = [0]
+        #: By position, where it differs.
+        self.high: dict[int, Number] = {}
+
+    def add(self, position: int, number: Number) -> None:
+        """One more number of a trace."""
+        if self.positions[-1] != position:
+            self.positions.append(position)
+            self.low.append(number)
+            return
+        low = self.low[-1]
+        if number < low:
+            self.low[-1] = number
+            self.high.setdefault(position, low)
+        elif number > low and number > self.high.get(position, low):
+            self.high[position] = number
+
+
+#: What a stored value says: lists of positions to append to, numbers to add.
+_Entry = tuple[Sequence[Positions], Sequence[tuple[Series, Number]]]
+_NOTHING: _Entry = ((), ())
+
+
+class Texts:
+    """The texts of one key."""
+
+    __slots__ = (
+        *("_buckets", "_facts", "_most", "_printed"),
+        *("candidates", "full", "key", "kind", "known"),
+    )
+
+    def __init__(self, facts: Facts, kind: str, key: str) -> None:
+        self._facts = facts
+        self.kind = kind
+        self.key = key
+        self._printed = 0
+        self._most = _SOME_TEXTS if (kind, key) in facts.full else 2 * most_values(kind)
+        #: (signature, text, whether it is a number that JSON printed)
+        self.candidates: dict[tuple[int, str, bool], Positions] = {}
+        #: Whether texts are hashed from now on unless ``known``.
+        self.full = False
+        self.known: frozenset[tuple[int, str]] = frozenset()
+        self._buckets: dict[int, Positions] = {}
+
+    def at(self, signature: int, text: str, printed: bool = False) -> tuple[Positions, bool]:
+        """Where a text's positions are collected, and whether that is for it alone."""
+        found = self.candidates.get((signature, text, printed))
+        if found is not None:
+            return found, True
+        if len(text) > LONGEST_VALUE:
+            return self._shared(signature, text, printed), False
+        if not self.full and (
+            len(self.candidates) >= self._most
+            or (printed and self._printed >= _MOST_PRINTED)
+            or (
+                len(self.candidates) >= _SOME_TEXTS and self._facts.text_count >= _MOST_TEXTS_OF_ALL
+            )
+        ):
+            self.close()
+        if self.full and (signature, text) not in self.known:
+            return self._shared(signature, text, printed), False
+        self._facts.text_count += 1
+        self._printed += printed
+        found = self.candidates[signature, text, printed] = [-1]
+        return found, True
+
+    def close(self) -> None:
+        """From now on only known texts are collected by themselves."""
+        self.full = True
+        self.known = self._facts.vocabulary.values(self.kind, self.key)
+
+    def _shared(self, signature: int, text: str, printed: bool) -> Positions:
+        if printed:
+            return self._facts.at(*self.shared_fact(signature, text, printed))
+        bucket = bucket_of(text)
+        found = self._buckets.get(bucket)
+        if found is None:
+            found = self._facts.at(self.kind, self.key, 0, "h", bucket)
+            self._buckets[bucket] = found
+        return found
+
+    def shared_fact(self, signature: int, text: str, printed: bool) -> Fact:
+        """What stands for a text without a term of its own.
+
+        A number printed by JSON is found by its value, so it needs no bucket.
+        """
+        if printed:
+            return (self.kind, self.key, signature, "o", TEXT)
+        return (self.kind, self.key, 0, "h", bucket_of(text))
+
+
+def most_values(kind: str) -> int:
+    """How many texts of a key get a term each."""
+    return VALUES if kind == "attribute" else TRACE_VALUES
+
+
+def bucket_of(text: str) -> int:
+    """The hash bucket of a text."""
+    return crc32(text.encode()) % BUCKETS
+
+
+class _Values(dict[Optional[str], _Entry]):
+    """The entries of the texts under one key; no attribute's."""
+
+    __slots__ = ("_facts", "_numbers", "_texts", "_there")
+
+    def __init__(self, facts: Facts, kind: str, key: str, numbers: bool) -> None:
+        super().__init__()
+        self._facts = facts
+        self._numbers = numbers
+        self._texts = facts.texts_of(kind, key)
+        self._there = facts.at(kind, key, 0, "p")
+
+    def __missing__(self, text: Optional[str]) -> _Entry:
+        if text is None:
+            # There, yet nothing compares with it: left to the raw predicate.
+            unknown = self._facts.at(self._texts.kind, self._texts.key, 0, "o", TEXT)
+            self[text] = nothing = ((self._there, unknown), ())
+            return nothing
+        texts = self._texts
+        if len(texts.candidates) == _LOOKED_AT and len(self._there) < _MOSTLY_UNIQUE:
+            texts.close()
+        positions, alone = texts.at(0, text)
+        entry: _Entry = ((self._there, positions), ())
+        if self._numbers and text[:1] in _NUMBERS_BEGIN:
+            number = number_form(text)
+            if number is not None:
+                series = self._facts.series_of(texts.kind, texts.key, 0)
+                entry = ((self._there, positions), ((series, number),))
+        if alone:
+            self[text] = entry
+        return entry
+
+
+class _Keys(dict[str, _Values]):
+    """The values by key of one kind, which is not ``attribute``."""
+
+    __slots__ = ("_facts", "_kind", "_numbers")
+
+    def __init__(self, facts: Facts, kind: str, numbers: bool) -> None:
+        super().__init__()
+        self._facts = facts
+        self._kind = kind
+        self._numbers = numbers
+
+    def __missing__(self, key: str) -> _Values:
+        self[key] = values = _Values(self._facts, self._kind, key, self._numbers)
+        return values
+
+
+class _Path:
+    """Where to note what spans of one signature have under one path of attributes."""
+
+    __slots__ = ("_facts", "_series", "_text", "path", "signature", "texts", "there")
+
+    def __init__(self, facts: Facts, path: str, signature: int) -> None:
+        self._facts = facts
+        self.path = path
+        self.signature = signature
+        self.there = facts.at("attribute", path, signature, "p")
+        self.texts = facts.texts_of("attribute", path)
+        self._series: Optional[Series] = None
+        # Where it is noted that a text is not captured.
+        self._text: Optional[Positions] = None
+
+    def opaque(self, slot: int) -> Positions:
+        """Where it is noted that something is not captured."""
+        return self._facts.at("attribute", self.path, self.signature, "o", slot)
+
+    def series(self) -> Series:
+        """Where numbers are noted."""
+        if self._series is None:
+            self._series = self._facts.series_of("attribute", self.path, self.signature)
+        return self._series
+
+    def entry(self, value: Any) -> tuple[_Entry, bool]:
+        """What a decoded value says, and whether its text has positions of its own."""
+        if isinstance(value, (dict, list)):
+            return ((self.there, self.opaque(TEXT)), ()), False
+        if isinstance(value, str):
+            positions, alone = self.texts.at(self.signature, storable(value))
+        else:
+            printed = not isinstance(value, bool)
+            positions, alone = self.texts.at(self.signature, json.dumps(value), printed)
+        number = number_form(value)
+        numbers = ((self.series(), number),) if number is not None else ()
+        return ((self.there, positions), numbers), alone
+
+    def note_number(self, position: int, value: Number) -> None:
+        """The same for a number, noted at once: most numbers do not come again."""
+        if self.there[-1] != position:
+            self.there.append(position)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond every double
+            number = math.inf
+        if number - number == 0.0:
+            series = self._series or self.series()
+            if series.positions[-1] != position:
+                series.positions.append(position)
+                series.low.append(number)
+            else:
+                series.add(position, number)
+            text = repr(value)
+        else:
+            text = json.dumps(value)
+        texts = self.texts
+        signature = self.signature
+        positions = texts.candidates.get((signature, text, True))
+        if positions is None:
+            if texts.full and (not texts.known or (signature, text) not in texts.known):
+                positions = self._text
+                if positions is None:
+                    positions = self._text = self.opaque(TEXT)
+            else:
+                positions, _ = texts.at(signature, text, True)
+        if positions[-1] != position:
+            positions.append(position)
+
+
+class _Attribute(dict[str, _Entry]):
+    """The entries of the stored texts of one attribute in spans of one signature."""
+
+    __slots__ = ("_facts", "_where")
+
+    def __init__(self, facts: Facts, signature: int, key: str) -> None:
+        super().__init__()
+        self._facts = facts
+        self._where = _Path(facts, key, signature)
+
+    def __missing__(self, stored: str) -> _Entry:
+        if self._facts.bracketed and too_deep(stored):
+            return self._facts.unread(self._where.signature)
+        value = loads(stored, stored)
+        if value is None:
+            self[stored] = _NOTHING
+            return _NOTHING
+        if isinstance(value, (dict, list)):
+            return self.describe(value)
+        entry, alone = self._where.entry(value)
+        if alone:
+            self[stored] = entry
+        return entry
+
+    def describe(self, value: Any) -> _Entry:
+        """What a decoded value says; its parts are noted already."""
+        if value is None:
+            return _NOTHING
+        entry, _ = self._where.entry(value)
+        if value and isinstance(value, dict):
+            self._facts.note_parts(self._where, value)
+        elif value and isinstance(value, list):
+            return (*entry[0], self._where.opaque(PARTS)), ()
+        return entry
+
+
+class _Unindexed(_Attribute):
+    """One of the attributes that are not indexed by value."""
+
+    __slots__ = ("_any", "_compound", "_scalar")
+
+    def __init__(self, facts: Facts, signature: int, key: str) -> None:
+        super().__init__(facts, signature, key)
+        there = self._where.there
+        # Wherever it is there, its text is not captured.
+        facts.share(there, "attribute", key, signature, "o", TEXT)
+        number, parts = self._where.opaque(NUMBER), self._where.opaque(PARTS)
+        self._scalar: _Entry = ((there, number), ())
+        self._compound: _Entry = ((there, parts), ())
+        self._any: _Entry = ((there, number, parts), ())
+
+    def __getitem__(self, stored: str) -> _Entry:
+        # Whatever begins like this is not null, be it JSON or a plain text.
+        first = stored[:1]
+        if first == "{" or first == "[":
+            if self._facts.bracketed and too_deep(stored):
+                return self._facts.unread(self._where.signature)
+            return self._compound
+        if first == '"' or first.isdecimal():
+            return self._scalar
+        if self._facts.bracketed and too_deep(stored):
+            return self._facts.unread(self._where.signature)
+        return self.describe(loads(stored, stored))
+
+    def describe(self, value: Any) -> _Entry:
+        return _NOTHING if value is None else self._any
+
+
+class _Signature(dict[str, Optional[_Attribute]]):
+    """The attributes by key of spans of one signature; None: the key is hidden."""
+
+    __slots__ = ("_facts", "counts", "durations", "number", "timed")
+
+    def __init__(self, facts: Facts, number: int) -> None:
+        super().__init__()
+        self._facts = facts
+        self.number = number
+        #: Where the number of spans has a bit set.
+        self.counts: list[Positions] = []
+        self.timed = facts.at("span", "duration", number, "p")
+        self.durations = facts.series_of("span", "duration", number, True)
+
+    def __missing__(self, key: str) -> Optional[_Attribute]:
+        if _UNSTORABLE.search(key) or not self._facts.admit(key, key):
+            return None
+        kind = _Unindexed if key in UNINDEXED else _Attribute
+        self[key] = attribute = kind(self._facts, self.number, key)
+        return attribute
+
+
+class _Column:
+    """Where to note a number of the traces themselves."""
+
+    __slots__ = ("_facts", "_name", "series", "there")
+
+    def __init__(self, facts: Facts, name: str, whole: bool) -> None:
+        self._facts = facts
+        self._name = name
+        self.there = facts.at("trace", name, 0, "p")
+        self.series = facts.series_of("trace", name, 0, whole)
+
+    def note(self, position: int, number: Optional[Number]) -> None:
+        """A number that is there; None: it cannot be captured."""
+        self.there.append(position)
+        if number is None:
+            self._facts.at("trace", self._name, 0, "o", NUMBER).append(position)
+        else:
+            self.series.add(position, number)
+
+
+class Facts:
+    """The facts of a batch of traces, each with the positions where it holds."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.full = vocabulary.full_keys()
+        self.text_count = 0
+        #: Facts of roles p, o and h.
+        self.plain: dict[Fact, Positions] = {}
+        self.series: dict[tuple[str, str, int], Series] = {}
+        self.texts: dict[tuple[str, str], Texts] = {}
+        self.signatures: dict[tuple[Optional[str], Optional[str], str], _Signature] = {}
+        # Several triples may share a signature.
+        self._by_number: dict[int, _Signature] = {}
+        #: Keys of attributes and paths of parts that are indexed.
+        self.keys = set(vocabulary.attribute_keys())
+        self._parts: dict[tuple[int, str], dict[str, _Path]] = {}
+        self._parts_of_key: dict[str, int] = {}
+        for key in self.keys:
+            top, _, part = key.partition(SEPARATOR)
+            if part:
+                self._parts_of_key[top] = self._parts_of_key.get(top, 0) + 1
+        self._pairs = {
+            kind: _Keys(self, kind, kind in ("tag", "metadata"))
+            for kind in ("trace", "tag", "metadata", "feedback", "expectation")
+        }
+        self._columns = {
+            **{name: _Column(self, name, True) for name in INTEGER_COLUMNS},
+            **{name: _Column(self, name, False) for name in COST_COLUMNS},
+        }
+        self._end = _Column(self, "end_time_ms", True)
+        self._span_count = _Column(self, "span_count", True)
+        self._span_columns: dict[tuple[Optional[str], Optional[str], str], list[Positions]] = {}
+        self._position = -1
+        #: Whether the content at hand has so many brackets that it may nest too deep.
+        self.bracketed = False
+        self._links = {kind: _Values(self, kind, "", False) for kind in ("run", "prompt", "issue")}
+
+    # ------------------------------------------------------------ collections
+
+    def size(self) -> int:
+        """How many facts there are."""
+        return len(self.plain) + self.text_count + len(self.series)
+
+    def at(self, kind: str, key: str, signature: int, role: str, slot: int = 0) -> Positions:
+        """Where the positions of a fact are collected."""
+        fact = (kind, key, signature, role, slot)
+        found = self.plain.get(fact)
+        if found is None:
+            found = self.plain[fact] = [-1]
+        return found
+
+    def share(self, positions: Positions, *fact: Any) -> None:
+        """Lets a fact hold wherever another one does."""
+        self.plain[fact] = positions
+
+    def series_of(self, kind: str, key: str, signature: int, whole: bool = False) -> Series:
+        """Where the numbers of a key are collected."""
+        found = self.series.get((kind, key, signature))
+        if found is None:
+            found = self.series[kind, key, signature] = Series(whole)
+        return found
+
+    def texts_of(self, kind: str, key: str) -> Texts:
+        """Where the texts of a key are collected."""
+        found = self.texts.get((kind, key))
+        if found is None:
+            found = self.texts[kind, key] = Texts(self, kind, key)
+        return found
+
+    def admit(self, top: str, path: str) -> bool:
+        """Whether an attribute, or the part under ``path`` of it, is indexed."""
+        if path in self.keys:
+            return True
+        if len(self.keys) >= KEYS or len(path) > LONGEST_KEY:
+            return False
+        if path != top:
+            parts = self._parts_of_key.get(top, 0)
+            if parts >= PARTS_OF_KEY:
+                return False
+            self._parts_of_key[top] = parts + 1
+        elif SEPARATOR in top:
+            return False
+        self.keys.add(path)
+        return True
+
+    def _note(self, position: int, entry: _Entry) -> None:
+        lists, numbers = entry
+        for positions in lists:
+            if positions[-1] != position:
+                positions.append(position)
+        for series, number in numbers:
+            series.add(position, number)
+
+    def _mark(self, position: int, *fact: Any) -> None:
+        positions = self.at(*fact)
+        if positions[-1] != position:
+            positions.append(position)
+
+    # ----------------------------------------------------------- trace columns
+
+    def add_trace(self, position: int, row: dict[str, Any]) -> None:
+        """The columns of trace_info; of the previews whether they are there."""
+        values = self._pairs["trace"]
+        for column in TEXT_COLUMNS:
+            text = row[column]
+            if text is not None:
+                self._note(position, values[column][text])
+        for column in PREVIEWS:
+            if row[column]:
+                self._mark(position, "trace", column, 0, "p")
+                self._mark(position, "trace", column, 0, "o", TEXT)
+        for name, noted in self._columns.items():
+            number = row[name]
+            if number is not None:
+                finite = noted.series.whole or math.isfinite(number)
+                noted.note(position, number if finite else None)
+        end = row["timestamp_ms"] + (row["execution_time_ms"] or 0)
+        self._end.note(position, end if end in _INT64 else None)
+
+    def add_pairs(
+        self, position: int, kind: str, keys: Iterable[str], values: Iterable[Optional[str]]
+    ) -> None:
+        """Tags or metadata."""
+        known = self._pairs[kind]
+        for key, value in zip(keys, values):
+            lists, numbers = known[key][value]
+            for positions in lists:
+                if positions[-1] != position:
+                    positions.append(position)
+            for series, number in numbers:
+                series.add(position, number)
+
+    def add_link(self, position: int, kind: str, value: str) -> None:
+        """A run, a prompt or an issue of the trace."""
+        self._note(position, self._links[kind][value])
+
+    def add_assessment(
+        self,
+        position: int,
+        kind: str,
+        name: str,
+        value: Optional[str],
+        numeric: bool,
+        number: Optional[float],
+    ) -> None:
+        """A valid feedback or expectation of the trace or its session, with its stored value."""
+        self._note(position, self._pairs[kind][name][value])
+        if value is None:
+            self._mark(position, kind, name, 0, "o", TEXT)
+        if numeric:
+            if number is None or not math.isfinite(number):
+                self._mark(position, kind, name, 0, "o", NUMBER)
+            else:
+                self.series_of(kind, name, 0).add(position, number)
+
+    def add_session_elsewhere(self, position: int) -> None:
+        """The session has assessments in another experiment, which may count."""
+        self._mark(position, "trace", "assessments", 0, "o", SESSION)
+
+    # ------------------------------------------------------------------ spans
+
+    def add_spans(
+        self,
+        position: int,
+        spans: Iterable[tuple[Any, Optional[str], Optional[str], str, Optional[int], Content]],
+    ) -> Optional[str]:
+        """All spans of a trace: (any, type, name, status, duration, content); their rollup.
+
+        ``content`` None was too long to be read.
+        """
+        self._position = position
+        rollup: dict[int, list[Any]] = {}
+        signatures = self.signatures
+        columns: set[tuple[Optional[str], Optional[str], str]] = set()
+        total = 0
+        for _, type, name, status, duration, content in spans:
+            total += 1
+            columns.add((type, name, status))
+            signature = signatures.get((type, name, status))
+            if signature is None:
+                signature = signatures[type, name, status] = self._signature(type, name, status)
+            counted = rollup.get(signature.number)
+            if counted is None:
+                # Spans, those with a duration, sum, smallest and largest duration.
+                counted = rollup[signature.number] = [0, 0, 0, None, None, signature]
+            counted[0] += 1
+            if duration is not None:
+                counted[2] += duration
+                if not counted[1] or duration < counted[3]:
+                    counted[3] = duration
+                if not counted[1] or duration > counted[4]:
+                    counted[4] = duration
+                counted[1] += 1
+            if content is None:
+                self._note(position, self.unread(signature.number))
+                continue
+            # Brackets may also be written as \u005b or \u007b, within a string.
+            self.bracketed = bracketed = (
+                content.count("{") + content.count("[") > SURE_DEPTH or "\\u00" in content
+            )
+            if bracketed and too_deep(content):
+                self._note(position, self.unread(signature.number))
+                continue
+            for key, stored in attributes_of(content).items():
+                attribute = signature[key]
+                if attribute is None:
+                    self._hide(position, signature.number, key)
+                    continue
+                if stored.__class__ is str:
+                    lists, numbers = attribute[stored]
+                else:
+                    lists, numbers = attribute.describe(stored)
+                for positions in lists:
+                    if positions[-1] != position:
+                        positions.append(position)
+                for series, number in numbers:
+                    series.add(position, number)
+        self._span_count.note(position, total)
+        for three in columns:
+            for positions in self._span_columns.get(three) or self._columns_of(*three):
+                if positions[-1] != position:
+                    positions.append(position)
+        if not rollup:
+            return None
+        lows = [counted[3] for counted in rollup.values() if counted[1]]
+        if lows:
+            # Of all spans together, for conditions on the duration alone.
+            self.at("span", "duration", 0, "p").append(position)
+            durations = self.series_of("span", "duration", 0, True)
+            durations.add(position, min(lows))
+            durations.add(position, max(c[4] for c in rollup.values() if c[1]))
+        return " ".join([self._finish(position, counted) for counted in rollup.values()])
+
+    def _columns_of(self, type: Optional[str], name: Optional[str], status: str) -> list[Positions]:
+        """Where the traces with a span of that type, name and status are collected, by column."""
+        found = []
+        for key, value in (("type", type), ("name", name), ("status", status)):
+            if value is not None:
+                found.append(self.texts_of("span", key).at(0, value)[0])
+        if len(self._span_columns) < _MOST_COLUMNS:
+            self._span_columns[type, name, status] = found
+        return found
+
+    def _signature(self, type: Optional[str], name: Optional[str], status: str) -> _Signature:
+        number = self.vocabulary.signature(type, name, status)
+        found = self._by_number.get(number)
+        if found is None:
+            found = self._by_number[number] = _Signature(self, number)
+        return found
+
+    def _finish(self, position: int, counted: list[Any]) -> str:
+        """Notes what the spans of a signature have in common; its part of the rollup."""
+        count, timed, total, low, high, signature = counted
+        number = signature.number
+        bits = signature.counts
+        for bit in range(count.bit_length()):
+            if bit == len(bits):
+                bits.append(self.at("span", "count", number, "n", bit))
+            if count >> bit & 1:
+                bits[bit].append(position)
+        if not timed:
+            return f"{number}:{count}:::"
+        signature.timed.append(position)
+        signature.durations.add(position, low)
+        if high != low:
+            signature.durations.add(position, high)
+        if count == 1:
+            return f"{number}:{total}"
+        return f"{number}:{count}:{total}:{low}:{high}"
+
+    def unread(self, signature: int) -> _Entry:
+        """Attributes of spans of this signature are not known."""
+        return ((self.at("attribute", "", signature, "o", CONTENT),), ())
+
+    def _hide(self, position: int, signature: int, key: str) -> None:
+        """An attribute whose key is not indexed."""
+        if not _UNSTORABLE.search(key):
+            slot = HIDDEN + crc32(key.encode()) % HIDDEN_BUCKETS
+            self._mark(position, "attribute", "", signature, "o", slot)
+
+    def note_parts(self, where: _Path, value: dict[str, Any]) -> None:
+        """Notes the parts of an object, an attribute of a span of the trace at hand."""
+        position = self._position
+        signature, top = where.signature, where.path
+        left = PARTS_OF_VALUE
+        whole = True
+        todo = [(top, value)]
+        for depth in range(1, DEPTH + 1):
+            below: list[tuple[str, dict[str, Any]]] = []
+            for path, inner in todo:
+                known = self._parts.get((signature, path))
+                if known is None:
+                    known = self._parts[signature, path] = {}
+                for name, part in inner.items():
+                    if part is None:
+                        continue
+                    at = known.get(name)
+                    if at is None:
+                        if _UNSTORABLE.search(name):
+                            continue  # no filter can name it
+                        full = path + SEPARATOR + name
+                        if not left or SEPARATOR in name or not self.admit(top, full):
+                            whole = False
+                            continue
+                        at = known[name] = _Path(self, full, signature)
+                    elif not left:
+                        whole = False
+                        continue
+                    left -= 1
+                    if part.__class__ is int or part.__class__ is float:
+                        at.note_number(position, part)
+                        continue
+                    self._note(position, at.entry(part)[0])
+                    if part and isinstance(part, dict) and depth < DEPTH:
+                        below.append((at.path, part))
+                    elif part and isinstance(part, (dict, list)):
+                        whole = False
+            todo = below
+        if not whole:
+            self._note(position, ((where.opaque(PARTS),), ()))
+
+
+def too_deep(text: str) -> bool:
+    """Whether JSON is nested so deep that it depends on the caller what decoding gives."""
+    if text.count("{") + text.count("[") <= SURE_DEPTH:
+        return False
+    try:
+        level: list[Any] = [[json.loads(text)]]
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    for _ in range(SURE_DEPTH):
+        level = [
+            inner
+            for item in level
+            for inner in (item.values() if isinstance(item, dict) else item)
+            if inner and isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 ''',
 "insights_engine.fields": r'''"""Every field of the language: its names, its type, what it may be compared with.
 
@@ -919,6 +3601,566 @@ def nearest(name: str, candidates: Sequence[str], cutoff: float = 0.6) -> str | 
 
     found = get_close_matches(name[:100].lower(), candidates, n=1, cutoff=cutoff)
     return found[0] if found else None
+''',
+"insights_engine.indexed": r'''"""Answers from the index, completed from MLflow's tables.
+
+The index answers for the traces it knows; traces that changed since (`pending`),
+and traces for which its bounds differ, are asked about one by one with the raw
+predicate.  Everything an answer is made of is read in one snapshot: pending
+traces are pending there, whatever a refresh commits meanwhile.
+
+Each function returns None where the index is of no use: it is not built, has
+missed a change, the caller may not read all of MLflow's tables, or the traces to
+be asked about one by one are too many.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
+
+from insights_engine import bitmaps, plans, tree
+from insights_engine.bounds import Block, Condition, Group, Planner
+from insights_engine.statement import Statement
+
+#: More pending traces than these, and the index is left alone.
+MOST_PENDING = 2000
+#: Undecided traces that are asked about one by one in any case, ...
+FEW_UNDECIDED = 2000
+#: ... and the share of all traces up to which it beats asking about all of them.
+UNDECIDED_SHARE = 0.05
+#: Positions looked at together: bounds what a call holds in memory.
+GROUP = 128 * bitmaps.POSITIONS
+#: A page begins with the newest blocks and grows by this factor.
+FIRST_GROUP = 2 * bitmaps.POSITIONS
+GROWTH = 4
+
+_TABLES = (
+    "trace_info",
+    "spans",
+    "trace_tags",
+    "trace_request_metadata",
+    "assessments",
+    "entity_associations",
+)
+_SESSION_MARK = '"mlflow.trace.session":'
+
+
+class Index:
+    """The index as one snapshot shows it, for some experiments."""
+
+    def __init__(
+        self,
+        plpy: Any,
+        statement: Statement,
+        blocks: Sequence[Block],
+        pending: Sequence[str],
+    ) -> None:
+        self._plpy = plpy
+        self._statement = statement
+        self.blocks = blocks
+        #: The traces that have to be asked about one by one.
+        self.pending = list(pending)
+        self.planner = Planner(plpy, statement.schema, statement.experiments, statement.now_ms)
+        self._away: tuple[list[int], list[int]] = ([], [])
+        if self.pending:
+            rows = plans.run(
+                plpy,
+                "select t.block, t.position from insights.trace t where t.trace_id = any($1)",
+                ("text[]",),
+                (self.pending,),
+            )
+            self._away = ([row["block"] for row in rows], [row["position"] for row in rows])
+
+    @property
+    def most_undecided(self) -> int:
+        """How many undecided traces are worth asking about one by one."""
+        return max(
+            FEW_UNDECIDED, int(UNDECIDED_SHARE * sum(block.live_count for block in self.blocks))
+        )
+
+    def groups(self, first: int = GROUP, growth: int = 1) -> Iterator[Group]:
+        """The blocks, newest first, as groups of limited size."""
+        limit, size = first, 0
+        taken: list[Block] = []
+        for block in self.blocks:
+            if taken and size + block.used > limit:
+                yield self._group(taken)
+                limit, size = min(limit * growth, GROUP), 0
+                taken = []
+            taken.append(block)
+            size += block.used
+        if taken:
+            yield self._group(taken)
+
+    def _group(self, blocks: Sequence[Block]) -> Group:
+        group = Group(self._plpy, blocks)
+        if self._away[0]:
+            group.universe &= ~group.at(*self._away)
+        return group
+
+    def ids(self, group: Group, bits: int) -> list[str]:
+        """The trace ids at some positions."""
+        if not bits:
+            return []
+        rows = plans.run(
+            self._plpy,
+            "select t.trace_id from unnest($1, $2) as u (block, position)"
+            " join insights.trace t on t.block = u.block and t.position = u.position",
+            ("int[]", "smallint[]"),
+            group.places(bits),
+        )
+        return [row["trace_id"] for row in rows]
+
+
+def open_index(plpy: Any, statement: Statement, nodes: Sequence[tree.Node]) -> Optional[Index]:
+    """The index, ready to answer ``nodes``; None where it is of no use."""
+    # Row security of MLflow's tables hides rows from some roles; the index cannot.
+    (state,) = plans.run(
+        plpy,
+        "select coalesce((select s.built and s.trusted >= m.last_value"
+        f" from insights.state s, insights.missed m), false) and {_readable(statement)} as usable",
+    )
+    if not state["usable"]:
+        return None
+    pending = plans.run(
+        plpy, "select p.trace_id from insights.pending p limit $1", ("int",), (20 * MOST_PENDING,)
+    )
+    changed = {row["trace_id"] for row in pending}
+    if len(changed) > MOST_PENDING or len(pending) == 20 * MOST_PENDING:
+        return None
+    if changed and any(_assesses(node) for node in nodes):
+        changed |= _same_sessions(plpy, statement, list(changed))
+        if len(changed) > MOST_PENDING:
+            return None
+    blocks = _blocks(plpy, statement.experiments)
+    return Index(plpy, statement, blocks, sorted(changed))
+
+
+def _readable(statement: Statement) -> str:
+    """The condition that the caller may read every row of MLflow's tables."""
+    names = [f"'{statement.schema}.{table}'" for table in _TABLES]
+    return " and ".join(
+        f"pg_catalog.has_table_privilege({name}, 'select')"
+        f" and not pg_catalog.row_security_active({name})"
+        for name in names
+    )
+
+
+def _blocks(plpy: Any, experiments: Optional[Sequence[int]]) -> list[Block]:
+    chosen = "" if experiments is None else " and b.experiment_id = any($1)"
+    rows = plans.run(
+        plpy,
+        "select b.block, b.experiment_id, b.used, b.live_count, b.first_ms, b.last_ms,"
+        " case when b.live_count < b.used then b.live end as live"
+        f" from insights.block b where b.live_count > 0{chosen} order by b.last_ms desc",
+        () if experiments is None else ("int[]",),
+        () if experiments is None else (list(experiments),),
+    )
+    return [Block(row) for row in rows]
+
+
+def _assesses(node: tree.Node) -> bool:
+    """Whether a filter asks about assessments, which may belong to a whole session."""
+    if isinstance(node, (tree.And, tree.Or)):
+        return any(_assesses(item) for item in node.items)
+    if isinstance(node, tree.Not):
+        return _assesses(node.item)
+    if isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
+        return False
+    return isinstance(node.field, tree.Assessment)
+
+
+def _same_sessions(plpy: Any, statement: Statement, changed: Sequence[str]) -> set[str]:
+    """The traces to which changed traces lend assessments, or lent them when indexed."""
+    schema = statement.schema
+    rows = plans.run(
+        plpy,
+        f"select t.request_id from {schema}.trace_info t where t.session_id in ("
+        " select c.session_id from insights.carrier c where c.trace_id = any($1)"
+        f" union all select c.session_id from {schema}.trace_info c"
+        f" join {schema}.assessments a on a.trace_id = c.request_id"
+        " where c.request_id = any($1) and pg_catalog.strpos(a.assessment_metadata, $2) > 0"
+        ") limit $3",
+        ("text[]", "text", "int"),
+        (list(changed), _SESSION_MARK, MOST_PENDING + 1),
+    )
+    return {row["request_id"] for row in rows}
+
+
+# -------------------------------------------------------------------- counting
+
+
+def counts(
+    plpy: Any,
+    statement: Statement,
+    nodes: Sequence[tree.Node],
+    joint: Sequence[int] = (),
+) -> Optional[list[int]]:
+    """The number of traces that match each node, then of those that match all ``joint`` ones."""
+    index = open_index(plpy, statement, nodes)
+    if index is None:
+        return None
+    conditions = [index.planner.plan(node) for node in nodes]
+    terms = {term for condition in conditions for term in condition.terms()}
+    totals = [0] * (len(nodes) + 1)
+    open_ids = list(index.pending)
+    undecided = 0
+    for group in index.groups():
+        group.fetch(terms)
+        pairs = [condition.bounds(group) for condition in conditions]
+        open_bits = 0
+        for must, may in pairs:
+            open_bits |= may & ~must
+        undecided += bitmaps.count(open_bits)
+        if undecided > index.most_undecided:
+            return None
+        open_ids += index.ids(group, open_bits)
+        both = ~open_bits
+        for number, (must, _) in enumerate(pairs):
+            totals[number] += bitmaps.count(must & ~open_bits)
+            if number in joint:
+                both &= must
+        if joint:
+            totals[-1] += bitmaps.count(both)
+    if open_ids:
+        rest = _raw_counts(plpy, statement.again(), nodes, joint, open_ids)
+        totals = [total + more for total, more in zip(totals, rest)]
+    return totals
+
+
+def _raw_counts(
+    plpy: Any,
+    statement: Statement,
+    nodes: Sequence[tree.Node],
+    joint: Sequence[int],
+    ids: Sequence[str],
+) -> list[int]:
+    """The same counts among given traces, by the raw predicate."""
+    flags = ", ".join(
+        f"{statement.condition(node, 'probe')} as f{number}" for number, node in enumerate(nodes)
+    )
+    together = " and ".join(f"f{number}" for number in joint) or "false"
+    columns = [f"count(*) filter (where f{number}) as c{number}" for number in range(len(nodes))]
+    columns.append(f"count(*) filter (where {together}) as c{len(nodes)}")
+    given = statement.params.add(list(ids), "text[]")
+    sql = (
+        f"select {', '.join(columns)} from (select {flags} from {statement.traces}"
+        f" where t.request_id = any({given}) and {statement.scope()} offset 0) t"
+    )
+    (row,) = statement.run(plpy, sql)
+    return [int(row[f"c{number}"]) for number in range(len(columns))]
+
+
+# ------------------------------------------------------------------------ pages
+
+
+def newest(
+    plpy: Any,
+    statement: Statement,
+    node: tree.Node,
+    limit: int,
+    before_ms: Optional[int],
+) -> Optional[tuple[list[str], list[str]]]:
+    """Traces among which are the ``limit`` newest that match: surely, and perhaps.
+
+    ``before_ms``: only traces that began then or earlier.  Pending traces are
+    always among the second.
+    """
+    index = open_index(plpy, statement, (node,))
+    if index is None:
+        return None
+    condition = index.planner.plan(node)
+    times = index.planner.timestamps()
+    terms = {*condition.terms(), *times.terms()}
+    sure_ids: list[str] = []
+    open_ids = list(index.pending)
+    found = 0
+    # The oldest sure one; once they are enough, nothing older is wanted.
+    oldest_ms: Optional[int] = None
+    sure_count = 0
+    for group in index.groups(FIRST_GROUP, GROWTH):
+        enough = oldest_ms is not None and sure_count >= limit
+        if enough and group.blocks[0].last_ms < (oldest_ms or 0):
+            break
+        group.fetch(terms)
+        must, may = condition.bounds(group)
+        slices = times.lowest(group)
+        tied_with_start = 0
+        if before_ms is not None:
+            less, tied_with_start = bitmaps.slices_below(
+                slices, may, bitmaps.pattern_of_integer(before_ms)
+            )
+            may = less | tied_with_start
+            must &= may
+        if not may:
+            continue
+        # What is undecided may come to nothing, so that many sure ones are needed,
+        # beside those that began when the page before ended: it may have had them.
+        sure, tied = bitmaps.largest(slices, must & ~tied_with_start, limit)
+        chosen = sure | tied | must & tied_with_start
+        undecided = may & ~must
+        if chosen:
+            sure_count += bitmaps.count(sure | tied)
+            own_ms = _least(slices, chosen)
+            oldest_ms = own_ms if oldest_ms is None else min(oldest_ms, own_ms)
+            if bitmaps.count(sure | tied) >= limit:
+                older, _ = bitmaps.slices_below(
+                    slices, undecided, bitmaps.pattern_of_integer(own_ms)
+                )
+                undecided &= ~older
+        if bitmaps.count(chosen) > limit + FEW_UNDECIDED:
+            return None
+        found += bitmaps.count(undecided)
+        if found > FEW_UNDECIDED:
+            return None
+        sure_ids += index.ids(group, chosen)
+        open_ids += index.ids(group, undecided)
+    return sure_ids, open_ids
+
+
+def _least(slices: bitmaps.Slices, within: int) -> int:
+    """The smallest number of the members of a set."""
+    value = 0
+    for bit in range(bitmaps.WIDTH - 1, -1, -1):
+        members = slices.get(bit, 0)
+        if bit == bitmaps.WIDTH - 1:
+            negative = within & members
+            if negative:
+                within = negative
+                value -= 1 << bit
+            continue
+        without = within & ~members
+        if without:
+            within = without
+        else:
+            value += 1 << bit
+    return value
+
+
+def matches(
+    plpy: Any, statement: Statement, node: tree.Node, most: int
+) -> Optional[tuple[list[str], list[str]]]:
+    """All traces that match, surely and perhaps, if they are no more than ``most``."""
+    index = open_index(plpy, statement, (node,))
+    if index is None:
+        return None
+    condition = index.planner.plan(node)
+    terms = set(condition.terms())
+    sure_ids: list[str] = []
+    open_ids = list(index.pending)
+    found = 0
+    for group in index.groups():
+        group.fetch(terms)
+        must, may = condition.bounds(group)
+        found += bitmaps.count(may)
+        if found > most:
+            return None
+        sure_ids += index.ids(group, must)
+        open_ids += index.ids(group, may & ~must)
+    return sure_ids, open_ids
+
+
+# ------------------------------------------------------------------- explaining
+
+
+def explained(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[str, Any]]:
+    """What the index contributes to an answer, step by step.
+
+    Gives ("unused", reason), or ("index", blocks and pending), then for each
+    predicate ("predicate", (node, hits, must, undecided, ms)), then
+    ("whole", (must, undecided, ms)).
+    """
+    started = time.perf_counter()
+    index = open_index(plpy, statement, (node,))
+    if index is None:
+        yield "unused", _reason(plpy, statement)
+        return
+    yield "index", (len(index.blocks), len(index.pending), _since(started))
+    started = time.perf_counter()
+    whole = index.planner.plan(node)
+    leaves = list(index.planner.hits)
+    yield "vocabulary", (sum(hits for _, hits, _ in leaves), _since(started))
+    for part, hits, condition in leaves:
+        yield "predicate", (part, hits, *_measured(index, condition))
+    yield "whole", _measured(index, whole)
+
+
+def _measured(index: Index, condition: Condition) -> tuple[int, int, float]:
+    started = time.perf_counter()
+    sure = undecided = 0
+    terms = set(condition.terms())
+    for group in index.groups():
+        group.fetch(terms)
+        must, may = condition.bounds(group)
+        sure += bitmaps.count(must)
+        undecided += bitmaps.count(may & ~must)
+    return sure, undecided, _since(started)
+
+
+def _since(started: float) -> float:
+    return (time.perf_counter() - started) * 1000
+
+
+def _reason(plpy: Any, statement: Statement) -> str:
+    rows = plans.run(
+        plpy,
+        f"select s.built, s.trusted >= m.last_value as trusted, {_readable(statement)} as readable"
+        " from insights.state s, insights.missed m",
+    )
+    if not len(rows) or not rows[0]["built"]:
+        return "it is not built yet (insights index)"
+    if not rows[0]["readable"]:
+        return "it is for those only who may read every row of MLflow's tables"
+    if not rows[0]["trusted"]:
+        return "it has missed a change (insights_rebuild)"
+    return "too many traces are pending (insights_refresh)"
+''',
+"insights_engine.intervals": r'''"""Numeric conditions as intervals of whole numbers.
+
+A condition on a number holds on a few intervals of its ordered domain: the
+integers that `bitmaps.ordered` gives for integers and doubles alike.  Bounds are
+found so that the condition means what the raw predicate means, rounding
+included: an integer compared with a large double, or a duration in nanoseconds
+compared in milliseconds, is compared as a double.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Callable
+
+from insights_engine import tree
+from insights_engine.bitmaps import ordered, pattern_of_double, pattern_of_integer
+
+#: Both ends included, ascending, disjoint.
+Intervals = tuple[tuple[int, int], ...]
+#: For a constant: the first number not below it, and the first above it.
+Bounds = tuple[int, int]
+
+LAST = 2**64 - 1
+ALL: Intervals = ((0, LAST),)
+
+_EXACT = 2.0**53
+
+
+def intervals_of(node: tree.Predicate, bounds: Callable[[tree.Value], Bounds]) -> Intervals:
+    """Where a numeric predicate holds; ``bounds`` places a constant in the domain."""
+    if isinstance(node, tree.NumberCompare):
+        return _comparison(node.op, *bounds(node.value))
+    if isinstance(node, tree.Between):
+        found = _normal([(bounds(node.low)[0], bounds(node.high)[1] - 1)])
+        return complement(found) if node.negated else found
+    if isinstance(node, tree.In):
+        found = _normal(
+            [
+                (start, end - 1)
+                for start, end in (bounds(value) for value in node.values if _is_number(value))
+            ]
+        )
+        return complement(found) if node.negated else found
+    raise TypeError(f"not a comparison of numbers: {node}")
+
+
+def _is_number(value: tree.Value) -> bool:
+    return not isinstance(value, str)
+
+
+def _comparison(op: str, start: int, end: int) -> Intervals:
+    if op == "=":
+        return _normal([(start, end - 1)])
+    if op == "!=":
+        return complement(_normal([(start, end - 1)]))
+    if op == "<":
+        return _normal([(0, start - 1)])
+    if op == "<=":
+        return _normal([(0, end - 1)])
+    if op == ">":
+        return _normal([(end, LAST)])
+    if op == ">=":
+        return _normal([(start, LAST)])
+    raise ValueError(f"operator {op!r}")
+
+
+def _normal(found: Sequence[tuple[int, int]]) -> Intervals:
+    """Sorted, clipped to the domain, without empty ones, overlaps joined."""
+    joined: list[tuple[int, int]] = []
+    for low, high in sorted((max(low, 0), min(high, LAST)) for low, high in found):
+        if low > high:
+            continue
+        if joined and low <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], high))
+        else:
+            joined.append((low, high))
+    return tuple(joined)
+
+
+def complement(found: Intervals) -> Intervals:
+    """Where ``found`` does not hold."""
+    rest = []
+    start = 0
+    for low, high in found:
+        if start < low:
+            rest.append((start, low - 1))
+        start = high + 1
+    if start <= LAST:
+        rest.append((start, LAST))
+    return tuple(rest)
+
+
+def bounds_of_double(number: float) -> Bounds:
+    """A constant among doubles."""
+    place = ordered(pattern_of_double(number))
+    return place, place + 1
+
+
+def bounds_of_integer(number: int) -> Bounds:
+    """A constant among 64-bit integers, which it may lie outside of."""
+    if number < -(2**63):
+        return 0, 0
+    if number >= 2**63:
+        return LAST + 1, LAST + 1
+    place = ordered(pattern_of_integer(number))
+    return place, place + 1
+
+
+def bounds_among_integers(number: float) -> Bounds:
+    """A double among 64-bit integers, as the raw predicate compares them.
+
+    Below 2^53 the comparison is exact; from there on the integers are rounded
+    to doubles first.
+    """
+    if abs(number) < _EXACT:
+        low = bounds_of_integer(math.ceil(number))[0]
+        return low, low + (number == math.floor(number))
+    return search(number, float)
+
+
+def bounds_of_duration(milliseconds: float) -> Bounds:
+    """A constant in milliseconds among durations in nanoseconds."""
+    return search(milliseconds, _milliseconds)
+
+
+def _milliseconds(nanoseconds: int) -> float:
+    return float(nanoseconds) / 1e6
+
+
+def search(number: float, value: Callable[[int], float]) -> Bounds:
+    """The bounds of ``number`` among integers whose ``value``, which ascends, is compared."""
+
+    def first(holds: Callable[[float], bool]) -> int:
+        low, high = -(2**63), 2**63
+        while low < high:
+            middle = (low + high) // 2
+            if holds(value(middle)):
+                high = middle
+            else:
+                low = middle + 1
+        return bounds_of_integer(low)[0]
+
+    return first(lambda found: found >= number), first(lambda found: found > number)
 ''',
 "insights_engine.malformed": r'''"""What is wrong with a filter that has no syntax."""
 
@@ -1478,6 +4720,247 @@ def _can_shift(states: list[int], kind: str) -> bool:
         if size:
             del states[-size:]
         states.append(STATES[states[-1]][symbol])
+''',
+"insights_engine.merging": r'''"""Puts small blocks together, and drops the positions of traces that have left.
+
+Size-tiered, as in Lucene: blocks of about the same size are merged once there
+are `FACTOR` of them, so a trace is moved a logarithmic number of times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from insights_engine import bitmaps, plans
+from insights_engine.postings import insert
+
+#: Blocks of one tier that are merged; the sizes within a tier differ by this factor.
+FACTOR = 8
+#: Positions of the blocks that one call merges; more are left to the next.
+MOST_POSITIONS = 2 * bitmaps.POSITIONS
+_AT_ONCE = 20_000
+
+
+class Block(NamedTuple):
+    """A row of ``insights.block``."""
+
+    block: int
+    experiment_id: int
+    used: int
+    live: int
+    live_count: int
+    first_ms: int
+    last_ms: int
+
+
+def blocks_of(plpy: Any, experiments: Iterable[int]) -> list[Block]:
+    """The blocks of some experiments, by experiment and time."""
+    rows = plans.run(
+        plpy,
+        "select b.block, b.experiment_id, b.used, b.live, b.live_count, b.first_ms, b.last_ms"
+        " from insights.block b where b.experiment_id = any($1)"
+        " order by b.experiment_id, b.first_ms, b.block",
+        ("int[]",),
+        (sorted(set(experiments)),),
+    )
+    return [Block(**{**row, "live": bitmaps.decode(row["live"])}) for row in rows]
+
+
+def vacate(plpy: Any, trace_ids: Sequence[str]) -> set[int]:
+    """Takes traces out of the blocks they are in; the experiments of these blocks."""
+    rows = plans.run(
+        plpy,
+        "delete from insights.trace t using pg_catalog.unnest($1) as g (trace_id)"
+        " where t.trace_id = g.trace_id returning t.block, t.position",
+        ("text[]",),
+        (list(trace_ids),),
+    )
+    left: dict[int, list[int]] = {}
+    for row in rows:
+        left.setdefault(row["block"], []).append(row["position"])
+    if not left:
+        return set()
+    blocks = plans.run(
+        plpy,
+        "select b.block, b.experiment_id, b.used, b.live from insights.block b"
+        " where b.block = any($1)",
+        ("int[]",),
+        (sorted(left),),
+    )
+    changed: list[tuple[int, bytes, int]] = []
+    empty: list[int] = []
+    for row in blocks:
+        gone = bitmaps.decode(bitmaps.encode(sorted(left[row["block"]]), row["used"]))
+        live = bitmaps.decode(row["live"]) & ~gone
+        if live:
+            changed.append(
+                (row["block"], bitmaps.encode_set(live, row["used"]), bitmaps.count(live))
+            )
+        else:
+            empty.append(row["block"])
+    if changed:
+        plans.run(
+            plpy,
+            "update insights.block b set live = c.live, live_count = c.live_count from rows from"
+            " (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))"
+            " as c (block, live, live_count) where b.block = c.block",
+            ("int[]", "bytea[]", "int[]"),
+            [list(column) for column in zip(*changed)],
+        )
+    drop(plpy, empty)
+    return {row["experiment_id"] for row in blocks}
+
+
+def drop(plpy: Any, blocks: Sequence[int]) -> None:
+    """Deletes blocks with their postings."""
+    if blocks:
+        for table in ("posting", "block"):
+            plans.run(
+                plpy,
+                f"delete from insights.{table} d where d.block = any($1)",
+                ("int[]",),
+                (list(blocks),),
+            )
+
+
+def merge(plpy: Any, experiments: Iterable[int]) -> int:
+    """Merges what should be merged in some experiments; how many blocks went into it."""
+    merged = 0
+    left = MOST_POSITIONS
+    for _, found in groupby(blocks_of(plpy, experiments), key=lambda block: block.experiment_id):
+        blocks = list(found)
+        while True:
+            chosen = choose(blocks)
+            if not chosen or sum(block.used for block in chosen) > left:
+                break
+            left -= sum(block.used for block in chosen)
+            made = rewrite(plpy, chosen)
+            merged += len(chosen)
+            blocks = [block for block in blocks if block not in chosen]
+            blocks.append(made)
+            blocks.sort(key=lambda block: (block.first_ms, block.block))
+    return merged
+
+
+def choose(blocks: Sequence[Block]) -> list[Block]:
+    """The blocks of an experiment, in order of time, that should become one; or none."""
+    tiers: dict[int, list[Block]] = {}
+    for block in blocks:
+        tier, size = 0, FACTOR
+        while size <= block.live_count:
+            tier, size = tier + 1, size * FACTOR
+        tiers.setdefault(tier, []).append(block)
+    for _, tier_blocks in sorted(tiers.items()):
+        if len(tier_blocks) < FACTOR:
+            continue
+        # Of as many as fit into one block, those that lie closest together in time.
+        best: list[Block] = []
+        for start in range(len(tier_blocks)):
+            total = 0
+            run: list[Block] = []
+            for block in tier_blocks[start : start + FACTOR]:
+                total += block.live_count
+                if total > bitmaps.POSITIONS:
+                    break
+                run.append(block)
+            if len(run) > len(best) or (
+                len(run) == len(best) > 0 and _duration(run) < _duration(best)
+            ):
+                best = run
+        if len(best) > 1:
+            return best
+    for block in blocks:
+        if 2 * block.live_count < block.used:
+            return [block]
+    return []
+
+
+def _duration(blocks: Sequence[Block]) -> int:
+    return max(block.last_ms for block in blocks) - min(block.first_ms for block in blocks)
+
+
+def rewrite(plpy: Any, blocks: Sequence[Block]) -> Block:
+    """Makes one block of the live positions of some."""
+    used = sum(block.live_count for block in blocks)
+    first_ms = min(block.first_ms for block in blocks)
+    last_ms = max(block.last_ms for block in blocks)
+    made = add_block(plpy, blocks[0].experiment_id, used, first_ms, last_ms)
+    moves: dict[int, list[int]] = {}
+    start = 0
+    for block in blocks:
+        moves[block.block] = _moves(block, start)
+        start += block.live_count
+    insert(plpy, _merged(plpy, moves, made, used))
+    for block in blocks:
+        olds = bitmaps.positions(block.live)
+        news = [moves[block.block][old] for old in olds]
+        plans.run(
+            plpy,
+            "update insights.trace t set block = $1, position = m.new from rows from"
+            " (pg_catalog.unnest($3), pg_catalog.unnest($4)) as m (old, new)"
+            " where t.block = $2 and t.position = m.old",
+            ("int", "int", "smallint[]", "smallint[]"),
+            (made, block.block, olds, news),
+        )
+    drop(plpy, [block.block for block in blocks])
+    return Block(made, blocks[0].experiment_id, used, (1 << used) - 1, used, first_ms, last_ms)
+
+
+def _moves(block: Block, start: int) -> list[int]:
+    """Of each position of a block the new one; -1 where the trace has left."""
+    moves = [-1] * block.used
+    for new, old in enumerate(bitmaps.positions(block.live), start):
+        moves[old] = new
+    return moves
+
+
+def _merged(
+    plpy: Any, moves: dict[int, list[int]], made: int, used: int
+) -> Iterator[tuple[int, int, bytes]]:
+    """The postings of the new block, by term."""
+    plan = plpy.prepare(
+        "select p.term, p.block, p.members from insights.posting p where p.block = any($1)"
+        " order by p.term",
+        ["int[]"],
+    )
+    cursor = plpy.cursor(plan, [list(moves)])
+
+    def rows() -> Iterator[tuple[int, int, bytes]]:
+        while True:
+            some = cursor.fetch(1_000)
+            for row in some:
+                yield row["term"], row["block"], row["members"]
+            if len(some) < 1_000:
+                cursor.close()
+                return
+
+    order = {block: number for number, block in enumerate(moves)}
+    for term, found in groupby(rows(), key=itemgetter(0)):
+        positions: list[int] = []
+        several = list(found)
+        if len(several) > 1:
+            several.sort(key=lambda row: order[row[1]])
+        for _, block, members in several:
+            positions += map(moves[block].__getitem__, bitmaps.stored_positions(members))
+        if -1 in positions:
+            positions = [position for position in positions if position >= 0]
+        if positions:
+            yield made, term, bitmaps.encode(positions, used)
+
+
+def add_block(plpy: Any, experiment_id: int, used: int, first_ms: int, last_ms: int) -> int:
+    """A new block, all of whose positions are live."""
+    rows = plans.run(
+        plpy,
+        "insert into insights.block (experiment_id, used, live, live_count, first_ms, last_ms)"
+        " values ($1, $2, $3, $2, $4, $5) returning block",
+        ("int", "int", "bytea", "bigint", "bigint"),
+        (experiment_id, used, bitmaps.encode_set((1 << used) - 1, used), first_ms, last_ms),
+    )
+    return int(rows[0]["block"])
 ''',
 "insights_engine.names": r'''"""What the names in a filter stand for."""
 
@@ -2357,6 +5840,429 @@ def _check_names(text: str, end: int, *, escaped_quotes: bool) -> None:
             break
         before = token
 ''',
+"insights_engine.plans": r'''"""Prepared statements that a session keeps, by their text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+#: More different texts than any workload needs at a time; then all start anew.
+_MOST = 500
+
+_kept: dict[tuple[str, tuple[str, ...]], Any] = {}
+
+
+def run(plpy: Any, sql: str, types: Sequence[str] = (), values: Sequence[Any] = ()) -> Any:
+    """The rows of ``sql``, prepared once a session.
+
+    For statements whose text does not depend on the data.  PostgreSQL plans them
+    anew when a table changes, and decides itself whether the parameters matter.
+    """
+    key = (sql, tuple(types))
+    plan = _kept.get(key)
+    if plan is None:
+        if len(_kept) >= _MOST:
+            _kept.clear()
+        plan = _kept[key] = plpy.prepare(sql, list(types))
+    return plpy.execute(plan, list(values))
+''',
+"insights_engine.postings": r'''"""Turns collected facts into terms and postings."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, Optional
+from zlib import crc32
+
+from insights_engine import bitmaps, plans
+from insights_engine.facts import (
+    LONGEST_VALUE,
+    TRACE_VALUES,
+    VALUES,
+    Fact,
+    Facts,
+    Positions,
+    Series,
+    most_values,
+)
+
+#: Signatures with a row of their own; then, rows for hash buckets of names.
+SIGNATURES = 4_000
+_ROWS = 2 * SIGNATURES
+_BUCKETS = 256
+# A list of positions of a rare value: no longer than this, with the one that is none.
+RARE = 4
+# Terms looked up at once.
+_AT_ONCE = 20_000
+
+#: (kind, key, signature, role, slot, value)
+Term = tuple[str, str, int, str, int, str]
+
+
+class Extent(NamedTuple):
+    """A block's share of a batch: positions ``start`` to ``start + used - 1``."""
+
+    block: int
+    start: int
+    used: int
+
+
+class Stored:
+    """The vocabulary in the database; ``growing``: new signatures are added."""
+
+    def __init__(self, plpy: Any, growing: bool) -> None:
+        self._plpy = plpy
+        self._growing = growing
+        self._signatures: dict[tuple[Optional[str], Optional[str], str], int] = {}
+        self._buckets: dict[tuple[Optional[str], str, int], int] = {}
+        for row in plans.run(
+            plpy, "select s.signature, s.type, s.name, s.status, s.bucket from insights.signature s"
+        ):
+            if row["bucket"] is None:
+                self._signatures[row["type"], row["name"], row["status"]] = row["signature"]
+            else:
+                self._buckets[row["type"], row["status"], row["bucket"]] = row["signature"]
+        self._keys: Optional[list[str]] = None
+
+    def signature(self, type: Optional[str], name: Optional[str], status: str) -> int:
+        """The number of a signature; -1: it is not known, and the vocabulary is not growing."""
+        known = self._signatures.get((type, name, status))
+        if known is not None:
+            return known
+        if len(self._signatures) < SIGNATURES and len(name or "") <= LONGEST_VALUE:
+            known = self._add(type, name, status, None)
+            self._signatures[type, name, status] = known
+            return known
+        bucket = crc32((name or "").encode()) % _BUCKETS
+        known = self._buckets.get((type, status, bucket))
+        if known is None and len(self._signatures) + len(self._buckets) >= _ROWS:
+            # Types and statuses are as many: only "some span" is left.
+            bucket = crc32(repr((type, name, status)).encode()) % _BUCKETS
+            type, status = None, ""
+            known = self._buckets.get((type, status, bucket))
+        if known is None:
+            known = self._buckets[type, status, bucket] = self._add(type, None, status, bucket)
+        return known
+
+    def _add(
+        self, type: Optional[str], name: Optional[str], status: str, bucket: Optional[int]
+    ) -> int:
+        if not self._growing:
+            return -1
+        rows = plans.run(
+            self._plpy,
+            "insert into insights.signature (type, name, status, bucket) values ($1, $2, $3, $4)"
+            " returning signature",
+            ("text", "text", "text", "int"),
+            (type, name, status, bucket),
+        )
+        return int(rows[0]["signature"])
+
+    def attribute_keys(self) -> Iterable[str]:
+        """The keys of attributes that are indexed."""
+        if self._keys is None:
+            rows = plans.run(
+                self._plpy, "select v.key from insights.vocabulary v where v.kind = 'attribute'"
+            )
+            self._keys = [row["key"] for row in rows]
+        return self._keys
+
+    def full_keys(self) -> set[tuple[str, str]]:
+        """The (kind, key) of which no more texts get a term."""
+        rows = plans.run(
+            self._plpy,
+            'select v.kind, v.key from insights.vocabulary v where v."values" >='
+            f" case v.kind when 'attribute' then {VALUES} else {TRACE_VALUES} end",
+        )
+        return {(row["kind"], row["key"]) for row in rows}
+
+    def values(self, kind: str, key: str) -> frozenset[tuple[int, str]]:
+        """The (signature, text) of a key that have a term of their own."""
+        rows = plans.run(
+            self._plpy,
+            "select t.signature, t.value from insights.term t"
+            " where t.kind = $1 and t.key = $2 and t.role = 'v'",
+            ("text", "text"),
+            (kind, key),
+        )
+        return frozenset((row["signature"], row["value"]) for row in rows)
+
+
+class Settled:
+    """Facts whose texts have been told apart: those with a term, and those in buckets."""
+
+    def __init__(self, plpy: Any, facts: Facts, growing: bool) -> None:
+        self._plpy = plpy
+        self._facts = facts
+        #: Of each term its positions, in the batch, ascending.
+        self.positions: dict[Term, Sequence[int]] = {
+            (*fact, ""): positions[1:]
+            for fact, positions in facts.plain.items()
+            if len(positions) > 1
+        }
+        #: What is known of the terms' numbers.
+        self.numbers: dict[Term, int] = {}
+        #: Values by key, where it differs from what the database has.
+        self.vocabulary: dict[tuple[str, str], int] = {}
+        self._settle_texts(growing)
+
+    def _settle_texts(self, growing: bool) -> None:
+        of_value: dict[Term, list[tuple[Positions, bool]]] = {}
+        for texts in self._facts.texts.values():
+            for (signature, text, printed), positions in texts.candidates.items():
+                term = (texts.kind, texts.key, signature, "v", 0, text)
+                of_value.setdefault(term, []).append((positions, printed))
+        self.numbers = look_up(self._plpy, list(of_value))
+        unknown: dict[tuple[str, str], list[Term]] = {}
+        for term in of_value:
+            if term not in self.numbers:
+                unknown.setdefault((term[0], term[1]), []).append(term)
+        counts = self._value_counts()
+        # Facts that several texts share get their positions from all of them.
+        shared: dict[Fact, set[int]] = {}
+        overflowed = set()
+        for (kind, key), texts in self._facts.texts.items():
+            known = counts.get((kind, key), 0)
+            wanted = unknown.get((kind, key), [])
+            room = max(0, most_values(kind) - known) if growing else 0
+            if len(wanted) > room or texts.full:
+                # The most frequent ones first; those that are as good as unique would
+                # make the vocabulary long, and are found in their buckets.
+                wanted.sort(key=lambda term: -sum(len(p) for p, _ in of_value[term]))
+                room = min(room, len(wanted))
+                while room and sum(len(p) for p, _ in of_value[wanted[room - 1]]) <= RARE:
+                    room -= 1
+                overflowed.add((kind, key))
+                for term in wanted[room:]:
+                    for positions, printed in of_value.pop(term):
+                        fact = texts.shared_fact(term[2], term[5], printed)
+                        if fact not in shared:
+                            shared[fact] = set(self.positions.get((*fact, ""), ()))
+                        shared[fact].update(positions[1:])
+                del wanted[room:]
+            total = known + len(wanted)
+            if texts.full or (kind, key) in overflowed:
+                total = max(total, most_values(kind))
+            if total != known or (kind, key) not in counts:
+                self.vocabulary[kind, key] = total
+        for key in self._facts.keys:
+            if ("attribute", key) not in counts:
+                self.vocabulary.setdefault(("attribute", key), 0)
+        for term, lists in of_value.items():
+            if len(lists) == 1:
+                self.positions[term] = lists[0][0][1:]
+            else:
+                self.positions[term] = sorted({p for one, _ in lists for p in one[1:]})
+        for fact, members in shared.items():
+            self.positions[(*fact, "")] = sorted(members)
+
+    def _value_counts(self) -> dict[tuple[str, str], int]:
+        keys = self._facts.texts.keys() | {("attribute", key) for key in self._facts.keys}
+        rows = plans.run(
+            self._plpy,
+            'select w.kind, w.key, v."values" from'
+            " rows from (pg_catalog.unnest($1), pg_catalog.unnest($2)) as w (kind, key)"
+            ' cross join lateral (select v."values" from insights.vocabulary v'
+            " where v.kind = w.kind and v.key = w.key offset 0) v",
+            ("text[]", "text[]"),
+            ([kind for kind, _ in keys], [key for _, key in keys]),
+        )
+        return {(row["kind"], row["key"]): row["values"] for row in rows}
+
+    def members(self, extents: Sequence[Extent]) -> Iterator[tuple[int, Term, bytes]]:
+        """(number in ``extents``, term, what is stored) of every posting."""
+        for term, positions in self.positions.items():
+            for number, within in split(positions, extents):
+                yield number, term, bitmaps.encode(within, extents[number].used)
+        for (kind, key, signature), series in self._facts.series.items():
+            for number, (begin, end) in ranges(series.positions, extents):
+                for role, slot, members in sliced(series, begin, end, extents[number]):
+                    yield number, (kind, key, signature, role, slot, ""), members
+
+
+def ranges(
+    positions: Positions, extents: Sequence[Extent]
+) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Of each extent that has some of the positions, from the second on: where these are."""
+    if len(extents) == 1:
+        if len(positions) > 1:
+            yield 0, (1, len(positions))
+        return
+    begin = 1
+    while begin < len(positions):
+        number = _extent_of(positions[begin], extents)
+        extent = extents[number]
+        end = bisect_left(positions, extent.start + extent.used, begin)
+        yield number, (begin, end)
+        begin = end
+
+
+def split(
+    positions: Sequence[int], extents: Sequence[Extent]
+) -> Iterator[tuple[int, Sequence[int]]]:
+    """The positions of each extent that has some, counted from its start."""
+    if len(extents) == 1 and not extents[0].start:
+        yield 0, positions
+        return
+    begin = 0
+    while begin < len(positions):
+        number = _extent_of(positions[begin], extents)
+        extent = extents[number]
+        end = bisect_left(positions, extent.start + extent.used, begin)
+        yield number, [position - extent.start for position in positions[begin:end]]
+        begin = end
+
+
+def _extent_of(position: int, extents: Sequence[Extent]) -> int:
+    low, high = 0, len(extents) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if extents[middle].start <= position:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def sliced(
+    series: Series, begin: int, end: int, extent: Extent
+) -> Iterator[tuple[str, int, bytes]]:
+    """(role, slot, what is stored) of the numbers of some traces."""
+    positions: Sequence[int] = series.positions[begin:end]
+    low = series.low[begin:end]
+    patterns = _patterns(low, series.whole)
+    spread: Sequence[int] = ()
+    spread_at: list[int] = []
+    if series.high:
+        # Those were noted in the order of positions, too.
+        if len(series.high) <= len(positions):
+            inside = range(extent.start, extent.start + extent.used)
+            spread_at = [position for position in series.high if position in inside]
+        else:
+            spread_at = [position for position in positions if position in series.high]
+        largest = _patterns([series.high[position] for position in spread_at], series.whole)
+        places = [bisect_left(positions, position) for position in spread_at]
+        spread = array("Q", [high ^ patterns[place] for high, place in zip(largest, places)])
+    if extent.start:
+        positions = [position - extent.start for position in positions]
+        spread_at = [position - extent.start for position in spread_at]
+    yield "n", bitmaps.HAS_NUMBER, bitmaps.encode(positions, extent.used)
+    for slot, members in bitmaps.sliced(patterns, positions, extent.used):
+        yield "n", slot, members
+    if spread:
+        yield "x", bitmaps.HAS_NUMBER, bitmaps.encode(spread_at, extent.used)
+        for slot, members in bitmaps.sliced(spread, spread_at, extent.used):
+            yield "x", slot, members
+
+
+_SIGN = 1 << (bitmaps.WIDTH - 1)
+
+
+def _patterns(numbers: Sequence[Any], whole: bool) -> array[int]:
+    """`bitmaps.pattern_of_integer` or `bitmaps.pattern_of_double` of all of them."""
+    if whole:
+        return array("Q", array("q", numbers).tobytes())
+    patterns = array("Q", struct.pack(f"={len(numbers)}d", *numbers))
+    if patterns and max(patterns) >= _SIGN:
+        return array("Q", map(bitmaps.pattern_of_double, numbers))
+    return patterns
+
+
+# ------------------------------------------------------------------- the tables
+
+_TERM_TYPES = ("text[]", "text[]", "int[]", "text[]", "smallint[]", "text[]")
+_GIVEN = (
+    "rows from ("
+    + ", ".join(f"pg_catalog.unnest(${number})" for number in range(1, 7))
+    + ") with ordinality as w (kind, key, signature, role, slot, value, n)"
+)
+
+
+def look_up(plpy: Any, terms: Sequence[Term]) -> dict[Term, int]:
+    """The numbers of those terms that there are."""
+    found: dict[Term, int] = {}
+    for start in range(0, len(terms), _AT_ONCE):
+        some = terms[start : start + _AT_ONCE]
+        (row,) = plans.run(
+            plpy,
+            "select pg_catalog.array_agg(w.n) as places, pg_catalog.array_agg(t.term) as terms"
+            f" from {_GIVEN} cross join lateral (select t.term from insights.term t"
+            " where t.kind = w.kind and t.key = w.key"
+            ' and t.role = w.role::"char" and t.value = w.value and t.signature = w.signature'
+            " and t.slot = w.slot offset 0) t",
+            _TERM_TYPES,
+            [list(column) for column in zip(*some)],
+        )
+        for place, number in zip(row["places"] or (), row["terms"] or ()):
+            found[some[place - 1]] = number
+    return found
+
+
+def intern(plpy: Any, terms: Sequence[Term]) -> dict[Term, int]:
+    """The numbers of all the terms; new ones are added."""
+    found = look_up(plpy, terms)
+    new = [term for term in terms if term not in found]
+    for start in range(0, len(new), _AT_ONCE):
+        plans.run(
+            plpy,
+            "insert into insights.term (kind, key, signature, role, slot, value)"
+            ' select w.kind, w.key, w.signature, w.role::"char", w.slot, w.value'
+            f" from {_GIVEN}",
+            _TERM_TYPES,
+            [list(column) for column in zip(*new[start : start + _AT_ONCE])],
+        )
+    if new:
+        found.update(look_up(plpy, new))
+    return found
+
+
+def write(plpy: Any, facts: Facts, extents: Sequence[Extent]) -> None:
+    """Stores the facts of a batch as postings of its blocks."""
+    settled = Settled(plpy, facts, growing=True)
+    postings = list(settled.members(extents))
+    numbers = settled.numbers
+    numbers.update(
+        intern(plpy, list({term: None for _, term, _ in postings if term not in numbers}))
+    )
+    insert(
+        plpy,
+        sorted(
+            (extents[extent].block, numbers[term], members) for extent, term, members in postings
+        ),
+    )
+    if settled.vocabulary:
+        plans.run(
+            plpy,
+            'insert into insights.vocabulary (kind, key, "values")'
+            " select * from"
+            " rows from (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) as w"
+            ' on conflict (kind, key) do update set "values" = excluded."values"',
+            ("text[]", "text[]", "int[]"),
+            (
+                [kind for kind, _ in settled.vocabulary],
+                [key for _, key in settled.vocabulary],
+                list(settled.vocabulary.values()),
+            ),
+        )
+
+
+def insert(plpy: Any, rows: Iterable[tuple[int, int, bytes]]) -> None:
+    """Adds postings: (block, term, members)."""
+    rest = iter(rows)
+    while some := list(islice(rest, _AT_ONCE)):
+        plans.run(
+            plpy,
+            "insert into insights.posting (block, term, members) select * from"
+            " rows from (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3)) as p",
+            ("int[]", "int[]", "bytea[]"),
+            [list(column) for column in zip(*some)],
+        )
+''',
 "insights_engine.printer": r'''"""The canonical text of a filter: ``parse_filter(print_filter(t)) == t``."""
 
 from __future__ import annotations
@@ -2906,16 +6812,16 @@ class _Compiler:
             )
         return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
 
-    def assessed(self, node: tree.Predicate) -> str:
+    def assessed(self, node: tree.Predicate, a: str = "a") -> str:
         """A condition on the value of assessment ``a``; NULL counts as false."""
         if isinstance(node, tree.TextCompare):
             forms = self.params.add([node.value, json.dumps(node.value)], "text[]")
-            return f"a.value = any({forms})" if node.op == "=" else f"a.value <> all({forms})"
+            return f"{a}.value = any({forms})" if node.op == "=" else f"{a}.value <> all({forms})"
         if isinstance(node, tree.Match):
             op = _MATCH[node.op, False]
             pattern = self.params.add(node.pattern, "text")
-            stored = f"a.value {op} {pattern}"
-            decoded = f"insights.json_text(a.value) {op} {pattern}"
+            stored = f"{a}.value {op} {pattern}"
+            decoded = f"insights.json_text({a}.value) {op} {pattern}"
             if node.negated:
                 return f"(not {stored} and ({decoded}) is not true)"
             return f"({stored} or {decoded})"
@@ -2925,12 +6831,12 @@ class _Compiler:
             parts = []
             if texts:
                 both = [form for text in texts for form in (text, json.dumps(text))]
-                parts.append(f"a.value = any({self.params.add(both, 'text[]')})")
+                parts.append(f"{a}.value = any({self.params.add(both, 'text[]')})")
             if numbers:
                 doubles = self.params.add([self.as_double(n) for n in numbers], "float8[]")
-                parts.append(f"(a.is_numeric_value and a.aggregate_value = any({doubles}))")
+                parts.append(f"({a}.is_numeric_value and {a}.aggregate_value = any({doubles}))")
             return f"({_any(parts)}) is not true" if node.negated else _any(parts)
-        return f"(a.is_numeric_value and {self.double('a.aggregate_value', node)})"
+        return f"({a}.is_numeric_value and {self.double(f'{a}.aggregate_value', node)})"
 
     # ------------------------------------------------------------------ spans
 
@@ -3458,6 +7364,421 @@ def patterns(node: tree.Node | None) -> list[tree.Match]:
         elif isinstance(item, tree.Match):
             found[item] = None
     return list(found)
+''',
+"insights_engine.refresh": r'''"""Keeps the index up to date; the only writer of its tables.
+
+Every call is part of one transaction, so that a reader's snapshot has both the
+old state of the index and the traces as pending, or neither.  Pending traces are
+taken before MLflow's tables are read: what is committed in between has noted its
+traces again.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from insights_engine import bitmaps, merging, plans, postings
+from insights_engine.errors import InsightsError
+from insights_engine.facts import Facts
+from insights_engine.rows import MARK, Placed, Reader, Rollups
+
+#: Held by whoever writes the index: "insights" in ASCII.
+LOCK = int.from_bytes(b"insights", "big")
+
+# Traces whose rows are read together, and bounds on what a batch keeps in memory.
+_CHUNK = 1_000
+_MOST_TEXTS = 300_000
+_MOST_FACTS = 1_000_000
+_MOST_BLOCKS = 250
+# MLflow notes a trace again with nearly every statement.
+_NOTES_OF_A_TRACE = 40
+_COUNTED = 1_000_000
+
+
+class Trace(NamedTuple):
+    """A trace to be indexed, in the order of blocks."""
+
+    experiment_id: int
+    timestamp_ms: int
+    trace_id: str
+
+
+def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+    """Indexes up to ``max_traces`` pending traces, and merges small blocks.
+
+    Traces that share a session with them may come on top.  ``busy``: another
+    session is at it, nothing was done.
+    """
+    if not _locked(plpy):
+        return {"indexed": 0, "removed": 0, "merged": 0, "pending": _pending(plpy), "busy": True}
+    ids = _take_pending(plpy, max_traces)
+    indexed, removed, experiments = _index(plpy, schema, ids) if ids else (0, 0, set())
+    return {
+        "indexed": indexed,
+        "removed": removed,
+        "merged": merging.merge(plpy, experiments) if experiments else 0,
+        "pending": _pending(plpy),
+        "busy": False,
+    }
+
+
+def _locked(plpy: Any) -> bool:
+    """Whether the index is ours until the transaction ends."""
+    (row,) = plans.run(
+        plpy,
+        "select pg_catalog.current_setting('transaction_isolation') as isolation,"
+        f" pg_catalog.pg_try_advisory_xact_lock({LOCK}) as locked",
+    )
+    if row["isolation"] not in ("read committed", "read uncommitted"):
+        # It has to see what was committed after the pending traces were taken.
+        raise InsightsError("The index is refreshed in transactions that are READ COMMITTED.")
+    return bool(row["locked"])
+
+
+def _pending(plpy: Any) -> int:
+    """How many pending notes there are; above a million, a million."""
+    (row,) = plans.run(
+        plpy,
+        "select count(*) as found from (select from insights.pending p limit $1) p",
+        ("int",),
+        (_COUNTED,),
+    )
+    return int(row["found"])
+
+
+def _take_pending(plpy: Any, max_traces: int) -> list[str]:
+    (row,) = plans.run(
+        plpy,
+        "with wanted as materialized (select distinct n.trace_id from"
+        " (select p.trace_id from insights.pending p limit $2) n limit $1),"
+        " gone as (delete from insights.pending p using wanted w"
+        " where p.trace_id = w.trace_id returning p.trace_id)"
+        " select pg_catalog.array_agg(distinct g.trace_id) as ids from gone g",
+        ("int", "bigint"),
+        (max_traces, max_traces * _NOTES_OF_A_TRACE),
+    )
+    return list(row["ids"] or ())
+
+
+def _index(plpy: Any, schema: str, ids: Sequence[str]) -> tuple[int, int, set[int]]:
+    """Puts traces into new blocks; how many, how many are gone, the experiments touched."""
+    ids = [*ids, *_same_sessions(plpy, schema, ids)]
+    experiments = merging.vacate(plpy, ids)
+    traces = _existing(plpy, schema, ids)
+    experiments |= add(plpy, schema, traces)
+    return len(traces), len(ids) - len(traces), experiments
+
+
+def _existing(plpy: Any, schema: str, ids: Sequence[str]) -> list[Trace]:
+    rows = plans.run(
+        plpy,
+        "select t.experiment_id, t.timestamp_ms, t.request_id as trace_id"
+        " from pg_catalog.unnest($1) as g (trace_id) cross join lateral ("
+        f" select * from {schema}.trace_info t where t.request_id = g.trace_id offset 0) t",
+        ("text[]",),
+        (list(ids),),
+    )
+    return sorted(Trace(row["experiment_id"], row["timestamp_ms"], row["trace_id"]) for row in rows)
+
+
+def _same_sessions(plpy: Any, schema: str, ids: Sequence[str]) -> list[str]:
+    """Indexed traces to which these lend assessments, or lent them; notes who lends."""
+    (before,) = plans.run(
+        plpy,
+        "with gone as (delete from insights.carrier k using pg_catalog.unnest($1) as g (trace_id)"
+        " where k.trace_id = g.trace_id returning k.session_id)"
+        " select pg_catalog.array_agg(distinct g.session_id) as sessions from gone g",
+        ("text[]",),
+        (list(ids),),
+    )
+    (now,) = plans.run(
+        plpy,
+        "with found as (insert into insights.carrier (trace_id, session_id)"
+        " select t.request_id, t.session_id from pg_catalog.unnest($1) as g (trace_id)"
+        f" join {schema}.trace_info t on t.request_id = g.trace_id"
+        f" where t.session_id is not null and exists (select from {schema}.assessments a"
+        " where a.trace_id = t.request_id"
+        f" and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0 offset 0)"
+        " returning session_id)"
+        " select pg_catalog.array_agg(distinct f.session_id) as sessions from found f",
+        ("text[]",),
+        (list(ids),),
+    )
+    sessions = sorted({*(before["sessions"] or ()), *(now["sessions"] or ())})
+    if not sessions:
+        return []
+    rows = plans.run(
+        plpy,
+        # Through the index on (experiment, session).
+        f"select i.trace_id from {schema}.experiments e cross join lateral ("
+        f" select t.request_id from {schema}.trace_info t"
+        " where t.experiment_id = e.experiment_id and t.session_id = any($1) offset 0) t"
+        " cross join lateral (select i.trace_id from insights.trace i"
+        " where i.trace_id = t.request_id offset 0) i",
+        ("text[]",),
+        (sessions,),
+    )
+    return sorted({row["trace_id"] for row in rows} - set(ids))
+
+
+def add(plpy: Any, schema: str, traces: Sequence[Trace]) -> set[int]:
+    """Indexes traces that are in no block, given in order; their experiments."""
+    start = 0
+    while start < len(traces):
+        with _uncollected():
+            start = _add_batch(plpy, schema, traces, start)
+        if start > _CHUNK:
+            # The facts refer to each other.
+            gc.collect()
+    return {trace.experiment_id for trace in traces}
+
+
+def _add_batch(plpy: Any, schema: str, traces: Sequence[Trace], start: int) -> int:
+    """Indexes traces from ``start`` on; where the next batch starts."""
+    batch = Batch(plpy, schema)
+    while start < len(traces):
+        chunk = traces[start : start + _CHUNK]
+        if batch.full(len(chunk)):
+            break
+        batch.add(chunk)
+        start += len(chunk)
+    batch.write()
+    return start
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Garbage collection would go through all the facts time and again, to find nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class Batch:
+    """Traces whose facts are collected together: a block for each experiment."""
+
+    def __init__(self, plpy: Any, schema: str) -> None:
+        self._plpy = plpy
+        self._reader = Reader(plpy, schema)
+        self._facts = Facts(postings.Stored(plpy, growing=True))
+        self._traces: list[Trace] = []
+        self._experiments: set[int] = set()
+        self._rollups: dict[int, Rollups] = {}
+
+    def full(self, more: int) -> bool:
+        """Whether ``more`` traces are better put into another batch."""
+        return (
+            len(self._traces) + more > bitmaps.POSITIONS
+            or len(self._experiments) > _MOST_BLOCKS
+            or self._facts.text_count > _MOST_TEXTS
+            or self._facts.size() > _MOST_FACTS
+        )
+
+    def add(self, traces: Sequence[Trace]) -> None:
+        """Collects the facts of traces, which come after those before in order."""
+        start = len(self._traces)
+        self._traces += traces
+        self._experiments.update(trace.experiment_id for trace in traces)
+        placed = [
+            Placed(position, trace.trace_id, trace.experiment_id)
+            for position, trace in enumerate(traces, start)
+        ]
+        self._rollups.update(self._reader.collect(self._facts, placed))
+
+    def write(self) -> None:
+        """Stores blocks, postings and rollups."""
+        extents: list[postings.Extent] = []
+        start = 0
+        while start < len(self._traces):
+            experiment = self._traces[start].experiment_id
+            end = start
+            while end < len(self._traces) and self._traces[end].experiment_id == experiment:
+                end += 1
+            block = merging.add_block(
+                self._plpy,
+                experiment,
+                end - start,
+                self._traces[start].timestamp_ms,
+                self._traces[end - 1].timestamp_ms,
+            )
+            extents.append(postings.Extent(block, start, end - start))
+            start = end
+        self._write_traces(extents)
+        postings.write(self._plpy, self._facts, extents)
+
+    def _write_traces(self, extents: Sequence[postings.Extent]) -> None:
+        nothing = Rollups(None, None)
+        for extent in extents:
+            numbers = range(extent.start, extent.start + extent.used)
+            rollups = [self._rollups.get(number, nothing) for number in numbers]
+            plans.run(
+                self._plpy,
+                "insert into insights.trace (trace_id, block, position, spans, assessments)"
+                " select w.trace_id, $1, w.n - 1, w.spans, w.assessments from rows from"
+                " (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))"
+                " with ordinality as w (trace_id, spans, assessments, n)",
+                ("int", "text[]", "text[]", "text[]"),
+                (
+                    extent.block,
+                    [self._traces[number].trace_id for number in numbers],
+                    [rollup.spans for rollup in rollups],
+                    [rollup.assessments for rollup in rollups],
+                ),
+            )
+
+
+# ------------------------------------------------------------------- building
+
+
+def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+    """Indexes the next traces of a database that had traces before it had an index.
+
+    ``done``: the index is built.  ``busy``: nothing could be done yet.
+    """
+    if not _locked(plpy):
+        return {"indexed": 0, "done": False, "busy": True}
+    (state,) = plans.run(plpy, "select s.built, s.indexed_through from insights.state s")
+    if state["built"]:
+        return {"indexed": 0, "done": True, "busy": False}
+    through = state["indexed_through"] or ""
+    if through.startswith(_CLEAR):
+        if not _clear(plpy):
+            return {"indexed": 0, "done": False, "busy": False}
+        through = _AFTER + through[len(_CLEAR) :]
+        _set_through(plpy, through)
+    if through.startswith(_AFTER):
+        if not _ended(plpy, int(through[len(_AFTER) :])):
+            return {"indexed": 0, "done": False, "busy": True}
+        through = ""
+    if not through:
+        _note_carriers(plpy, schema)
+    found = plans.run(
+        plpy,
+        "select t.experiment_id, t.timestamp_ms, t.trace_id, i.trace_id is not null as indexed"
+        f" from (select t.experiment_id, t.timestamp_ms, {_ID} as trace_id"
+        f" from {schema}.trace_info t"
+        # The index on (experiment, time) serves the first condition.
+        " where (t.experiment_id, t.timestamp_ms) >= ($1, $2)"
+        f" and (t.experiment_id, t.timestamp_ms, {_ID}) > ($1, $2, $3)"
+        f" order by t.experiment_id, t.timestamp_ms, {_ID} limit $4) t"
+        " left join lateral (select i.trace_id from insights.trace i"
+        " where i.trace_id = t.trace_id offset 0) i on true"
+        " order by t.experiment_id, t.timestamp_ms, t.trace_id",
+        ("int", "bigint", "text", "int"),
+        (*_place(through), max_traces),
+    )
+    traces = [
+        Trace(row["experiment_id"], row["timestamp_ms"], row["trace_id"])
+        for row in found
+        if not row["indexed"]
+    ]
+    experiments = add(plpy, schema, traces)
+    merging.merge(plpy, experiments)
+    done = len(found) < max_traces
+    if found:
+        last = found[len(found) - 1]
+        through = f"{last['experiment_id']} {last['timestamp_ms']} {last['trace_id']}"
+    if done:
+        plans.run(plpy, "update insights.state set built = true")
+    _set_through(plpy, "" if done else through)
+    return {"indexed": len(traces), "done": done, "busy": False}
+
+
+def start_over(plpy: Any) -> dict[str, Any]:
+    """Has the index built anew, by `build`; until then it is not used.
+
+    What could not be noted so far is made up for by that, provided that it begins
+    when the transactions that missed to note it have ended.
+    """
+    if not _locked(plpy):
+        return {"busy": True}
+    plans.run(
+        plpy,
+        "update insights.state set built = false,"
+        # Far ahead: after a crash a sequence may go on 32 numbers further.
+        " trusted = pg_catalog.setval('insights.missed',"
+        "  (select m.last_value + 1000 from insights.missed m)),"
+        f" indexed_through = '{_CLEAR}' || pg_catalog.pg_current_xact_id()::text",
+    )
+    return {"busy": False}
+
+
+def _clear(plpy: Any) -> bool:
+    """Deletes some of the index; whether it is empty now.
+
+    Rows are deleted, because readers may still be using them.
+    """
+    rows = plans.run(
+        plpy,
+        "select b.block from insights.block b order by b.block limit $1",
+        ("int",),
+        (_CLEARED,),
+    )
+    if rows:
+        blocks = [row["block"] for row in rows]
+        plans.run(
+            plpy, "delete from insights.trace t where t.block = any($1)", ("int[]",), (blocks,)
+        )
+        merging.drop(plpy, blocks)
+        return False
+    for table in ("posting", "trace", "term", "vocabulary", "signature", "carrier"):
+        plans.run(plpy, f"delete from insights.{table}")
+    return True
+
+
+def _set_through(plpy: Any, through: str) -> None:
+    plans.run(plpy, "update insights.state set indexed_through = $1", ("text",), (through,))
+
+
+#: A trace's id as the index compares it.
+_ID = 't.request_id collate "C"'
+
+# In insights.state.indexed_through, before the number of a transaction: the index
+# is to be cleared, and then to be built ...
+_CLEAR = "clear "
+# ... from the first trace on, as soon as that transaction and all before have ended.
+_AFTER = "after "
+
+# Blocks that are deleted in one transaction.
+_CLEARED = 16
+
+
+def _ended(plpy: Any, transaction: int) -> bool:
+    """Whether no transaction that is as old as this one runs."""
+    (row,) = plans.run(
+        plpy,
+        "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint"
+        " as oldest",
+    )
+    return int(row["oldest"]) > transaction
+
+
+def _place(through: str) -> tuple[int, int, str]:
+    """Experiment, time and id of the trace that the last batch ended with."""
+    if not through:
+        return -(2**31), -(2**63), ""
+    experiment, timestamp, trace_id = through.split(" ", 2)
+    return int(experiment), int(timestamp), trace_id
+
+
+def _note_carriers(plpy: Any, schema: str) -> None:
+    """Notes who lends assessments, which must be known before anyone borrows."""
+    plans.run(
+        plpy,
+        "insert into insights.carrier (trace_id, session_id)"
+        f" select t.request_id, t.session_id from {schema}.trace_info t"
+        " where t.session_id is not null and t.request_id in ("
+        f" select a.trace_id from {schema}.assessments a"
+        f" where pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0)"
+        " on conflict (trace_id) do update set session_id = excluded.session_id",
+    )
 ''',
 "insights_engine.resolver": r'''"""From concrete syntax to the tree: names, types and the scope of spans.
 
@@ -4196,6 +8517,271 @@ def _close(part: _Part) -> tree.Node:
 def _is_comma(child: Raw | Token) -> bool:
     return isinstance(child, Token) and child.kind == "COMMA"
 ''',
+"insights_engine.rows": r'''"""Reads MLflow's rows of some traces, and has their facts collected."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple, Optional
+
+from insights_engine.facts import COST_COLUMNS, INTEGER_COLUMNS, PREVIEWS, TEXT_COLUMNS, Facts
+from insights_engine.rawsql import SESSION, SOURCE_RUN
+
+#: Longer contents of spans are not decoded; long ones are read one by one.
+LONGEST_CONTENT = 4 * 1024 * 1024
+_LONG_CONTENT = 64 * 1024
+#: Characters of an assessment's value that its rollup keeps.
+_LONGEST_SHOWN = 250
+_AT_ONCE = 500
+
+MARK = f'"{SESSION}":'
+
+
+class Placed(NamedTuple):
+    """A trace and the position that its facts get."""
+
+    position: int
+    trace_id: str
+    experiment_id: int
+
+
+class Rollups(NamedTuple):
+    """What ``insights.trace`` shows of a trace."""
+
+    spans: Optional[str]
+    assessments: Optional[str]
+
+
+class Reader:
+    """Reads traces; its plans serve one call."""
+
+    def __init__(self, plpy: Any, schema: str) -> None:
+        self._plpy = plpy
+        self._schema = schema
+        self._plans: dict[str, Any] = {}
+        self._with_sessions = bool(
+            plpy.execute("select exists (select from insights.carrier) as found")[0]["found"]
+        )
+
+    def collect(self, facts: Facts, traces: Sequence[Placed]) -> dict[int, Rollups]:
+        """Has the facts of traces collected, whose positions ascend; their rollups.
+
+        Traces that are no longer there have no facts and no rollup.
+        """
+        assessed = self._assessments(traces)
+        linked = self._links(traces)
+        lent = self._lent_assessments(traces) if self._with_sessions else {}
+        shown: dict[int, Optional[str]] = {}
+        ascending = 0
+        for row in self._traces(traces):
+            n = row["n"] - 1
+            if n < ascending:
+                raise RuntimeError("traces did not come in the order of their positions")
+            ascending = n
+            position = traces[n].position
+            facts.add_trace(position, row)
+            runs = linked.get(("run", n), [])
+            for kind in ("tag", "metadata"):
+                if row[f"{kind}_keys"]:
+                    facts.add_pairs(position, kind, row[f"{kind}_keys"], row[f"{kind}_values"])
+            for run in (row["source_run"], *runs):
+                if run is not None:
+                    facts.add_link(position, "run", run)
+            for prompt in linked.get(("prompt", n), ()):
+                facts.add_link(position, "prompt", prompt)
+            own = assessed.get(n, ())
+            for a in own:
+                if a["kind"] == "issue":
+                    facts.add_link(position, "issue", a["name"])
+            for a in (*own, *lent.get(n, ())):
+                if a["kind"] == "issue" or not a["valid"]:
+                    continue
+                if a["elsewhere"]:
+                    facts.add_session_elsewhere(position)
+                else:
+                    facts.add_assessment(
+                        position, a["kind"], a["name"], a["value"], a["numeric"], a["number"]
+                    )
+            shown[position] = _rollup(own) if own else None
+        rollups = {}
+        spans = groupby(self._spans(traces), key=itemgetter(0))
+        found, of_trace = next(spans, (None, iter(())))
+        for n, trace in enumerate(traces):
+            if n == found:
+                rollup = facts.add_spans(trace.position, of_trace)
+                found, of_trace = next(spans, (None, iter(())))
+            elif trace.position in shown:
+                rollup = facts.add_spans(trace.position, ())
+            else:
+                continue
+            rollups[trace.position] = Rollups(rollup, shown.get(trace.position))
+        if found is not None:
+            raise RuntimeError("spans did not come in the order of their traces")
+        return rollups
+
+    # ---------------------------------------------------------------- queries
+
+    def _rows(self, sql: str, traces: Sequence[Placed]) -> Iterator[dict[str, Any]]:
+        """The rows of a statement about ``u``: (trace_id, experiment_id, n), in the order of n.
+
+        The order is that of a nested loop, which is the only way to join what is
+        LATERAL and has an OFFSET: sorting would keep all the rows, contents and all.
+        """
+        plan = self._plans.get(sql)
+        if plan is None:
+            plan = self._plans[sql] = self._plpy.prepare(sql, ["text[]", "int[]"])
+        ids = [trace.trace_id for trace in traces]
+        experiments = [trace.experiment_id for trace in traces]
+        cursor = self._plpy.cursor(plan, [ids, experiments])
+        while True:
+            rows = cursor.fetch(_AT_ONCE)
+            yield from rows
+            if len(rows) < _AT_ONCE:
+                cursor.close()
+                return
+
+    def _traces(self, traces: Sequence[Placed]) -> Iterator[dict[str, Any]]:
+        columns = "".join(
+            f", t.{name}"
+            for name in (*INTEGER_COLUMNS, *COST_COLUMNS, *TEXT_COLUMNS)
+            if name != "name"
+        )
+        previews = "".join(f", t.{name} is not null as {name}" for name in PREVIEWS)
+        return self._rows(
+            f"select u.n, t.trace_name as name{columns}{previews},"
+            " k.keys as tag_keys, k.texts as tag_values,"
+            " m.keys as metadata_keys, m.texts as metadata_values, m.source_run"
+            f" from {_GIVEN}"
+            " cross join lateral ("
+            f"  select * from {self._schema}.trace_info t"
+            "  where t.request_id = u.trace_id offset 0) t"
+            " cross join lateral ("
+            "  select pg_catalog.array_agg(k.key) as keys, pg_catalog.array_agg(k.value) as texts"
+            f"  from {self._schema}.trace_tags k where k.request_id = t.request_id offset 0) k"
+            " cross join lateral ("
+            "  select pg_catalog.array_agg(m.key) as keys, pg_catalog.array_agg(m.value) as texts,"
+            f"  pg_catalog.min(m.value) filter (where m.key = '{SOURCE_RUN}') as source_run"
+            f"  from {self._schema}.trace_request_metadata m where m.request_id = t.request_id"
+            "  offset 0) m",
+            traces,
+        )
+
+    def _spans(self, traces: Sequence[Placed]) -> Iterator[Any]:
+        """(n, type, name, status, duration, content) of each span, by trace."""
+        size = "pg_catalog.octet_length(s.content)"
+        for row in self._rows(
+            "select u.n, s.type, s.name, s.status, s.duration_ns, s.content, s.span_id"
+            f" from {_GIVEN} cross join lateral ("
+            "  select s.type, s.name, s.status, s.duration_ns,"
+            f"  case when {size} <= {_LONG_CONTENT} then s.content end as content,"
+            f"  case when {size} between {_LONG_CONTENT + 1} and {LONGEST_CONTENT}"
+            "    then s.span_id end as span_id"
+            f"  from {self._schema}.spans s"
+            # The sum keeps the planner away from indexes on experiments.
+            "  where s.trace_id = u.trace_id and s.experiment_id + 0 = u.experiment_id offset 0) s",
+            traces,
+        ):
+            n = row["n"] - 1
+            content = row["content"]
+            if content is None and row["span_id"] is not None:
+                content = self._content(traces[n].trace_id, row["span_id"])
+            yield n, row["type"], row["name"], row["status"], row["duration_ns"], content
+
+    def _content(self, trace_id: str, span_id: str) -> Optional[str]:
+        rows = self._plpy.execute(
+            self._plpy.prepare(
+                f"select s.content from {self._schema}.spans s"
+                " where s.trace_id = $1 and s.span_id = $2"
+                f" and pg_catalog.octet_length(s.content) <= {LONGEST_CONTENT}",
+                ["text", "text"],
+            ),
+            [trace_id, span_id],
+        )
+        return str(rows[0]["content"]) if rows else None
+
+    def _assessments(self, traces: Sequence[Placed]) -> dict[int, list[dict[str, Any]]]:
+        """The traces' own assessments, the latest first."""
+        return _by_trace(
+            self._rows(
+                "select u.n, a.assessment_type as kind, a.name, a.value, a.valid,"
+                " a.is_numeric_value as numeric, a.aggregate_value as number, false as elsewhere"
+                f" from {_GIVEN} cross join lateral ("
+                f"  select * from {self._schema}.assessments a where a.trace_id = u.trace_id"
+                "  and a.assessment_type in ('feedback', 'expectation', 'issue')"
+                "  order by a.last_updated_timestamp desc, a.created_timestamp desc,"
+                "  a.assessment_id desc offset 0) a",
+                traces,
+            )
+        )
+
+    def _lent_assessments(self, traces: Sequence[Placed]) -> dict[int, list[dict[str, Any]]]:
+        """What other traces of the same session lend."""
+        return _by_trace(
+            self._rows(
+                "select u.n, a.assessment_type as kind, a.name, a.value, a.valid,"
+                " a.is_numeric_value as numeric, a.aggregate_value as number,"
+                " c.experiment_id <> t.experiment_id as elsewhere"
+                f" from {_GIVEN}"
+                f" join {self._schema}.trace_info t on t.request_id = u.trace_id"
+                " join insights.carrier k on k.session_id = t.session_id"
+                f" join {self._schema}.trace_info c on c.request_id = k.trace_id"
+                " and c.session_id = t.session_id and c.request_id <> t.request_id"
+                f" join {self._schema}.assessments a on a.trace_id = c.request_id"
+                " where a.valid and a.assessment_type in ('feedback', 'expectation')"
+                f" and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0",
+                traces,
+            )
+        )
+
+    def _links(self, traces: Sequence[Placed]) -> dict[tuple[str, int], list[str]]:
+        links: dict[tuple[str, int], list[str]] = {}
+        for row in self._rows(
+            "select u.n, e.destination_type, e.destination_id"
+            f" from {_GIVEN} cross join lateral ("
+            f"  select * from {self._schema}.entity_associations e"
+            "  where e.source_type = 'trace' and e.source_id = u.trace_id"
+            "  and e.destination_type in ('run', 'prompt_version') offset 0) e",
+            traces,
+        ):
+            kind = "run" if row["destination_type"] == "run" else "prompt"
+            links.setdefault((kind, row["n"] - 1), []).append(row["destination_id"])
+        return links
+
+
+_GIVEN = (
+    "rows from (pg_catalog.unnest($1), pg_catalog.unnest($2)) with ordinality"
+    " as u (trace_id, experiment_id, n)"
+)
+
+
+def _by_trace(rows: Iterator[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["n"] - 1, []).append(row)
+    return found
+
+
+def _rollup(assessments: Sequence[dict[str, Any]]) -> Optional[str]:
+    """[[kind, name, how many, the latest value, its number], ...] as JSON."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    for a in assessments:
+        if not a["valid"] or a["kind"] == "issue":
+            continue
+        entry = found.get((a["kind"], a["name"]))
+        if entry is not None:
+            entry[2] += 1
+            continue
+        number = a["number"] if a["number"] is not None and math.isfinite(a["number"]) else None
+        value = None if a["value"] is None else a["value"][:_LONGEST_SHOWN]
+        found[a["kind"], a["name"]] = [a["kind"], a["name"], 1, value, number]
+    if not found:
+        return None
+    return json.dumps(list(found.values()), ensure_ascii=False, separators=(",", ":"))
+''',
 "insights_engine.search": r'''"""Search: which traces, in which order, and the rows that show them.
 
 Newest-first pages of filters that match often are answered by walking the
@@ -4214,7 +8800,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
-from insights_engine import attributes, paging, printer, tree
+from insights_engine import attributes, indexed, paging, printer, tree
 from insights_engine.errors import InsightsError
 from insights_engine.ordering import Clause, SortColumn, compile_order
 from insights_engine.paging import Position
@@ -4229,6 +8815,8 @@ FIRST_WINDOW = 200
 PATIENCE = 10
 #: As many traces are walked in any case, if there were hits among the first.
 SHORT_WALK = 5000
+#: As many hits of the index are sorted by something else than time.
+SMALL_SET = 5000
 
 TOKEN_KEYS = (
     "input_tokens",
@@ -4255,6 +8843,9 @@ def check_max_results(max_results: Optional[int]) -> int:
             hint="Read on with page_token.",
         )
     return max_results
+
+
+_NEWEST_FIRST = Clause(tree.TraceNumber("timestamp_ms"), descending=True)
 
 
 @dataclass(frozen=True)
@@ -4326,6 +8917,10 @@ class _Finder:
 
     def rows(self, limit: int, start: Optional[Position], offset: int) -> list[_Row]:
         """The first ``limit`` rows after ``start``."""
+        if self._query.filter != tree.EVERYTHING:
+            rows = self._from_index(limit, start, offset)
+            if rows is not None:
+                return rows
         if offset or self._query.order[0].field != tree.TraceNumber("timestamp_ms"):
             return self._as_set(limit, start, offset)
         found: list[_Row] = []
@@ -4350,6 +8945,47 @@ class _Finder:
         return Statement(
             self._query.schema, self._query.experiments, self._now_ms, parallel=parallel
         )
+
+    # --------------------------------------------------------- by the index
+
+    def _from_index(
+        self, limit: int, start: Optional[Position], offset: int
+    ) -> Optional[list[_Row]]:
+        """The same, if the index narrows it down to a few traces."""
+        statement = self._statement()
+        by_time = self._query.order[0] == _NEWEST_FIRST
+        if by_time and not offset:
+            before_ms = None if start is None else start.values[0]
+            assert before_ms is None or isinstance(before_ms, int)
+            few = indexed.newest(self._plpy, statement, self._query.filter, limit, before_ms)
+        else:
+            few = indexed.matches(self._plpy, statement, self._query.filter, SMALL_SET)
+        if few is None:
+            return None
+        sure, perhaps = few
+        if not sure and not perhaps:
+            return []
+        columns, joins = compile_order(self._query.order, statement.params, statement.schema)
+        where = f"t.request_id = any({statement.params.add(sure + perhaps, 'text[]')})"
+        if perhaps:
+            asked = statement.params.add(perhaps, "text[]")
+            condition = statement.condition(self._query.filter, "probe")
+            where += (
+                f"\nand {statement.scope()}"
+                f"\nand case when t.request_id = any({asked}) then {condition} else true end"
+            )
+        if start is not None:
+            where += f"\nand {paging.after(columns, start.values, statement.params)}"
+        keys = "".join(f", {column.expression} as k{n}" for n, column in enumerate(columns))
+        sql = (
+            f"select t.request_id{keys}\nfrom {statement.traces}\n{joins}\nwhere {where}\n"
+            f"order by {', '.join(str(column) for column in columns)}\n"
+            f"limit {statement.params.add(limit, 'bigint')}"
+            f" offset {statement.params.add(offset, 'bigint')}"
+        )
+        return [
+            _Row(row["request_id"], self._values(row)) for row in statement.run(self._plpy, sql)
+        ]
 
     # -------------------------------------------------------------- as a set
 
@@ -4668,6 +9304,10 @@ class Statement:
         self.experiments = experiments
         self.now_ms = now_ms
         self.params = ArrayParams() if parallel else Params()
+
+    def again(self) -> Statement:
+        """A fresh statement about the same, to be run as it is."""
+        return Statement(self.schema, self.experiments, self.now_ms)
 
     @property
     def traces(self) -> str:
@@ -6162,6 +10802,275 @@ Node = Union[And, Or, Not, Predicate, AnySpan, CountSpans, AggregateSpans]
 
 EVERYTHING = And(())
 ''',
+"insights_engine.verify": r'''"""Proves that the index says what MLflow's tables say.
+
+Everything is read in one snapshot.  The facts of each block's traces are collected
+again and compared with its postings; pending traces, and those that borrow
+assessments from pending ones, are left out, as readers do not ask the index
+about them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, Optional
+
+from insights_engine import bitmaps, plans, postings
+from insights_engine.errors import visible
+from insights_engine.facts import Facts
+from insights_engine.rows import MARK, Placed, Reader
+
+_CHUNK = 1_000
+_PENDING = "select p.trace_id from insights.pending p"
+
+
+class Problem(NamedTuple):
+    """What is wrong, and with which trace, if with one."""
+
+    trace_id: Optional[str]
+    problem: str
+
+
+def verify(plpy: Any, schema: str, limit: int) -> Iterator[Problem]:
+    """Up to ``limit`` problems; none: the index is right."""
+    return islice(_problems(plpy, schema), max(limit, 0))
+
+
+def _problems(plpy: Any, schema: str) -> Iterator[Problem]:
+    (state,) = plans.run(
+        plpy,
+        "select s.built, s.trusted >= m.last_value as trusted"
+        " from insights.missed m left join insights.state s on true",
+    )
+    if not state["built"]:
+        yield Problem(None, "the index is not built")
+    elif not state["trusted"]:
+        yield Problem(None, "changes were missed since the index was built")
+    yield from _membership(plpy, schema, bool(state["built"]))
+    yield from _carriers(plpy, schema)
+    yield from _vocabulary(plpy)
+    sessions = _pending_sessions(plpy, schema)
+    blocks = plans.run(
+        plpy,
+        "select b.block, b.experiment_id, b.used, b.live, b.live_count, b.first_ms, b.last_ms"
+        " from insights.block b order by b.block",
+    )
+    for row in blocks:
+        yield from _Check(plpy, schema, row, sessions).problems()
+
+
+# ------------------------------------------------------------- whole tables
+
+
+def _membership(plpy: Any, schema: str, built: bool) -> Iterator[Problem]:
+    """Traces are in the index or pending, and nothing else is in the index."""
+    if built:
+        for row in _rows(
+            plpy,
+            f"select t.request_id as trace_id from {schema}.trace_info t"
+            " where not exists (select from insights.trace i where i.trace_id = t.request_id)"
+            f" and t.request_id not in ({_PENDING})",
+        ):
+            yield Problem(row["trace_id"], "is neither indexed nor pending")
+    for row in _rows(
+        plpy,
+        "select i.trace_id from insights.trace i where not exists"
+        f" (select from {schema}.trace_info t where t.request_id = i.trace_id)"
+        f" and i.trace_id not in ({_PENDING})",
+    ):
+        yield Problem(row["trace_id"], "is indexed, but gone and not pending")
+    for row in _rows(
+        plpy,
+        "select i.trace_id, i.block from insights.trace i"
+        " where not exists (select from insights.block b where b.block = i.block)",
+    ):
+        yield Problem(row["trace_id"], f"is in block {row['block']}, which is not there")
+    for row in _rows(
+        plpy,
+        # From one block to the next by the index: there are thousands of postings in each.
+        "with recursive found as ("
+        " (select p.block from insights.posting p order by p.block limit 1)"
+        " union all select n.block from found f cross join lateral ("
+        "  select p.block from insights.posting p where p.block > f.block"
+        "  order by p.block limit 1) n)"
+        " select f.block from found f"
+        " where not exists (select from insights.block b where b.block = f.block)",
+    ):
+        yield Problem(None, f"postings of block {row['block']}, which is not there")
+
+
+def _carriers(plpy: Any, schema: str) -> Iterator[Problem]:
+    for row in _rows(
+        plpy,
+        "select coalesce(k.trace_id, c.trace_id) as trace_id from insights.carrier k full join ("
+        f" select t.request_id as trace_id, t.session_id from {schema}.trace_info t"
+        " where t.session_id is not null and t.request_id in ("
+        f"  select a.trace_id from {schema}.assessments a"
+        f"  where pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0)) c"
+        " on c.trace_id = k.trace_id"
+        " where k.session_id is distinct from c.session_id"
+        f" and coalesce(k.trace_id, c.trace_id) not in ({_PENDING})",
+    ):
+        yield Problem(row["trace_id"], "lends assessments to another session than is noted")
+
+
+def _vocabulary(plpy: Any) -> Iterator[Problem]:
+    for row in _rows(
+        plpy,
+        "select t.kind, t.key from insights.term t where t.role = 'v' group by t.kind, t.key"
+        ' having count(*) > coalesce((select v."values" from insights.vocabulary v'
+        " where v.kind = t.kind and v.key = t.key), 0)",
+    ):
+        yield Problem(None, f"{_named(row['kind'], row['key'])} has more values than counted")
+
+
+def _pending_sessions(plpy: Any, schema: str) -> set[str]:
+    """The sessions to which pending traces lend assessments, or did when indexed."""
+    rows = _rows(
+        plpy,
+        f"select k.session_id from insights.carrier k where k.trace_id in ({_PENDING})"
+        f" union select t.session_id from {schema}.trace_info t"
+        f" join {schema}.assessments a on a.trace_id = t.request_id"
+        f" where t.session_id is not null and t.request_id in ({_PENDING})"
+        f" and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0",
+    )
+    return {row["session_id"] for row in rows}
+
+
+def _rows(plpy: Any, sql: str) -> Iterator[dict[str, Any]]:
+    yield from plpy.cursor(sql)
+
+
+# ------------------------------------------------------------------- a block
+
+
+class _Check:
+    """A block, its traces and what they should say."""
+
+    def __init__(self, plpy: Any, schema: str, block: dict[str, Any], sessions: set[str]) -> None:
+        self._plpy = plpy
+        self._schema = schema
+        self._block: int = block["block"]
+        self._used: int = block["used"]
+        self._row = block
+        self._sessions = sessions
+        self._traces = plans.run(
+            plpy,
+            "select i.trace_id, i.position, i.spans, i.assessments, t.experiment_id,"
+            f" t.timestamp_ms, t.session_id, i.trace_id in ({_PENDING}) as pending"
+            f" from insights.trace i left join {schema}.trace_info t on t.request_id = i.trace_id"
+            " where i.block = $1 order by i.position",
+            ("int",),
+            (self._block,),
+        )
+        self._ids = {row["position"]: row["trace_id"] for row in self._traces}
+
+    def problems(self) -> Iterator[Problem]:
+        yield from self._places()
+        placed = []
+        for row in self._traces:
+            # What is gone, or out of place, has been reported.
+            if row["pending"] or row["experiment_id"] is None or row["position"] >= self._used:
+                continue
+            if row["session_id"] is not None and row["session_id"] in self._sessions:
+                continue
+            if row["experiment_id"] != self._row["experiment_id"]:
+                yield Problem(row["trace_id"], "is in a block of another experiment")
+                continue
+            if not self._row["first_ms"] <= row["timestamp_ms"] <= self._row["last_ms"]:
+                yield Problem(row["trace_id"], "began outside of its block's time")
+            placed.append(Placed(row["position"], row["trace_id"], row["experiment_id"]))
+        facts = Facts(postings.Stored(self._plpy, growing=False))
+        yield from self._rollups(facts, placed)
+        yield from self._postings(facts, placed)
+
+    def _places(self) -> Iterator[Problem]:
+        live = bitmaps.decode(self._row["live"])
+        if bitmaps.count(live) != self._row["live_count"]:
+            yield Problem(None, f"block {self._block} counts its live positions wrongly")
+        for position in bitmaps.positions(live):
+            if position not in self._ids:
+                yield Problem(None, f"block {self._block} has no trace at position {position}")
+        for position, trace_id in self._ids.items():
+            if not live >> position & 1 or position >= self._used:
+                yield Problem(trace_id, f"is not live in block {self._block}")
+
+    def _rollups(self, facts: Facts, placed: Sequence[Placed]) -> Iterator[Problem]:
+        """Collects the facts, and compares the rollups."""
+        reader = Reader(self._plpy, self._schema)
+        stored = {row["position"]: row for row in self._traces}
+        for start in range(0, len(placed), _CHUNK):
+            rollups = reader.collect(facts, placed[start : start + _CHUNK])
+            for position, rollup in rollups.items():
+                row = stored[position]
+                if rollup.spans != row["spans"]:
+                    yield Problem(row["trace_id"], "has another rollup of its spans")
+                if rollup.assessments != row["assessments"]:
+                    yield Problem(row["trace_id"], "has another rollup of its assessments")
+
+    def _postings(self, facts: Facts, placed: Sequence[Placed]) -> Iterator[Problem]:
+        checked = 0
+        for trace in placed:
+            checked |= 1 << trace.position
+        settled = postings.Settled(self._plpy, facts, growing=False)
+        members = settled.members([postings.Extent(self._block, 0, self._used)])
+        collected = {term: bitmaps.decode(stored) for _, term, stored in members}
+        numbers = postings.look_up(self._plpy, list(collected))
+        expected = {
+            numbers[term]: (term, bits) for term, bits in collected.items() if term in numbers
+        }
+        for term, bits in collected.items():
+            if term not in numbers:
+                yield from self._at(bits, f"{_fact(term)} is not in the vocabulary")
+        plan = self._plpy.prepare(
+            "select p.term, p.members, t.term is not null as known, t.kind, t.key, t.signature,"
+            " t.role::text as role, t.slot, t.value from insights.posting p"
+            " left join insights.term t on t.term = p.term where p.block = $1",
+            ["int"],
+        )
+        for row in self._plpy.cursor(plan, [self._block]):
+            _, wanted = expected.pop(row["term"], (None, 0))
+            try:
+                stored = bitmaps.decode(row["members"])
+            except (IndexError, ValueError, zlib.error):
+                yield Problem(None, f"a posting of block {self._block} cannot be read")
+                continue
+            if not row["known"]:
+                yield from self._at(stored & checked, f"has term {row['term']}, which is not there")
+                continue
+            term = (*(row[name] for name in ("kind", "key", "signature", "role", "slot", "value")),)
+            yield from self._at(stored & checked & ~wanted, f"has wrongly {_fact(term)}")
+            yield from self._at(wanted & ~stored, f"lacks {_fact(term)}")
+        for term, wanted in expected.values():
+            yield from self._at(wanted, f"lacks {_fact(term)}")
+
+    def _at(self, bits: int, problem: str) -> Iterator[Problem]:
+        for position in bitmaps.positions(bits):
+            yield Problem(self._ids[position], problem)
+
+
+_ROLES = {
+    "v": "the value",
+    "h": "the bucket",
+    "p": "that it is there",
+    "o": "that it is not captured, in respect",
+    "n": "bit",
+    "x": "differing bit",
+}
+
+
+def _named(kind: str, key: str) -> str:
+    return visible(f"{kind} {key}" if key else kind, 100)
+
+
+def _fact(term: tuple[Any, ...]) -> str:
+    kind, key, signature, role, slot, value = term
+    of = f" of signature {signature}" if signature else ""
+    what = visible(value, 100) if role == "v" else "" if role == "p" else str(slot)
+    return f"of {_named(kind, key)}{of} {_ROLES.get(role, role)} {what}".rstrip()
+''',
 }
 
 import importlib.abc, importlib.machinery, linecache, sys
@@ -6183,7 +11092,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 7269a1969ced6571 " + name + ">"
+        place = "<insights 19b0a7aab114a9bf " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -6198,8 +11107,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["7269a1969ced6571"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["7269a1969ced6571"]
+GD["19b0a7aab114a9bf"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["19b0a7aab114a9bf"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -6240,6 +11149,29 @@ comment on function insights.accept(insights.problem) is
 
 revoke all on function insights.accept(insights.problem) from public;
 grant execute on function insights.accept(insights.problem) to public;
+
+-- sql/internal/run_build_batch.sql
+create or replace function insights.run_build_batch(
+    max_traces int,
+    out indexed int,
+    out done boolean,
+    out busy boolean,
+    out problem insights.problem
+)
+language plpython3u
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "19b0a7aab114a9bf" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["19b0a7aab114a9bf"].build_index(plpy, '@mlflow@', max_traces)
+$python$;
+
+comment on function insights.run_build_batch(int) is
+    'build_batch without raising';
+
+revoke all on function insights.run_build_batch(int) from public;
 
 -- sql/internal/decode_json_text.sql
 -- What json_text leaves over: escapes, objects, arrays, unusual numbers.
@@ -6417,6 +11349,26 @@ comment on function insights.experiment_ids(text) is
 revoke all on function insights.experiment_ids(text) from public;
 grant execute on function insights.experiment_ids(text) to public;
 
+-- sql/internal/forget_noted.sql
+-- Whoever takes notes away in a transaction that has written some (a refresh right
+-- after a change) must not keep later changes from being noted.
+create or replace function insights.forget_noted() returns trigger
+language plpgsql
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $plpgsql$
+begin
+    perform set_config('insights.noted', '', true);
+    return null;
+end
+$plpgsql$;
+
+comment on function insights.forget_noted() is
+    'Trigger: lets every trace be noted again, in this transaction';
+
+revoke all on function insights.forget_noted() from public;
+
 -- sql/internal/run_match_trace_ids.sql
 create or replace function insights.run_match_trace_ids(
     exp_ids text[],
@@ -6432,9 +11384,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7269a1969ced6571" not in GD:
+if "19b0a7aab114a9bf" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7269a1969ced6571"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["19b0a7aab114a9bf"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -6442,6 +11394,58 @@ comment on function insights.run_match_trace_ids(text[], text, text[]) is
 
 revoke all on function insights.run_match_trace_ids(text[], text, text[]) from public;
 grant execute on function insights.run_match_trace_ids(text[], text, text[]) to public;
+
+-- sql/internal/may_read.sql
+-- Whether the caller may read the index: exactly if it may read every row of all
+-- of MLflow's tables that the index is made of.  False where one is missing.
+--
+-- Meant to be inlined, hence neither STRICT nor a SET clause; the body was
+-- resolved when it was created.
+create or replace function insights.may_read() returns boolean
+language sql
+stable
+parallel safe
+return coalesce(
+    has_table_privilege(to_regclass('@mlflow@.trace_info'), 'select')
+    and has_table_privilege(to_regclass('@mlflow@.spans'), 'select')
+    and has_table_privilege(to_regclass('@mlflow@.trace_tags'), 'select')
+    and has_table_privilege(to_regclass('@mlflow@.trace_request_metadata'), 'select')
+    and has_table_privilege(to_regclass('@mlflow@.assessments'), 'select')
+    and has_table_privilege(to_regclass('@mlflow@.entity_associations'), 'select')
+    and not row_security_active(to_regclass('@mlflow@.trace_info'))
+    and not row_security_active(to_regclass('@mlflow@.spans'))
+    and not row_security_active(to_regclass('@mlflow@.trace_tags'))
+    and not row_security_active(to_regclass('@mlflow@.trace_request_metadata'))
+    and not row_security_active(to_regclass('@mlflow@.assessments'))
+    and not row_security_active(to_regclass('@mlflow@.entity_associations')),
+    false
+);
+
+comment on function insights.may_read() is
+    'Whether the caller may read everything that the index is made of';
+
+revoke all on function insights.may_read() from public;
+grant execute on function insights.may_read() to public;
+
+-- sql/internal/note_missed.sql
+-- The only wait here is for somebody who alters the sequence, and it is short.  The
+-- limit is here and not in the triggers because setting it takes as long as noting.
+create or replace function insights.note_missed() returns void
+language plpgsql
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $plpgsql$
+begin
+    perform nextval('insights.missed');
+end
+$plpgsql$;
+
+comment on function insights.note_missed() is
+    'Counts a change that could not be noted; for the triggers only';
+
+revoke all on function insights.note_missed() from public;
 
 -- sql/internal/parallel_rows.sql
 -- Runs a query of the engine's so that PostgreSQL may use parallel workers,
@@ -6663,9 +11667,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7269a1969ced6571" not in GD:
+if "19b0a7aab114a9bf" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7269a1969ced6571"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
+return GD["19b0a7aab114a9bf"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
 $python$;
 
 comment on function insights.run_correlate(text[], text, text, text) is
@@ -6686,9 +11690,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7269a1969ced6571" not in GD:
+if "19b0a7aab114a9bf" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7269a1969ced6571"].count(plpy, '@mlflow@', exp_ids, filter)
+return GD["19b0a7aab114a9bf"].count(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_count(text[], text) is
@@ -6713,9 +11717,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7269a1969ced6571" not in GD:
+if "19b0a7aab114a9bf" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7269a1969ced6571"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["19b0a7aab114a9bf"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -6723,6 +11727,51 @@ comment on function insights.run_explain(text[], text) is
 
 revoke all on function insights.run_explain(text[], text) from public;
 grant execute on function insights.run_explain(text[], text) to public;
+
+-- sql/internal/run_rebuild.sql
+create or replace function insights.run_rebuild(
+    out busy boolean,
+    out problem insights.problem
+)
+language plpython3u
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "19b0a7aab114a9bf" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["19b0a7aab114a9bf"].start_over(plpy)
+$python$;
+
+comment on function insights.run_rebuild() is
+    'Marks the index as to be built anew, without raising';
+
+revoke all on function insights.run_rebuild() from public;
+
+-- sql/internal/run_refresh.sql
+create or replace function insights.run_refresh(
+    max_traces int,
+    out indexed int,
+    out removed int,
+    out merged int,
+    out pending int,
+    out busy boolean,
+    out problem insights.problem
+)
+language plpython3u
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "19b0a7aab114a9bf" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["19b0a7aab114a9bf"].refresh_index(plpy, '@mlflow@', max_traces)
+$python$;
+
+comment on function insights.run_refresh(int) is
+    'insights_refresh without raising';
+
+revoke all on function insights.run_refresh(int) from public;
 
 -- sql/internal/run_search.sql
 create or replace function insights.run_search(
@@ -6753,9 +11802,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7269a1969ced6571" not in GD:
+if "19b0a7aab114a9bf" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7269a1969ced6571"].search_traces(
+return GD["19b0a7aab114a9bf"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -6785,9 +11834,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7269a1969ced6571" not in GD:
+if "19b0a7aab114a9bf" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7269a1969ced6571"].search_trace_ids(
+return GD["19b0a7aab114a9bf"].search_trace_ids(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -6809,9 +11858,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7269a1969ced6571" not in GD:
+if "19b0a7aab114a9bf" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7269a1969ced6571"].validate(plpy, filter)
+return GD["19b0a7aab114a9bf"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -6819,6 +11868,24 @@ comment on function insights.run_validate(text) is
 
 revoke all on function insights.run_validate(text) from public;
 grant execute on function insights.run_validate(text) to public;
+
+-- sql/internal/run_verify.sql
+create or replace function insights.run_verify(max_problems int)
+returns table (trace_id text, disagreement text, problem insights.problem)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "19b0a7aab114a9bf" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["19b0a7aab114a9bf"].verify_index(plpy, '@mlflow@', max_problems)
+$python$;
+
+comment on function insights.run_verify(int) is
+    'insights_verify without raising';
+
+revoke all on function insights.run_verify(int) from public;
 
 -- sql/internal/span_attribute.sql
 -- The text of a span attribute, decoded from the stored content.
@@ -7308,6 +12375,34 @@ comment on function insights.span_attribute_number(text, text[]) is
 revoke all on function insights.span_attribute_number(text, text[]) from public;
 grant execute on function insights.span_attribute_number(text, text[]) to public;
 
+-- sql/internal/build_batch.sql
+-- A session may plan its statements while the index is still empty, and keep the plans:
+-- they must use indexes nevertheless.
+-- Indexes a database that had traces before, batch by batch: one transaction each,
+-- until `done`.
+create or replace function insights.build_batch(
+    max_traces int default 32000,
+    out indexed int,
+    out done boolean,
+    out busy boolean
+)
+language sql
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $sql$
+select r.indexed, r.done, r.busy
+from insights.run_build_batch(max_traces) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function insights.build_batch(int) is
+    'Indexes the next traces while the index is being built; busy: another session writes the index';
+
+revoke all on function insights.build_batch(int) from public;
+
 -- sql/internal/json_text.sql
 -- The decoded text of an assessment's stored JSON value.  The frequent cases
 -- (plain strings, small integers, booleans) are settled without Python.
@@ -7355,6 +12450,274 @@ comment on function insights.match_trace_ids(text[], text, text[]) is
 
 revoke all on function insights.match_trace_ids(text[], text, text[]) from public;
 grant execute on function insights.match_trace_ids(text[], text, text[]) to public;
+
+-- sql/internal/note_request_id.sql
+-- For tables that name the trace in request_id; the rules are in note_trace_id.
+create or replace function insights.note_request_id() returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $plpgsql$
+declare
+    least_id text;
+    greatest_id text;
+begin
+    if tg_op = 'INSERT' then
+        select min(n.request_id), max(n.request_id)
+        into least_id, greatest_id
+        from new_rows n;
+    elsif tg_op = 'DELETE' then
+        select min(o.request_id), max(o.request_id)
+        into least_id, greatest_id
+        from old_rows o;
+    else
+        select min(c.request_id), max(c.request_id)
+        into least_id, greatest_id
+        from (
+            select o.request_id
+            from old_rows o
+            union all
+            select n.request_id
+            from new_rows n
+        ) c;
+    end if;
+    if least_id is null
+        or least_id = greatest_id and least_id = current_setting('insights.noted', true)
+    then
+        return null;
+    end if;
+
+    lock table insights.pending in row exclusive mode nowait;
+    if least_id = greatest_id then
+        insert into insights.pending (trace_id) values (least_id);
+        perform set_config('insights.noted', least_id, true);
+    elsif tg_op = 'INSERT' then
+        insert into insights.pending (trace_id)
+        select distinct n.request_id
+        from new_rows n;
+    elsif tg_op = 'DELETE' then
+        insert into insights.pending (trace_id)
+        select distinct o.request_id
+        from old_rows o;
+    else
+        insert into insights.pending (trace_id)
+        select o.request_id
+        from old_rows o
+        union
+        select n.request_id
+        from new_rows n;
+    end if;
+    return null;
+exception when others then
+    begin
+        perform insights.note_missed();
+        return null;
+    exception when others then
+        return null;
+    end;
+end
+$plpgsql$;
+
+comment on function insights.note_request_id() is
+    'Trigger: notes the traces of a changed table whose column request_id names them';
+
+revoke all on function insights.note_request_id() from public;
+
+-- sql/internal/note_source_id.sql
+-- For entity_associations, where some of the sources are traces; the rules are in
+-- note_trace_id.
+create or replace function insights.note_source_id() returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $plpgsql$
+declare
+    least_id text;
+    greatest_id text;
+begin
+    if tg_op = 'INSERT' then
+        select min(n.source_id), max(n.source_id)
+        into least_id, greatest_id
+        from new_rows n
+        where n.source_type = 'trace';
+    elsif tg_op = 'DELETE' then
+        select min(o.source_id), max(o.source_id)
+        into least_id, greatest_id
+        from old_rows o
+        where o.source_type = 'trace';
+    else
+        select min(c.source_id), max(c.source_id)
+        into least_id, greatest_id
+        from (
+            select o.source_id
+            from old_rows o
+            where o.source_type = 'trace'
+            union all
+            select n.source_id
+            from new_rows n
+            where n.source_type = 'trace'
+        ) c;
+    end if;
+    if least_id is null
+        or least_id = greatest_id and least_id = current_setting('insights.noted', true)
+    then
+        return null;
+    end if;
+
+    lock table insights.pending in row exclusive mode nowait;
+    if least_id = greatest_id then
+        insert into insights.pending (trace_id) values (least_id);
+        perform set_config('insights.noted', least_id, true);
+    elsif tg_op = 'INSERT' then
+        insert into insights.pending (trace_id)
+        select distinct n.source_id
+        from new_rows n
+        where n.source_type = 'trace';
+    elsif tg_op = 'DELETE' then
+        insert into insights.pending (trace_id)
+        select distinct o.source_id
+        from old_rows o
+        where o.source_type = 'trace';
+    else
+        insert into insights.pending (trace_id)
+        select o.source_id
+        from old_rows o
+        where o.source_type = 'trace'
+        union
+        select n.source_id
+        from new_rows n
+        where n.source_type = 'trace';
+    end if;
+    return null;
+exception when others then
+    begin
+        perform insights.note_missed();
+        return null;
+    exception when others then
+        return null;
+    end;
+end
+$plpgsql$;
+
+comment on function insights.note_source_id() is
+    'Trigger: notes the traces among the sources of changed associations';
+
+revoke all on function insights.note_source_id() from public;
+
+-- sql/internal/note_trace_id.sql
+-- Notes which traces a statement of MLflow's has changed, and nothing else.
+--
+-- The statement must never fail or wait because of it.  So it takes a lock only
+-- where it can have it at once, and catches every error: what cannot be noted is
+-- counted in insights.missed, which no transaction holds back and no rollback
+-- undoes, and readers then leave the index alone.  What cannot even be counted is
+-- let go: the sequence is then missing, and with it readers fail or do without
+-- the index.  Only the user's own cancelling gets through, as it has to.
+--
+-- MLflow changes a trace by several statements of a transaction; one note of it is
+-- enough, since nobody sees it before the transaction ends.  The setting
+-- insights.noted is the trace that was noted last; it ends with the transaction,
+-- is rolled back with its savepoints, and insights.forget_noted resets it.
+--
+-- SECURITY DEFINER because MLflow's role may write its own tables only.
+create or replace function insights.note_trace_id() returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $plpgsql$
+declare
+    least_id text;
+    greatest_id text;
+begin
+    if tg_op = 'INSERT' then
+        select min(n.trace_id), max(n.trace_id)
+        into least_id, greatest_id
+        from new_rows n;
+    elsif tg_op = 'DELETE' then
+        select min(o.trace_id), max(o.trace_id)
+        into least_id, greatest_id
+        from old_rows o;
+    else
+        select min(c.trace_id), max(c.trace_id)
+        into least_id, greatest_id
+        from (
+            select o.trace_id
+            from old_rows o
+            union all
+            select n.trace_id
+            from new_rows n
+        ) c;
+    end if;
+    if least_id is null
+        or least_id = greatest_id and least_id = current_setting('insights.noted', true)
+    then
+        return null;
+    end if;
+
+    lock table insights.pending in row exclusive mode nowait;
+    if least_id = greatest_id then
+        insert into insights.pending (trace_id) values (least_id);
+        perform set_config('insights.noted', least_id, true);
+    elsif tg_op = 'INSERT' then
+        insert into insights.pending (trace_id)
+        select distinct n.trace_id
+        from new_rows n;
+    elsif tg_op = 'DELETE' then
+        insert into insights.pending (trace_id)
+        select distinct o.trace_id
+        from old_rows o;
+    else
+        insert into insights.pending (trace_id)
+        select o.trace_id
+        from old_rows o
+        union
+        select n.trace_id
+        from new_rows n;
+    end if;
+    return null;
+exception when others then
+    begin
+        perform insights.note_missed();
+        return null;
+    exception when others then
+        return null;
+    end;
+end
+$plpgsql$;
+
+comment on function insights.note_trace_id() is
+    'Trigger: notes the traces of a changed table whose column trace_id names them';
+
+revoke all on function insights.note_trace_id() from public;
+
+-- sql/internal/note_truncate.sql
+-- TRUNCATE shows no rows, so it counts as something missed.  It is not for
+-- MLflow, which deletes traces by DELETE.
+create or replace function insights.note_truncate() returns trigger
+language plpgsql
+volatile
+parallel unsafe
+security definer
+set search_path = pg_catalog, pg_temp
+as $plpgsql$
+begin
+    perform insights.note_missed();
+    return null;
+exception when others then
+    return null;
+end
+$plpgsql$;
+
+comment on function insights.note_truncate() is
+    'Trigger: counts in insights.missed that a table was emptied';
+
+revoke all on function insights.note_truncate() from public;
 
 -- sql/internal/text_number.sql
 -- The number that a text reads as.  Texts whose cast cannot leave the range of
@@ -7676,6 +13039,70 @@ comment on function @mlflow@.insights_explain(text, text) is
 revoke all on function @mlflow@.insights_explain(text, text) from public;
 grant execute on function @mlflow@.insights_explain(text, text) to public;
 
+-- sql/functions/insights_rebuild.sql
+-- Commits after every step, so that neither locks nor old versions of rows pile up;
+-- meanwhile MLflow's tables answer.  What is interrupted goes on with the next call,
+-- or with insights.build_batch.
+--
+-- A procedure that commits can have no SET clause, so every name is written in full.
+create or replace procedure @mlflow@.insights_rebuild(batch_size int default 32000)
+language plpgsql
+as $plpgsql$
+declare
+    step record;
+begin
+    loop
+        select r.busy, insights.accept(r.problem) as accepted into step
+        from insights.run_rebuild() r;
+        commit;
+        exit when not step.busy;
+        perform pg_catalog.pg_sleep(0.05);
+    end loop;
+    loop
+        select b.done, b.busy into step from insights.build_batch(batch_size) b;
+        commit;
+        exit when step.done;
+        if step.busy then
+            perform pg_catalog.pg_sleep(0.05);
+        end if;
+    end loop;
+end
+$plpgsql$;
+
+comment on procedure @mlflow@.insights_rebuild(int) is
+    'Builds the index anew, batch_size traces a transaction; filters are answered all the while, '
+    'but without the index. To be called with CALL, outside of a transaction';
+
+revoke all on procedure @mlflow@.insights_rebuild(int) from public;
+
+-- sql/functions/insights_refresh.sql
+-- A session may plan its statements while the index is still empty, and keep the plans:
+-- they must use indexes nevertheless.
+create or replace function @mlflow@.insights_refresh(
+    max_traces int default 5000,
+    out indexed int,
+    out removed int,
+    out merged int,
+    out pending int,
+    out busy boolean
+)
+language sql
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+as $sql$
+select r.indexed, r.removed, r.merged, r.pending, r.busy
+from insights.run_refresh(max_traces) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function @mlflow@.insights_refresh(int) is
+    'Indexes up to max_traces of the traces that changed; busy: another session is at it';
+
+revoke all on function @mlflow@.insights_refresh(int) from public;
+
 -- sql/functions/insights_search.sql
 create or replace function @mlflow@.insights_search(
     exp_ids text[],
@@ -7822,6 +13249,92 @@ comment on function @mlflow@.insights_search(text, text, int, text[], text) is
 revoke all on function @mlflow@.insights_search(text, text, int, text[], text) from public;
 grant execute on function @mlflow@.insights_search(text, text, int, text[], text) to public;
 
+-- sql/functions/insights_status.sql
+-- Large tables are not counted but estimated, so that asking costs milliseconds.
+create or replace function @mlflow@.insights_status(
+    out built boolean,
+    out pending bigint,
+    out lag_seconds double precision,
+    out missed bigint,
+    out traces bigint,
+    out blocks bigint,
+    out terms bigint,
+    out postings bigint,
+    out index_bytes bigint,
+    out mlflow_bytes bigint,
+    out index_share double precision
+)
+language sql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select
+    s.built,
+    p.traces,
+    greatest(extract(epoch from statement_timestamp() - p.oldest), 0),
+    s.missed,
+    b.traces,
+    b.blocks,
+    case
+        when pg_relation_size('insights.term') < 2 ^ 24 then (select count(*) from insights.term)
+        else (select c.reltuples from pg_class c where c.oid = 'insights.term'::regclass)
+    end,
+    case
+        when pg_relation_size('insights.posting') < 2 ^ 24
+            then (select count(*) from insights.posting)
+        else (select c.reltuples from pg_class c where c.oid = 'insights.posting'::regclass)
+    end,
+    size.index_bytes,
+    size.mlflow_bytes,
+    size.index_bytes / nullif(size.mlflow_bytes, 0)::double precision
+from (
+    select
+        count(distinct n.trace_id) as traces,
+        min(n.noted_at) as oldest
+    from (select p.trace_id, p.noted_at from insights.pending p limit 1000000) n
+) p
+cross join (
+    select
+        coalesce(sum(b.live_count), 0) as traces,
+        count(*) as blocks
+    from insights.block b
+) b
+cross join (
+    select
+        (
+            select sum(pg_total_relation_size(c.oid))
+            from pg_class c
+            where c.relnamespace = 'insights'::regnamespace
+            and c.relkind = 'r'
+        )::bigint as index_bytes,
+        (
+            select sum(pg_total_relation_size(to_regclass('@mlflow@.' || name)))
+            from unnest(array[
+                'trace_info', 'spans', 'trace_tags', 'trace_request_metadata', 'assessments',
+                'entity_associations'
+            ]) name
+        )::bigint as mlflow_bytes
+) size
+left join (
+    select
+        s.built,
+        greatest(m.last_value - s.trusted, 0) as missed
+    from insights.state s, insights.missed m
+) s on true
+$sql$;
+
+comment on function @mlflow@.insights_status() is
+    'The state of the index, one row: built (until then it is not used); pending, the changed traces '
+    'that are not indexed yet (only a million changes are looked at), and for how many seconds the '
+    'oldest has been; missed, the changes that could not be noted (if any, the index is not used '
+    'until insights_rebuild); traces, blocks, terms and postings in it; its bytes, those of MLflow''s '
+    'trace tables, and the ratio of the two. NULL or 0 for roles that may not read MLflow''s tables';
+
+revoke all on function @mlflow@.insights_status() from public;
+grant execute on function @mlflow@.insights_status() to public;
+
 -- sql/functions/insights_validate.sql
 create or replace function @mlflow@.insights_validate(
     filter text
@@ -7843,3 +13356,270 @@ comment on function @mlflow@.insights_validate(text) is
 
 revoke all on function @mlflow@.insights_validate(text) from public;
 grant execute on function @mlflow@.insights_validate(text) to public;
+
+-- sql/functions/insights_verify.sql
+create or replace function @mlflow@.insights_verify(max_problems int default 100)
+returns table (trace_id text, problem text)
+language sql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select r.trace_id, r.disagreement
+from insights.run_verify(max_problems) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function @mlflow@.insights_verify(int) is
+    'Reads every indexed trace again and reports where the index is wrong; no rows: nowhere';
+
+revoke all on function @mlflow@.insights_verify(int) from public;
+
+-- sql/views/assessment_rollup.sql
+create or replace view insights.assessment_rollup
+with (security_barrier)
+as
+select
+    t.trace_id,
+    a.item ->> 0 as kind,
+    a.item ->> 1 as name,
+    (a.item ->> 2)::int as assessment_count,
+    a.item ->> 3 as value,
+    (a.item ->> 4)::float8 as numeric_value
+from insights.trace t
+cross join lateral json_array_elements(t.assessments::json) as a (item)
+-- Views read with their owner's rights.
+where (select insights.may_read());
+
+comment on view insights.assessment_rollup is
+    'Per indexed trace and name: how many valid assessments, and the latest, its value as stored';
+
+revoke all on insights.assessment_rollup from public;
+grant select on insights.assessment_rollup to public;
+
+-- sql/views/span_rollup.sql
+-- insights.trace keeps an item per signature: its number and one duration, or its
+-- number, how many spans, and the sum, smallest and largest of their durations in ns.
+create or replace view insights.span_rollup
+with (security_barrier)
+as
+select
+    t.trace_id,
+    s.type as span_type,
+    s.name as span_name,
+    s.status,
+    case when cardinality(i.item) = 2 then 1 else i.item[2]::int end as span_count,
+    case when cardinality(i.item) = 2 then i.item[2] else nullif(i.item[3], '') end::float8 / 1e6
+        as total_ms,
+    case when cardinality(i.item) = 2 then i.item[2] else nullif(i.item[4], '') end::float8 / 1e6
+        as min_ms,
+    case when cardinality(i.item) = 2 then i.item[2] else nullif(i.item[5], '') end::float8 / 1e6
+        as max_ms
+from insights.trace t
+cross join lateral string_to_table(t.spans, ' ') as l (packed)
+cross join lateral (select string_to_array(l.packed, ':') as item) i
+join insights.signature s on s.signature = i.item[1]::int
+-- Views read with their owner's rights.
+where (select insights.may_read());
+
+comment on view insights.span_rollup is
+    'Per indexed trace and type, name and status of spans: how many, and how long they took';
+
+revoke all on insights.span_rollup from public;
+grant select on insights.span_rollup to public;
+
+-- sql/triggers/assessments.sql
+create or replace trigger insights_insert
+after insert on @mlflow@.assessments
+referencing new table as new_rows
+for each statement execute function insights.note_trace_id();
+
+create or replace trigger insights_update
+after update on @mlflow@.assessments
+referencing old table as old_rows new table as new_rows
+for each statement execute function insights.note_trace_id();
+
+create or replace trigger insights_delete
+after delete on @mlflow@.assessments
+referencing old table as old_rows
+for each statement execute function insights.note_trace_id();
+
+create or replace trigger insights_truncate
+after truncate on @mlflow@.assessments
+for each statement execute function insights.note_truncate();
+
+-- sql/triggers/entity_associations.sql
+create or replace trigger insights_insert
+after insert on @mlflow@.entity_associations
+referencing new table as new_rows
+for each statement execute function insights.note_source_id();
+
+create or replace trigger insights_update
+after update on @mlflow@.entity_associations
+referencing old table as old_rows new table as new_rows
+for each statement execute function insights.note_source_id();
+
+create or replace trigger insights_delete
+after delete on @mlflow@.entity_associations
+referencing old table as old_rows
+for each statement execute function insights.note_source_id();
+
+create or replace trigger insights_truncate
+after truncate on @mlflow@.entity_associations
+for each statement execute function insights.note_truncate();
+
+-- sql/triggers/pending.sql
+create or replace trigger forget_noted
+after delete or update or truncate on insights.pending
+for each statement execute function insights.forget_noted();
+
+-- sql/triggers/spans.sql
+create or replace trigger insights_insert
+after insert on @mlflow@.spans
+referencing new table as new_rows
+for each statement execute function insights.note_trace_id();
+
+create or replace trigger insights_update
+after update on @mlflow@.spans
+referencing old table as old_rows new table as new_rows
+for each statement execute function insights.note_trace_id();
+
+create or replace trigger insights_delete
+after delete on @mlflow@.spans
+referencing old table as old_rows
+for each statement execute function insights.note_trace_id();
+
+create or replace trigger insights_truncate
+after truncate on @mlflow@.spans
+for each statement execute function insights.note_truncate();
+
+-- sql/triggers/trace_info.sql
+create or replace trigger insights_insert
+after insert on @mlflow@.trace_info
+referencing new table as new_rows
+for each statement execute function insights.note_request_id();
+
+create or replace trigger insights_update
+after update on @mlflow@.trace_info
+referencing old table as old_rows new table as new_rows
+for each statement execute function insights.note_request_id();
+
+create or replace trigger insights_delete
+after delete on @mlflow@.trace_info
+referencing old table as old_rows
+for each statement execute function insights.note_request_id();
+
+create or replace trigger insights_truncate
+after truncate on @mlflow@.trace_info
+for each statement execute function insights.note_truncate();
+
+-- sql/triggers/trace_request_metadata.sql
+create or replace trigger insights_insert
+after insert on @mlflow@.trace_request_metadata
+referencing new table as new_rows
+for each statement execute function insights.note_request_id();
+
+create or replace trigger insights_update
+after update on @mlflow@.trace_request_metadata
+referencing old table as old_rows new table as new_rows
+for each statement execute function insights.note_request_id();
+
+create or replace trigger insights_delete
+after delete on @mlflow@.trace_request_metadata
+referencing old table as old_rows
+for each statement execute function insights.note_request_id();
+
+create or replace trigger insights_truncate
+after truncate on @mlflow@.trace_request_metadata
+for each statement execute function insights.note_truncate();
+
+-- sql/triggers/trace_tags.sql
+create or replace trigger insights_insert
+after insert on @mlflow@.trace_tags
+referencing new table as new_rows
+for each statement execute function insights.note_request_id();
+
+create or replace trigger insights_update
+after update on @mlflow@.trace_tags
+referencing old table as old_rows new table as new_rows
+for each statement execute function insights.note_request_id();
+
+create or replace trigger insights_delete
+after delete on @mlflow@.trace_tags
+referencing old table as old_rows
+for each statement execute function insights.note_request_id();
+
+create or replace trigger insights_truncate
+after truncate on @mlflow@.trace_tags
+for each statement execute function insights.note_truncate();
+
+-- sql/install/privileges.sql
+-- The index holds values of MLflow's tables.  So a role sees rows of it if, and
+-- only if, it may read those tables.  Superusers, the role that owns those tables,
+-- and the role insights_writer, if there is one, keep the index up to date.
+do $do$
+declare
+    index_tables constant name[] := array[
+        'block', 'trace', 'signature', 'term', 'vocabulary', 'posting', 'carrier', 'pending',
+        'state'
+    ];
+    writers constant name[] := array[
+        'insights_refresh', 'insights_rebuild', 'insights_verify', 'build_batch',
+        'run_refresh', 'run_rebuild', 'run_verify', 'run_build_batch'
+    ];
+    mlflow_schema oid;
+    mlflow_owner oid;
+    grantee name;
+    one text;
+begin
+    select c.relnamespace, c.relowner
+    into strict mlflow_schema, mlflow_owner
+    from pg_catalog.pg_class c
+    where c.oid = '@mlflow@.trace_info'::pg_catalog.regclass;
+
+    foreach one in array index_tables loop
+        execute format('grant select on insights.%I to public', one);
+        execute format('alter table insights.%I enable row level security', one);
+        execute format('drop policy if exists readers_of_traces on insights.%I', one);
+        -- As a subquery it is asked once a statement, not once a row.
+        execute format(
+            'create policy readers_of_traces on insights.%I'
+            ' using ((select insights.may_read())) with check (true)',
+            one
+        );
+    end loop;
+    grant select on sequence insights.missed to public;
+
+    for grantee in
+        select r.rolname
+        from pg_catalog.pg_roles r
+        where not r.rolsuper
+        and (r.rolname = 'insights_writer' or r.oid = mlflow_owner)
+    loop
+        foreach one in array index_tables loop
+            execute format('grant insert, update, delete on insights.%I to %I', one, grantee);
+        end loop;
+        execute format('grant usage, update on sequence insights.missed to %I', grantee);
+        for one in
+            select p.oid::pg_catalog.regprocedure
+            from pg_catalog.pg_proc p
+            where p.pronamespace in (mlflow_schema, 'insights'::pg_catalog.regnamespace)
+            and p.proname = any (writers)
+        loop
+            execute format('grant execute on routine %s to %I', one, grantee);
+        end loop;
+    end loop;
+end
+$do$;
+
+-- sql/install/state.sql
+-- With no trace in MLflow's tables there is nothing to build; the triggers have
+-- been there for a moment, and none can have come in between.
+insert into insights.state (built, trusted, indexed_through)
+select
+    not exists (select from @mlflow@.trace_info),
+    m.last_value,
+    ''
+from insights.missed m
+on conflict do nothing;

@@ -2,6 +2,170 @@
 -- Everyone may see what is inside; each function and table grants for itself.
 grant usage on schema insights to public;
 
+-- sql/schema/index.sql
+-- The index: which traces have which facts.  Derived from MLflow's tables, never
+-- the truth itself; docs/index.md explains it.
+--
+-- A block numbers up to 32,000 traces of one experiment by position.  A term is a
+-- fact that traces can have, a posting the positions of a block that have it.
+-- Blocks are only ever added, merged and thrown away: a trace that changes leaves
+-- its position and gets one in a newer block.
+
+create table insights.block (
+    block int generated always as identity primary key,
+    experiment_id int not null,
+    used int not null check (used between 1 and 32000),
+    live bytea not null,
+    live_count int not null check (live_count between 0 and used),
+    first_ms bigint not null,
+    last_ms bigint not null,
+    created_at timestamptz not null default clock_timestamp()
+);
+
+create index block_experiment_id on insights.block (experiment_id);
+
+comment on table insights.block is
+    'Up to 32,000 traces of one experiment, numbered by position';
+comment on column insights.block.used is 'Positions given out: 0 to used - 1';
+comment on column insights.block.live is
+    'The positions whose trace is as it was when the block was made, encoded like posting.members';
+comment on column insights.block.first_ms is 'The earliest start of its traces, ms since 1970 UTC';
+comment on column insights.block.last_ms is 'The latest start of its traces, ms since 1970 UTC';
+
+create table insights.trace (
+    trace_id text collate "C" primary key,
+    block int not null,
+    position smallint not null,
+    spans text,
+    assessments text
+);
+
+create unique index trace_position on insights.trace (block, position);
+
+comment on table insights.trace is 'Where each indexed trace stands, and its rollups';
+comment on column insights.trace.spans is
+    'Rollup of its spans, packed; insights.span_rollup shows it';
+comment on column insights.trace.assessments is
+    'Rollup of its assessments, packed; insights.assessment_rollup shows it';
+
+create table insights.signature (
+    signature int generated always as identity primary key,
+    type text,
+    name text,
+    status text not null,
+    bucket int
+);
+
+comment on table insights.signature is
+    'What spans have in common: type, name and status; facts about spans carry it';
+comment on column insights.signature.bucket is
+    'Not NULL: stands for all names with this hash, because there are too many names; name is NULL';
+
+create table insights.term (
+    term int generated always as identity primary key,
+    kind text collate "C" not null,
+    key text collate "C" not null,
+    signature int not null,
+    role "char" not null,
+    slot smallint not null,
+    value text not null
+);
+
+create unique index term_fact on insights.term (kind, key, role, value, signature, slot);
+
+comment on table insights.term is 'The vocabulary: a row per fact that some trace has had';
+comment on column insights.term.kind is
+    'trace, tag, metadata, feedback, expectation, run, prompt, issue, span or attribute';
+comment on column insights.term.signature is 'insights.signature for facts about spans, otherwise 0';
+comment on column insights.term.role is
+    'v a value, h a hash bucket of values, p something is there, o something that was not '
+    'captured, n a bit of the smallest number, x a bit of smallest xor largest number';
+comment on column insights.term.slot is
+    'The bucket (h), the bit from 0 for the lowest (n, x; 64 of n: there is a number), or what was '
+    'not captured (o); otherwise 0';
+comment on column insights.term.value is 'The value (v), otherwise empty';
+
+create table insights.vocabulary (
+    kind text collate "C" not null,
+    key text collate "C" not null,
+    "values" int not null,
+    primary key (kind, key)
+);
+
+comment on table insights.vocabulary is
+    'How many values of a key have a term of their own; from a limit on, values share buckets';
+
+create table insights.posting (
+    block int not null,
+    term int not null,
+    members bytea not null,
+    primary key (block, term)
+);
+
+-- What can be compressed has been (bitmaps.py).
+alter table insights.posting alter column members set storage external;
+-- Two full bitmaps share a page, so reading one is one look instead of three.
+alter table insights.posting set (toast_tuple_target = 8160);
+
+comment on table insights.posting is 'The positions of a block that have a fact';
+comment on column insights.posting.members is
+    'First byte 0: positions, 16 bits each, lowest byte first, ascending. '
+    'First byte 1: a bitmap, position 0 the lowest bit of the first byte. '
+    'First byte 2: such a bitmap in zlib format';
+
+create table insights.carrier (
+    trace_id text collate "C" primary key,
+    session_id text collate "C" not null
+);
+
+create index carrier_session_id on insights.carrier (session_id);
+
+comment on table insights.carrier is
+    'Indexed traces with assessments that cover their whole session, and that session';
+
+create table insights.pending (
+    trace_id text collate "C" not null,
+    noted_at timestamptz not null default clock_timestamp()
+);
+
+-- Cutting off the empty end of the file would need a lock that keeps MLflow's
+-- statements from noting what they change.  Every reader goes through this table,
+-- so it is to be cleaned as soon as there is something to clean.
+alter table insights.pending set (
+    vacuum_truncate = off,
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_insert_threshold = -1
+);
+
+comment on table insights.pending is
+    'Traces that changed since they were indexed; until then they are answered from MLflow''s tables';
+
+-- Counts what could not be noted in pending.  A sequence takes no lock that could
+-- wait and is not rolled back.
+create sequence insights.missed as bigint minvalue 0 start 0;
+
+-- From now on last_value is how often something was missed.
+select setval('insights.missed', 0);
+
+comment on sequence insights.missed is
+    'Moves on whenever a change could not be noted; the index is then not used until rebuilt';
+
+create table insights.state (
+    singleton boolean primary key default true check (singleton),
+    built boolean not null,
+    trusted bigint not null,
+    indexed_through text collate "C"
+);
+
+comment on table insights.state is 'One row: whether the index knows every trace';
+comment on column insights.state.built is
+    'Whether every trace is either indexed or pending; until then the index is not used';
+comment on column insights.state.trusted is
+    'insights.missed, as far as what was missed has been made up for';
+comment on column insights.state.indexed_through is
+    'How far building the index has come; empty when there is nothing to build';
+
 -- sql/schema/installation.sql
 -- What the installation found and made, so that uninstalling leaves the database
 -- as it was.
