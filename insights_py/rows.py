@@ -445,9 +445,9 @@ class Refresh(Row):
 
 @dataclass(frozen=True, repr=False)
 class Wrong(Row):
-    """A trace about which the index says something else than MLflow's tables."""
+    """What the index says otherwise than MLflow's tables; None: not about one trace."""
 
-    trace_id: str
+    trace_id: str | None
     problem: str
 
     def grid(self) -> Grid:
