@@ -454,7 +454,7 @@ class Wrong(Row):
         """One line."""
         return Grid(
             (Column("trace_id", least=35, style="cyan"), Column("problem", least=20, wraps=True)),
-            ((self.trace_id, self.problem),),
+            ((self.trace_id or "", self.problem),),
         )
 
 
