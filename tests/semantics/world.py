@@ -195,7 +195,7 @@ def replace_traces(
     traces = tuple(traces)
     delete_traces(connection, [trace.trace_id for trace in traces], schema)
     with connection.transaction(), connection.cursor() as cursor:
-        for table, (columns, rows) in _rows(World((), traces)).items():
+        for table, (columns, rows) in _rows(World((), traces), next(_numbers)).items():
             with cursor.copy(f'copy "{schema}".{table} ({", ".join(columns)}) from stdin') as copy:
                 for row in rows:
                     copy.write_row(row)
@@ -213,13 +213,14 @@ def delete_traces(
     )
 
 
-#: Tells the rows of one trace from those of all others, also of later loads.
-_numbers = itertools.count()
+#: Where the next numbering of traces begins, to tell their rows from all others.
+_numbers = itertools.count(1_000_000, 1_000_000)
 
 
-def _rows(world: World) -> dict[str, tuple[tuple[str, ...], Iterable[tuple[Any, ...]]]]:
+def _rows(
+    world: World, first: int = 0
+) -> dict[str, tuple[tuple[str, ...], Iterable[tuple[Any, ...]]]]:
     traces = world.traces
-    first = next(_numbers) * 1_000_000
     return {
         "experiments": (
             ("experiment_id", "name", "lifecycle_stage"),
