@@ -281,6 +281,9 @@ def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     if state["built"]:
         return {"indexed": 0, "done": True, "busy": False}
     through = state["indexed_through"] or ""
+    if through == _BEGIN:
+        _begin(plpy)
+        return {"indexed": 0, "done": False, "busy": False}
     if through.startswith(_CLEAR):
         if not _clear(plpy):
             return {"indexed": 0, "done": False, "busy": False}
@@ -334,13 +337,33 @@ def start_over(plpy: Any) -> dict[str, Any]:
         return {"busy": True}
     plans.run(
         plpy,
-        "update insights.state set built = false,"
-        # Far ahead: after a crash a sequence may go on 32 numbers further.
-        " trusted = pg_catalog.setval('insights.missed',"
-        "  (select m.last_value + 1000 from insights.missed m)),"
-        f" indexed_through = '{_CLEAR}' || pg_catalog.pg_current_xact_id()::text",
+        f"update insights.state set built = false, trusted = {_AHEAD}, indexed_through = $1",
+        ("text",),
+        (_BEGIN,),
     )
     return {"busy": False}
+
+
+def _begin(plpy: Any) -> None:
+    """Moves ``insights.missed`` on to where it is trusted from now on.
+
+    No rollback undoes that, so what is trusted has been committed before.
+    """
+    (state,) = plans.run(
+        plpy,
+        "select s.trusted >= m.last_value as ahead from insights.state s, insights.missed m",
+    )
+    if not state["ahead"]:
+        plans.run(plpy, f"update insights.state set trusted = {_AHEAD}")
+        return
+    plans.run(plpy, "select pg_catalog.setval('insights.missed', s.trusted) from insights.state s")
+    # That was the first thing that this transaction wrote, so its number is higher
+    # than those of all that missed something before.
+    plans.run(
+        plpy,
+        f"update insights.state set indexed_through = '{_CLEAR}'"
+        " || pg_catalog.pg_current_xact_id()::text",
+    )
 
 
 def _clear(plpy: Any) -> bool:
@@ -373,8 +396,13 @@ def _set_through(plpy: Any, through: str) -> None:
 #: A trace's id as the index compares it.
 _ID = 't.request_id collate "C"'
 
-# In insights.state.indexed_through, before the number of a transaction: the index
-# is to be cleared, and then to be built ...
+# Far ahead: after a crash a sequence may go on 32 numbers further.
+_AHEAD = "(select m.last_value + 1000 from insights.missed m)"
+
+# In insights.state.indexed_through: the index is to be built anew.
+_BEGIN = "begin"
+# The same, before the number of a transaction: the index is to be cleared, and then
+# to be built ...
 _CLEAR = "clear "
 # ... from the first trace on, as soon as that transaction and all before have ended.
 _AFTER = "after "
