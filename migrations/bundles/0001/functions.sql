@@ -7648,6 +7648,9 @@ def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     if state["built"]:
         return {"indexed": 0, "done": True, "busy": False}
     through = state["indexed_through"] or ""
+    if through == _BEGIN:
+        _begin(plpy)
+        return {"indexed": 0, "done": False, "busy": False}
     if through.startswith(_CLEAR):
         if not _clear(plpy):
             return {"indexed": 0, "done": False, "busy": False}
@@ -7701,13 +7704,33 @@ def start_over(plpy: Any) -> dict[str, Any]:
         return {"busy": True}
     plans.run(
         plpy,
-        "update insights.state set built = false,"
-        # Far ahead: after a crash a sequence may go on 32 numbers further.
-        " trusted = pg_catalog.setval('insights.missed',"
-        "  (select m.last_value + 1000 from insights.missed m)),"
-        f" indexed_through = '{_CLEAR}' || pg_catalog.pg_current_xact_id()::text",
+        f"update insights.state set built = false, trusted = {_AHEAD}, indexed_through = $1",
+        ("text",),
+        (_BEGIN,),
     )
     return {"busy": False}
+
+
+def _begin(plpy: Any) -> None:
+    """Moves ``insights.missed`` on to where it is trusted from now on.
+
+    No rollback undoes that, so what is trusted has been committed before.
+    """
+    (state,) = plans.run(
+        plpy,
+        "select s.trusted >= m.last_value as ahead from insights.state s, insights.missed m",
+    )
+    if not state["ahead"]:
+        plans.run(plpy, f"update insights.state set trusted = {_AHEAD}")
+        return
+    plans.run(plpy, "select pg_catalog.setval('insights.missed', s.trusted) from insights.state s")
+    # That was the first thing that this transaction wrote, so its number is higher
+    # than those of all that missed something before.
+    plans.run(
+        plpy,
+        f"update insights.state set indexed_through = '{_CLEAR}'"
+        " || pg_catalog.pg_current_xact_id()::text",
+    )
 
 
 def _clear(plpy: Any) -> bool:
@@ -7740,8 +7763,13 @@ def _set_through(plpy: Any, through: str) -> None:
 #: A trace's id as the index compares it.
 _ID = 't.request_id collate "C"'
 
-# In insights.state.indexed_through, before the number of a transaction: the index
-# is to be cleared, and then to be built ...
+# Far ahead: after a crash a sequence may go on 32 numbers further.
+_AHEAD = "(select m.last_value + 1000 from insights.missed m)"
+
+# In insights.state.indexed_through: the index is to be built anew.
+_BEGIN = "begin"
+# The same, before the number of a transaction: the index is to be cleared, and then
+# to be built ...
 _CLEAR = "clear "
 # ... from the first trace on, as soon as that transaction and all before have ended.
 _AFTER = "after "
@@ -11092,7 +11120,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 19b0a7aab114a9bf " + name + ">"
+        place = "<insights 33cc32c02ba8581d " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -11107,8 +11135,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["19b0a7aab114a9bf"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["19b0a7aab114a9bf"]
+GD["33cc32c02ba8581d"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["33cc32c02ba8581d"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -11163,9 +11191,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "19b0a7aab114a9bf" not in GD:
+if "33cc32c02ba8581d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["19b0a7aab114a9bf"].build_index(plpy, '@mlflow@', max_traces)
+return GD["33cc32c02ba8581d"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -11384,9 +11412,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "19b0a7aab114a9bf" not in GD:
+if "33cc32c02ba8581d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["19b0a7aab114a9bf"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["33cc32c02ba8581d"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -11667,9 +11695,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "19b0a7aab114a9bf" not in GD:
+if "33cc32c02ba8581d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["19b0a7aab114a9bf"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
+return GD["33cc32c02ba8581d"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
 $python$;
 
 comment on function insights.run_correlate(text[], text, text, text) is
@@ -11690,9 +11718,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "19b0a7aab114a9bf" not in GD:
+if "33cc32c02ba8581d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["19b0a7aab114a9bf"].count(plpy, '@mlflow@', exp_ids, filter)
+return GD["33cc32c02ba8581d"].count(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_count(text[], text) is
@@ -11717,9 +11745,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "19b0a7aab114a9bf" not in GD:
+if "33cc32c02ba8581d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["19b0a7aab114a9bf"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["33cc32c02ba8581d"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -11738,9 +11766,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "19b0a7aab114a9bf" not in GD:
+if "33cc32c02ba8581d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["19b0a7aab114a9bf"].start_over(plpy)
+return GD["33cc32c02ba8581d"].start_over(plpy)
 $python$;
 
 comment on function insights.run_rebuild() is
@@ -11763,9 +11791,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "19b0a7aab114a9bf" not in GD:
+if "33cc32c02ba8581d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["19b0a7aab114a9bf"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["33cc32c02ba8581d"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -11802,9 +11830,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "19b0a7aab114a9bf" not in GD:
+if "33cc32c02ba8581d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["19b0a7aab114a9bf"].search_traces(
+return GD["33cc32c02ba8581d"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -11834,9 +11862,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "19b0a7aab114a9bf" not in GD:
+if "33cc32c02ba8581d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["19b0a7aab114a9bf"].search_trace_ids(
+return GD["33cc32c02ba8581d"].search_trace_ids(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -11858,9 +11886,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "19b0a7aab114a9bf" not in GD:
+if "33cc32c02ba8581d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["19b0a7aab114a9bf"].validate(plpy, filter)
+return GD["33cc32c02ba8581d"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -11877,9 +11905,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "19b0a7aab114a9bf" not in GD:
+if "33cc32c02ba8581d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["19b0a7aab114a9bf"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["33cc32c02ba8581d"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
