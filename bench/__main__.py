@@ -68,15 +68,12 @@ def sizes(dsn: str) -> dict[str, int]:
     return found
 
 
-def install(dsn: str) -> None:
-    """Installs the functions unless they are there as they are here.
+def install(dsn: str, *, anew: bool = False) -> None:
+    """Installs the functions of the working tree unless they are there as they are here.
 
-    Installing the working tree throws the index away, which takes a while to
-    build; so it is known by the hash of its script.
+    Installing them throws the index away, which takes a while to build; so what is
+    installed is known by the hash of its script.
     """
-    if database.bundle_is_current():
-        database.install_insights(dsn)
-        return
     from plpython import build
 
     mark = "bench: " + hashlib.sha256(build.build().encode()).hexdigest()
@@ -84,7 +81,7 @@ def install(dsn: str) -> None:
         row = connection.execute(
             "select obj_description(to_regnamespace('insights'), 'pg_namespace')"
         ).fetchone()
-        if row == (mark,):
+        if row == (mark,) and not anew:
             return
     database.install_working_tree(dsn)
     with psycopg.connect(dsn) as connection:
@@ -179,8 +176,7 @@ def _prepare(dsn: str, arguments: argparse.Namespace) -> None:
         seconds = load.load(dsn, seed=arguments.seed, traces=arguments.traces)
         say(f"loaded in {seconds:.0f} s")
         # They came without triggers; an index that was there knows nothing of them.
-        database.install_working_tree(dsn)
-        install(dsn)
+        install(dsn, anew=True)
     if not upkeep.is_built(dsn):
         say("building the index")
         built = upkeep.build(dsn)
