@@ -77,10 +77,28 @@ def _nothing(*columns: str) -> dict[str, Any]:
     return dict.fromkeys(columns)
 
 
+#: Filters whose patterns PostgreSQL has accepted; more than these start anew.
+_accepted: set[str] = set()
+_MOST_ACCEPTED = 500
+_LONGEST_ACCEPTED = 2_000
+
+
 def _parsed(plpy: Any, filter: Optional[str]) -> tree.Node:
     node = parse_filter(filter)
-    rawsql.check_patterns(plpy, node, filter or "")
+    if filter and filter not in _accepted:
+        rawsql.check_patterns(plpy, node, filter)
+        if len(_accepted) >= _MOST_ACCEPTED:
+            _accepted.clear()
+        if len(filter) <= _LONGEST_ACCEPTED:
+            _accepted.add(filter)
     return node
+
+
+def _now_ms(plpy: Any, *filters: Optional[str]) -> int:
+    """The current time, if some filter may ask for it: it takes a statement of its own."""
+    if any("now" in filter.lower() for filter in filters if filter):
+        return current_time_ms(plpy)
+    return 0
 
 
 def validate(plpy: Any, filter: Optional[str]) -> dict[str, Any]:
@@ -96,7 +114,7 @@ def count(plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str]) -> dict[s
     def answer() -> dict[str, Any]:
         experiments = experiment_ids(exp_ids)
         node = _parsed(plpy, filter)
-        statement = Statement(schema, experiments, current_time_ms(plpy), parallel=True)
+        statement = Statement(schema, experiments, _now_ms(plpy, filter), parallel=True)
         return {"result": correlation.count(plpy, statement, node)}
 
     return _one(plpy, answer, _nothing("result"))
@@ -132,7 +150,8 @@ def correlate(
         experiments = experiment_ids(exp_ids)
         # Each by itself first, so that an error shows the filter it is in.
         base, _, _ = (_parsed(plpy, filter) for filter in (base_filter, filter1, filter2))
-        statement = Statement(schema, experiments, current_time_ms(plpy), parallel=True)
+        now_ms = _now_ms(plpy, base_filter, filter1, filter2)
+        statement = Statement(schema, experiments, now_ms, parallel=True)
         return correlation.correlate(
             plpy,
             statement,

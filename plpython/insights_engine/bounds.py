@@ -18,6 +18,7 @@ import binascii
 import json
 from collections.abc import Iterable, Sequence
 from copy import copy
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from insights_engine import bitmaps, fields, intervals, plans, rawsql, tree
@@ -51,6 +52,12 @@ def bucket_of(value: str) -> int:
 # -------------------------------------------------------------------- a group
 
 
+@lru_cache(maxsize=64)
+def all_positions(used: int) -> int:
+    """The set of all positions that were given out; one object for each number."""
+    return (1 << used) - 1
+
+
 class Block:
     """A block as the reader needs it; ``start`` is its place in the group."""
 
@@ -62,36 +69,51 @@ class Block:
         self.block: int = row["block"]
         self.experiment_id: int = row["experiment_id"]
         self.used: int = row["used"]
-        self.live: Optional[bytes] = row["live"]
+        stored: Optional[bytes] = row["live"]
+        #: The positions that stand for a trace.
+        self.live = all_positions(self.used) if stored is None else bitmaps.decode(stored)
         self.live_count: int = row["live_count"]
         self.first_ms: int = row["first_ms"]
         self.last_ms: int = row["last_ms"]
         self.start = 0
 
-    def live_set(self) -> int:
-        """The positions that stand for a trace."""
-        return (1 << self.used) - 1 if self.live is None else bitmaps.decode(self.live)
-
 
 class Group:
-    """Some blocks side by side, as one range of positions; each starts at a whole byte."""
+    """Some blocks side by side, as one range of positions; each starts at a whole byte.
+
+    The universe is all positions that were given out, whether their trace is there
+    still or not: what conditions say of a block must not depend on that.
+    """
 
     def __init__(self, plpy: Any, blocks: Sequence[Block]) -> None:
         self._plpy = plpy
         self.blocks = list(blocks)
-        self.universe = 0
         self._bytes = 0
         self._starts: dict[int, int] = {}
         self._rows: dict[int, list[tuple[int, bytes]]] = {}
         self._unions: dict[Terms, int] = {}
-        live = []
         for block in self.blocks:
             block.start = self._bytes * 8
             self._starts[block.block] = self._bytes
-            size = (block.used + 7) >> 3
-            live.append(block.live_set().to_bytes(size, "little"))
-            self._bytes += size
-        self.universe = int.from_bytes(b"".join(live), "little")
+            self._bytes += (block.used + 7) >> 3
+        self.universe = self.joined([all_positions(block.used) for block in self.blocks])
+
+    def joined(self, sets: Iterable[int]) -> int:
+        """One set, of a set of positions for each block."""
+        parts = [
+            one.to_bytes((block.used + 7) >> 3, "little") for block, one in zip(self.blocks, sets)
+        ]
+        return int.from_bytes(b"".join(parts), "little")
+
+    def divided(self, bits: int) -> list[int]:
+        """A set of positions for each block, of one set."""
+        if len(self.blocks) == 1:
+            return [bits]
+        stored = memoryview(bits.to_bytes(self._bytes, "little"))
+        return [
+            int.from_bytes(stored[start : start + ((block.used + 7) >> 3)], "little")
+            for block, start in zip(self.blocks, self._starts.values())
+        ]
 
     def fetch(self, terms: Iterable[int]) -> None:
         """Reads the postings of terms that were not read yet."""
@@ -812,12 +834,15 @@ _COLUMN_NUMBERS = frozenset(name for name in tree.TRACE_NUMBER_FIELDS if not nam
 class Planner:
     """Turns filters into conditions, looking their terms up in the vocabulary."""
 
-    def __init__(self, plpy: Any, schema: str, experiments: rawsql.Scope, now_ms: int) -> None:
+    def __init__(self, plpy: Any, schema: str, experiments: rawsql.Scope) -> None:
         self._plpy = plpy
         self._schema = schema
         self._experiments = experiments
-        self._now_ms = now_ms
+        #: What ``now()`` stands for, in ms.
+        self.now_ms = 0
         self._spans: Optional[Spans] = None
+        self._times: Optional[Series] = None
+        self._leaves: dict[str, Condition] = {}
         #: (predicate, vocabulary terms found, its condition), for explaining.
         self.hits: list[tuple[tree.Node, int, Condition]] = []
         self._found = 0
@@ -844,10 +869,21 @@ class Planner:
         self.hits.append((node, self._found, found))
         return found
 
+    def leaf(self, text: str, node: tree.Node, lasting: bool) -> Condition:
+        """The same for a predicate, looked up once if it is ``lasting``."""
+        found = self._leaves.get(text) if lasting else None
+        if found is None:
+            found = self.plan(node)
+            if lasting:
+                self._leaves[text] = found
+        return found
+
     def timestamps(self) -> Series:
         """When the traces began."""
-        found = self._series(self._terms(("trace",), "timestamp_ms", "nx"))
-        return found.get(0) or Series({}, {})
+        if self._times is None:
+            found = self._series(self._terms(("trace",), "timestamp_ms", "nx"))
+            self._times = found.get(0) or Series({}, {})
+        return self._times
 
     # ------------------------------------------------------------ vocabulary
 
@@ -886,7 +922,7 @@ class Planner:
 
     def _compiler(self, params: rawsql.Params) -> rawsql._Compiler:
         scope = None if self._experiments is None else list(self._experiments)
-        return rawsql._Compiler(params, self._schema, scope, self._now_ms, "set")
+        return rawsql._Compiler(params, self._schema, scope, self.now_ms, "set")
 
     def _series(self, rows: Iterable[tuple[int, str, int, int]]) -> dict[int, Series]:
         """Series by signature."""
@@ -1035,7 +1071,7 @@ class Planner:
 
     def _integer(self, value: tree.Value) -> int:
         if isinstance(value, tree.Now):
-            return self._now_ms + value.offset_ms
+            return self.now_ms + value.offset_ms
         assert isinstance(value, int)
         return value
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional, Union
 
-from insights_engine import bitmaps, plans, tree
+from insights_engine import bitmaps, plans, printer, tree
 from insights_engine.bounds import Block, Condition, Group, Planner
+from insights_engine.cache import CACHE, Pair, cached_bytes, share
 from insights_engine.statement import Statement
 
 #: More pending traces than these, and the index is left alone.
@@ -43,6 +44,85 @@ _TABLES = (
 _SESSION_MARK = '"mlflow.trace.session":'
 
 
+class Leaf(NamedTuple):
+    """A predicate of a filter, with its canonical text."""
+
+    text: str
+    node: tree.Node
+    #: Whether it means the same at any time: ``now()`` is not in its text.
+    lasting: bool
+
+
+#: How leaves, by their number, make up a filter: ("and" | "or" | "not", parts).
+_Shape = Union[int, tuple[str, tuple[Any, ...]]]
+
+
+class Prepared:
+    """A filter, taken apart into leaves."""
+
+    __slots__ = ("lasting", "leaves", "node", "shape", "text")
+
+    def __init__(self, node: tree.Node) -> None:
+        self.node = node
+        self.text = printer.print_filter(node)
+        self.leaves: list[Leaf] = []
+        self.shape = self._part(node)
+        self.lasting = all(leaf.lasting for leaf in self.leaves)
+
+    def _part(self, node: tree.Node) -> _Shape:
+        if isinstance(node, (tree.And, tree.Or)):
+            name = "and" if isinstance(node, tree.And) else "or"
+            return name, tuple(self._part(item) for item in node.items)
+        if isinstance(node, tree.Not):
+            return "not", (self._part(node.item),)
+        text = printer.print_filter(node)
+        for number, leaf in enumerate(self.leaves):
+            if leaf.text == text:
+                return number
+        self.leaves.append(Leaf(text, node, "now()" not in text))
+        return len(self.leaves) - 1
+
+
+_prepared: dict[int, Prepared] = {}
+_MOST_PREPARED = 500
+
+
+def prepare(node: tree.Node) -> Prepared:
+    """A filter taken apart; known again by its identity, as the parser keeps trees."""
+    known = _prepared.get(id(node))
+    if known is None:
+        if len(_prepared) >= _MOST_PREPARED:
+            _prepared.clear()
+        # It refers to the node, whose identity therefore is not given to another.
+        known = _prepared[id(node)] = Prepared(node)
+    return known
+
+
+def _combined(shape: _Shape, pairs: Sequence[Pair], universe: int) -> Pair:
+    """Must and may of a filter, of those of its leaves."""
+    if isinstance(shape, int):
+        return pairs[shape]
+    name, parts = shape
+    if name == "not":
+        must, may = _combined(parts[0], pairs, universe)
+        return universe & ~may, universe & ~must
+    if name == "and":
+        must = may = universe
+        for part in parts:
+            sure, possible = _combined(part, pairs, universe)
+            must &= sure
+            may &= possible
+            if not may:
+                break
+        return must, may
+    must = may = 0
+    for part in parts:
+        sure, possible = _combined(part, pairs, universe)
+        must |= sure
+        may |= possible
+    return must, may
+
+
 class Index:
     """The index as one snapshot shows it, for some experiments."""
 
@@ -50,24 +130,40 @@ class Index:
         self,
         plpy: Any,
         statement: Statement,
-        blocks: Sequence[Block],
+        version: str,
         pending: Sequence[str],
     ) -> None:
-        self._plpy = plpy
+        self.plpy = plpy
         self._statement = statement
-        self.blocks = blocks
+        experiments = statement.experiments
+        self._scope = (statement.schema, None if experiments is None else tuple(experiments))
+        #: The blocks, newest first.
+        self.blocks = self._blocks(version)
+        #: Set where too many traces would have to be asked about one by one.
+        self.overcharged = False
         #: The traces that have to be asked about one by one.
         self.pending = list(pending)
-        self.planner = Planner(plpy, statement.schema, statement.experiments, statement.now_ms)
-        self._away: tuple[list[int], list[int]] = ([], [])
+        self.planner = CACHE.planner(
+            self._scope, version, lambda: Planner(plpy, statement.schema, experiments)
+        )
+        self.planner.now_ms = statement.now_ms
+        self._away: dict[int, int] = {}
         if self.pending:
-            rows = plans.run(
+            for row in plans.run(
                 plpy,
                 "select t.block, t.position from insights.trace t where t.trace_id = any($1)",
                 ("text[]",),
                 (self.pending,),
-            )
-            self._away = ([row["block"] for row in rows], [row["position"] for row in rows])
+            ):
+                number = row["block"]
+                self._away[number] = self._away.get(number, 0) | 1 << row["position"]
+
+    def _blocks(self, version: str) -> list[Block]:
+        known = CACHE.blocks(self._scope, version)
+        if known is None:
+            known = _blocks(self.plpy, self._statement.experiments)
+            CACHE.keep_blocks(self._scope, version, known)
+        return known
 
     @property
     def most_undecided(self) -> int:
@@ -76,62 +172,177 @@ class Index:
             FEW_UNDECIDED, int(UNDECIDED_SHARE * sum(block.live_count for block in self.blocks))
         )
 
-    def groups(self, first: int = GROUP, growth: int = 1) -> Iterator[Group]:
-        """The blocks, newest first, as groups of limited size."""
+    def universe(self, block: Block) -> int:
+        """The positions of a block that the index answers for."""
+        away = self._away.get(block.block)
+        return block.live if away is None else block.live & ~away
+
+    def batches(self, first: int = GROUP, growth: int = 1) -> Iterator[list[Block]]:
+        """The blocks, newest first, some at a time: so many positions or one block."""
         limit, size = first, 0
         taken: list[Block] = []
         for block in self.blocks:
             if taken and size + block.used > limit:
-                yield self._group(taken)
+                yield taken
                 limit, size = min(limit * growth, GROUP), 0
                 taken = []
             taken.append(block)
             size += block.used
         if taken:
-            yield self._group(taken)
+            yield taken
 
-    def _group(self, blocks: Sequence[Block]) -> Group:
-        group = Group(self._plpy, blocks)
-        if self._away[0]:
-            group.universe &= ~group.at(*self._away)
-        return group
+    # ------------------------------------------------------------------ bounds
 
-    def ids(self, group: Group, bits: int) -> list[str]:
-        """The trace ids at some positions."""
-        if not bits:
+    def bounds(self, filters: Sequence[Prepared], blocks: Sequence[Block]) -> list[list[Pair]]:
+        """By filter and block: must and may, within the block's universe."""
+        known = self._leaves(filters, blocks)
+        found = []
+        for one in filters:
+            tables = [known[leaf.text] for leaf in one.leaves]
+            asked = self._asked(one)
+            pairs = []
+            for block in blocks:
+                universe = self.universe(block)
+                must, may = _combined(one.shape, [table[block.block] for table in tables], universe)
+                must &= universe
+                may &= universe
+                if may != must and block.block in asked:
+                    matching, those = asked[block.block]
+                    must |= may & matching
+                    may &= matching | ~those
+                pairs.append((must, may))
+            found.append(pairs)
+        return found
+
+    def _leaves(
+        self, filters: Sequence[Prepared], blocks: Sequence[Block]
+    ) -> dict[str, dict[int, Pair]]:
+        """By leaf and block: must and may, of all positions given out."""
+        known: dict[str, dict[int, Pair]] = {}
+        lacking: dict[str, Leaf] = {}
+        wanted: dict[int, Block] = {}
+        for one in filters:
+            for leaf in one.leaves:
+                if leaf.text in known:
+                    continue
+                pairs = CACHE.pairs((self._scope, leaf.text)) if leaf.lasting else {}
+                known[leaf.text] = pairs
+                missing = [block for block in blocks if block.block not in pairs]
+                if missing:
+                    lacking[leaf.text] = leaf
+                    wanted.update((block.block, block) for block in missing)
+        if lacking:
+            group = Group(self.plpy, [block for block in blocks if block.block in wanted])
+            conditions = {text: self.planner.leaf(*leaf) for text, leaf in lacking.items()}
+            group.fetch({term for one in conditions.values() for term in one.terms()})
+            for text, condition in conditions.items():
+                must, may = condition.bounds(group)
+                musts = group.divided(must)
+                mays = musts if may == must else group.divided(may)
+                fresh = {
+                    block.block: share(sure, possible)
+                    for block, sure, possible in zip(group.blocks, musts, mays)
+                }
+                if lacking[text].lasting:
+                    CACHE.keep((self._scope, text), fresh)
+                known[text] = {**known[text], **fresh}
+        return known
+
+    # ------------------------------------------------- what the bounds leave open
+
+    def _asked(self, one: Prepared) -> dict[int, Pair]:
+        """By block: which positions were asked about before, and which of them match."""
+        return CACHE.pairs((self._scope, "asked", one.text)) if one.lasting else {}
+
+    def settle(
+        self, one: Prepared, blocks: Sequence[Block], pairs: Sequence[Pair]
+    ) -> Sequence[int]:
+        """The positions that match, by block; the raw predicate is asked where bounds differ."""
+        rows = self._places(blocks, [may & ~must for must, may in pairs])
+        if not rows:
+            return [must for must, _ in pairs]
+        matching = set(self.matching(one.node, [trace_id for _, _, trace_id in rows]))
+        found: dict[int, int] = {}
+        for number, position, trace_id in rows:
+            if trace_id in matching:
+                found[number] = found.get(number, 0) | 1 << position
+        if one.lasting:
+            before = self._asked(one)
+            fresh = {}
+            for block, (must, may) in zip(blocks, pairs):
+                if must != may:
+                    known, those = before.get(block.block, (0, 0))
+                    fresh[block.block] = (
+                        known | found.get(block.block, 0),
+                        those | (may & ~must),
+                    )
+            CACHE.keep((self._scope, "asked", one.text), fresh)
+        return [must | found.get(block.block, 0) for block, (must, _) in zip(blocks, pairs)]
+
+    def matching(self, node: tree.Node, ids: Sequence[str]) -> list[str]:
+        """Those of some traces that match, by the raw predicate."""
+        statement = self._statement.again()
+        given = statement.params.add(list(ids), "text[]")
+        rows = plans.run(
+            self.plpy,
+            f"select t.request_id from {statement.traces}"
+            f" where t.request_id = any({given}) and {statement.where(node, 'probe')}",
+            statement.params.types,
+            statement.params.values,
+        )
+        return [row["request_id"] for row in rows]
+
+    def _places(self, blocks: Sequence[Block], sets: Sequence[int]) -> list[tuple[int, int, str]]:
+        """(block, position, trace id) of the members of a set for each block."""
+        numbers: list[int] = []
+        places: list[int] = []
+        for block, bits in zip(blocks, sets):
+            if bits:
+                within = bitmaps.positions(bits)
+                places += within
+                numbers += [block.block] * len(within)
+        if not numbers:
             return []
         rows = plans.run(
-            self._plpy,
-            "select t.trace_id from unnest($1, $2) as u (block, position)"
+            self.plpy,
+            "select t.block, t.position, t.trace_id from unnest($1, $2) as u (block, position)"
             " join insights.trace t on t.block = u.block and t.position = u.position",
             ("int[]", "smallint[]"),
-            group.places(bits),
+            (numbers, places),
         )
-        return [row["trace_id"] for row in rows]
+        return [(row["block"], row["position"], row["trace_id"]) for row in rows]
+
+    def ids(self, blocks: Sequence[Block], sets: Sequence[int]) -> list[str]:
+        """The trace ids at some positions of each block."""
+        return [trace_id for _, _, trace_id in self._places(blocks, sets)]
 
 
 def open_index(plpy: Any, statement: Statement, nodes: Sequence[tree.Node]) -> Optional[Index]:
     """The index, ready to answer ``nodes``; None where it is of no use."""
     # Row security of MLflow's tables hides rows from some roles; the index cannot.
-    (state,) = plans.run(
+    # Everything in one statement: each costs more than what it does.
+    rows = plans.run(
         plpy,
-        "select coalesce((select s.built and s.trusted >= m.last_value"
-        f" from insights.state s, insights.missed m), false) and {_readable(statement)} as usable",
+        "select s.installation || '.' || s.tableoid as installation, s.version::text as version,"
+        f" s.built and s.trusted >= m.last_value and {_readable(statement)} as usable,"
+        " pg_catalog.current_setting('insights.cache', true) as cache,"
+        " array(select p.trace_id from insights.pending p limit $1) as pending"
+        " from insights.state s, insights.missed m",
+        ("int",),
+        (20 * MOST_PENDING,),
     )
-    if not state["usable"]:
+    if not len(rows) or not rows[0]["usable"]:
         return None
-    pending = plans.run(
-        plpy, "select p.trace_id from insights.pending p limit $1", ("int",), (20 * MOST_PENDING,)
-    )
-    changed = {row["trace_id"] for row in pending}
-    if len(changed) > MOST_PENDING or len(pending) == 20 * MOST_PENDING:
+    (state,) = rows
+    changed = set(state["pending"])
+    if len(changed) > MOST_PENDING or len(state["pending"]) == 20 * MOST_PENDING:
         return None
     if changed and any(_assesses(node) for node in nodes):
         changed |= _same_sessions(plpy, statement, list(changed))
         if len(changed) > MOST_PENDING:
             return None
-    blocks = _blocks(plpy, statement.experiments)
-    return Index(plpy, statement, blocks, sorted(changed))
+    CACHE.open(state["installation"], cached_bytes(state["cache"]))
+    return Index(plpy, statement, state["version"], sorted(changed))
 
 
 def _readable(statement: Statement) -> str:
@@ -198,32 +409,46 @@ def counts(
     index = open_index(plpy, statement, nodes)
     if index is None:
         return None
-    conditions = [index.planner.plan(node) for node in nodes]
-    terms = {term for condition in conditions for term in condition.terms()}
+    filters = [prepare(node) for node in nodes]
     totals = [0] * (len(nodes) + 1)
-    open_ids = list(index.pending)
-    undecided = 0
-    for group in index.groups():
-        group.fetch(terms)
-        pairs = [condition.bounds(group) for condition in conditions]
-        open_bits = 0
-        for must, may in pairs:
-            open_bits |= may & ~must
-        undecided += bitmaps.count(open_bits)
-        if undecided > index.most_undecided:
-            return None
-        open_ids += index.ids(group, open_bits)
-        both = ~open_bits
-        for number, (must, _) in enumerate(pairs):
-            totals[number] += bitmaps.count(must & ~open_bits)
-            if number in joint:
-                both &= must
+    for sets in decided(index, filters):
+        for number, bits in enumerate(sets):
+            totals[number] += bitmaps.count(bits)
         if joint:
+            both = sets[joint[0]]
+            for number in joint[1:]:
+                both &= sets[number]
             totals[-1] += bitmaps.count(both)
-    if open_ids:
-        rest = _raw_counts(plpy, statement.again(), nodes, joint, open_ids)
+    if index.overcharged:
+        return None
+    if index.pending:
+        rest = _raw_counts(plpy, statement.again(), nodes, joint, index.pending)
         totals = [total + more for total, more in zip(totals, rest)]
     return totals
+
+
+def decided(index: Index, filters: Sequence[Prepared]) -> Iterator[list[int]]:
+    """By block, newest first: for each filter the positions that match, pending traces apart.
+
+    Ends early, with ``index.overcharged`` set, where too many traces would have to
+    be asked about one by one.
+    """
+    undecided = 0
+    for blocks in index.batches():
+        found = index.bounds(filters, blocks)
+        for number in range(len(blocks)):
+            left = 0
+            for pairs in found:
+                must, may = pairs[number]
+                if must != may:
+                    left |= may & ~must
+            undecided += bitmaps.count(left)
+        if undecided > index.most_undecided:
+            index.overcharged = True
+            return
+        sets = [index.settle(one, blocks, pairs) for one, pairs in zip(filters, found)]
+        for row in zip(*sets):
+            yield list(row)
 
 
 def _raw_counts(
@@ -267,21 +492,23 @@ def newest(
     index = open_index(plpy, statement, (node,))
     if index is None:
         return None
-    condition = index.planner.plan(node)
+    one = prepare(node)
     times = index.planner.timestamps()
-    terms = {*condition.terms(), *times.terms()}
     sure_ids: list[str] = []
     open_ids = list(index.pending)
     found = 0
     # The oldest sure one; once they are enough, nothing older is wanted.
     oldest_ms: Optional[int] = None
     sure_count = 0
-    for group in index.groups(FIRST_GROUP, GROWTH):
+    for blocks in index.batches(FIRST_GROUP, GROWTH):
         enough = oldest_ms is not None and sure_count >= limit
-        if enough and group.blocks[0].last_ms < (oldest_ms or 0):
+        if enough and blocks[0].last_ms < (oldest_ms or 0):
             break
-        group.fetch(terms)
-        must, may = condition.bounds(group)
+        (pairs,) = index.bounds((one,), blocks)
+        group = Group(plpy, blocks)
+        group.fetch(times.terms())
+        must = group.joined([sure for sure, _ in pairs])
+        may = group.joined([possible for _, possible in pairs])
         slices = times.lowest(group)
         tied_with_start = 0
         if before_ms is not None:
@@ -311,8 +538,8 @@ def newest(
         found += bitmaps.count(undecided)
         if found > FEW_UNDECIDED:
             return None
-        sure_ids += index.ids(group, chosen)
-        open_ids += index.ids(group, undecided)
+        sure_ids += index.ids(blocks, group.divided(chosen))
+        open_ids += index.ids(blocks, group.divided(undecided))
     return sure_ids, open_ids
 
 
@@ -342,19 +569,16 @@ def matches(
     index = open_index(plpy, statement, (node,))
     if index is None:
         return None
-    condition = index.planner.plan(node)
-    terms = set(condition.terms())
     sure_ids: list[str] = []
     open_ids = list(index.pending)
     found = 0
-    for group in index.groups():
-        group.fetch(terms)
-        must, may = condition.bounds(group)
-        found += bitmaps.count(may)
+    for blocks in index.batches():
+        (pairs,) = index.bounds((prepare(node),), blocks)
+        found += sum(bitmaps.count(may) for _, may in pairs)
         if found > most:
             return None
-        sure_ids += index.ids(group, must)
-        open_ids += index.ids(group, may & ~must)
+        sure_ids += index.ids(blocks, [must for must, _ in pairs])
+        open_ids += index.ids(blocks, [may & ~must for must, may in pairs])
     return sure_ids, open_ids
 
 
@@ -375,8 +599,10 @@ def explained(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
         return
     yield "index", (len(index.blocks), len(index.pending), _since(started))
     started = time.perf_counter()
-    whole = index.planner.plan(node)
-    leaves = list(index.planner.hits)
+    planner = Planner(plpy, statement.schema, statement.experiments)
+    planner.now_ms = statement.now_ms
+    whole = planner.plan(node)
+    leaves = list(planner.hits)
     yield "vocabulary", (sum(hits for _, hits, _ in leaves), _since(started))
     for part, hits, condition in leaves:
         yield "predicate", (part, hits, *_measured(index, condition))
@@ -387,11 +613,13 @@ def _measured(index: Index, condition: Condition) -> tuple[int, int, float]:
     started = time.perf_counter()
     sure = undecided = 0
     terms = set(condition.terms())
-    for group in index.groups():
+    for blocks in index.batches():
+        group = Group(index.plpy, blocks)
         group.fetch(terms)
         must, may = condition.bounds(group)
-        sure += bitmaps.count(must)
-        undecided += bitmaps.count(may & ~must)
+        universe = group.joined([index.universe(block) for block in blocks])
+        sure += bitmaps.count(must & universe)
+        undecided += bitmaps.count(may & ~must & universe)
     return sure, undecided, _since(started)
 
 

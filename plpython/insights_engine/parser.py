@@ -32,7 +32,14 @@ def parse_conjunction(*texts: str | None) -> tree.Node:
     of different filters speak of the same span.  A filter with OR counts as
     parenthesised.  Raises FilterError, placed in the text that is wrong.
     """
-    return Resolver.conjunction([_resolve(text) for text in texts if text])
+    return _parse_conjunction(tuple(text for text in texts if text))
+
+
+@lru_cache(maxsize=256)
+def _parse_conjunction(texts: tuple[str, ...]) -> tree.Node:
+    if len(texts) == 1:
+        return _parse_filter(texts[0])
+    return Resolver.conjunction([_resolve(text) for text in texts])
 
 
 def parse_field(text: str) -> tree.Field:

@@ -48,6 +48,8 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     if not _locked(plpy):
         return {"indexed": 0, "removed": 0, "merged": 0, "pending": _pending(plpy), "busy": True}
     ids = _take_pending(plpy, max_traces)
+    if ids:
+        _change_version(plpy)
     indexed, removed, experiments = _index(plpy, schema, ids) if ids else (0, 0, set())
     return {
         "indexed": indexed,
@@ -56,6 +58,11 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         "pending": _pending(plpy),
         "busy": False,
     }
+
+
+def _change_version(plpy: Any) -> None:
+    """Has sessions forget which blocks there are, once this transaction is committed."""
+    plans.run(plpy, "update insights.state set version = pg_catalog.gen_random_uuid()")
 
 
 def _locked(plpy: Any) -> bool:
@@ -280,6 +287,7 @@ def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     (state,) = plans.run(plpy, "select s.built, s.indexed_through from insights.state s")
     if state["built"]:
         return {"indexed": 0, "done": True, "busy": False}
+    _change_version(plpy)
     through = state["indexed_through"] or ""
     if through == _BEGIN:
         _begin(plpy)
@@ -335,6 +343,7 @@ def start_over(plpy: Any) -> dict[str, Any]:
     """
     if not _locked(plpy):
         return {"busy": True}
+    _change_version(plpy)
     plans.run(
         plpy,
         f"update insights.state set built = false, trusted = {_AHEAD}, indexed_through = $1",

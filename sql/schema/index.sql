@@ -150,7 +150,9 @@ create table insights.state (
     singleton boolean primary key default true check (singleton),
     built boolean not null,
     trusted bigint not null,
-    indexed_through text collate "C"
+    indexed_through text collate "C",
+    installation uuid not null default pg_catalog.gen_random_uuid(),
+    version uuid not null default pg_catalog.gen_random_uuid()
 );
 
 comment on table insights.state is 'One row: whether the index knows every trace';
@@ -160,3 +162,8 @@ comment on column insights.state.trusted is
     'insights.missed, as far as what was missed has been made up for';
 comment on column insights.state.indexed_through is
     'How far building the index has come; empty when there is nothing to build';
+comment on column insights.state.installation is
+    'Tells this index from any other that sessions may still remember';
+comment on column insights.state.version is
+    'Replaced by every transaction that changes blocks or the vocabulary; what sessions remember '
+    'of these goes with it';

@@ -1,0 +1,151 @@
+"""What a session keeps of the index between calls, and why that is right.
+
+A block is written once: what its postings say about a predicate never changes, so
+must and may of a predicate are kept by block, as Lucene keeps the results of
+filters by segment.  What does change, which blocks there are and which of their
+positions are live, is read anew whenever the version of the index does, which
+every transaction that writes it replaces by a random one.
+
+Also kept is what the raw predicate said about positions that the index left open.
+A trace that changes is pending until it has left its position, and pending
+traces are asked about again by each call, so an answer about a position that is
+live and not pending stays right.
+
+Nothing is kept for conditions with ``now()`` in them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from typing import Any, Callable, Optional
+
+from insights_engine.bounds import Block, Planner
+
+#: Must and may, of a predicate in a block; of a filter that was asked about: which
+#: of the positions asked about match, and which were asked about.
+Pair = tuple[int, int]
+
+#: Bytes kept if the setting ``insights.cache`` says nothing.
+DEFAULT_BYTES = 64 * 2**20
+#: Filters and experiments have many texts; more of them than these start anew.
+_MOST_LISTS = 50
+
+# A dictionary's entry with its pair, and the head of an integer.
+_ENTRY_BYTES = 140
+_INTEGER_BYTES = 28
+
+
+class Cache:
+    """The kept blocks and pairs of one installation of the index."""
+
+    def __init__(self) -> None:
+        self._installation = ""
+        self._lists: dict[Any, tuple[str, list[Block]]] = {}
+        self._planners: dict[Any, tuple[str, Planner]] = {}
+        self._pairs: OrderedDict[Any, dict[int, Pair]] = OrderedDict()
+        self._sizes: dict[Any, int] = {}
+        self._bytes = 0
+        self.limit = DEFAULT_BYTES
+
+    def open(self, installation: str, limit: int) -> None:
+        """Forgets what belongs to another installation, or exceeds ``limit`` bytes."""
+        if installation != self._installation:
+            self._lists.clear()
+            self._planners.clear()
+            self._pairs.clear()
+            self._sizes.clear()
+            self._bytes = 0
+            self._installation = installation
+        self.limit = limit
+        self._shrink()
+
+    def blocks(self, scope: Any, version: str) -> Optional[list[Block]]:
+        """The blocks of some experiments, if they are those of this version."""
+        known = self._lists.get(scope)
+        return known[1] if known is not None and known[0] == version else None
+
+    def keep_blocks(self, scope: Any, version: str, blocks: list[Block]) -> None:
+        """Keeps the blocks of some experiments; pairs of blocks that are gone are dropped."""
+        known = self._lists.get(scope)
+        if known is not None:
+            gone = {block.block for block in known[1]} - {block.block for block in blocks}
+            for key, pairs in self._pairs.items() if gone else ():
+                for block in gone & pairs.keys():
+                    self._count(key, -_size(pairs.pop(block)))
+        elif len(self._lists) >= _MOST_LISTS:
+            self._lists.clear()
+        self._lists[scope] = (version, blocks)
+
+    def planner(self, scope: Any, version: str, make: Callable[[], Planner]) -> Planner:
+        """The planner for some experiments, with what it has looked up in this version."""
+        known = self._planners.get(scope)
+        if known is None or known[0] != version:
+            if known is None and len(self._planners) >= _MOST_LISTS:
+                self._planners.clear()
+            known = self._planners[scope] = (version, make())
+        return known[1]
+
+    def pairs(self, key: Any) -> dict[int, Pair]:
+        """By block what is known; only to be looked at."""
+        found = self._pairs.get(key)
+        if found is None:
+            return {}
+        self._pairs.move_to_end(key)
+        return found
+
+    def keep(self, key: Any, pairs: dict[int, Pair]) -> None:
+        """Adds pairs, unless they alone are more than may be kept."""
+        size = sum(map(_size, pairs.values()))
+        if size > self.limit:
+            return
+        known = self._pairs.get(key)
+        if known is None:
+            known = self._pairs[key] = {}
+        for block in pairs.keys() & known.keys():
+            size -= _size(known[block])
+        known.update(pairs)
+        self._pairs.move_to_end(key)
+        self._count(key, size)
+        self._shrink()
+
+    def _count(self, key: Any, size: int) -> None:
+        self._sizes[key] = self._sizes.get(key, 0) + size
+        self._bytes += size
+
+    def _shrink(self) -> None:
+        while self._bytes > self.limit:
+            key, _ = self._pairs.popitem(last=False)
+            self._bytes -= self._sizes.pop(key)
+
+
+def _size(pair: Pair) -> int:
+    first, second = pair
+    size = _ENTRY_BYTES + _INTEGER_BYTES + (first.bit_length() >> 3)
+    if second is not first:
+        size += _INTEGER_BYTES + (second.bit_length() >> 3)
+    return size
+
+
+def share(must: int, may: int) -> Pair:
+    """The pair, as one integer where both are equal."""
+    return (must, must) if must == may else (must, may)
+
+
+def cached_bytes(setting: Optional[str]) -> int:
+    """The limit that the setting ``insights.cache`` asks for: ``'64MB'``, ``'0'``.
+
+    What is not a size like that is taken as no setting at all: a setting that
+    only affects speed must not make an answer fail.
+    """
+    found = _SIZE.fullmatch((setting or "").strip())
+    if found is None:
+        return DEFAULT_BYTES
+    return int(found[1]) * _UNITS[found[2].lower()]
+
+
+_SIZE = re.compile(r"([0-9]{1,12})\s*(B|kB|MB|GB|)", re.IGNORECASE | re.ASCII)
+_UNITS = {"": 1, "b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30}
+
+#: The session's.
+CACHE = Cache()
