@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from bench.engines import Disagreement, Engine, engines
 from insights_py.mlflow.store import InsightsStore
 
 STOCK, OURS = "stock", "ours"
+#: Ours in a session that keeps nothing of the index from one call to the next.
+ANEW = "ours anew"
 _FEWEST = 3
 _CORRELATE = (
     "select filter1_count, filter2_count, joint_count, total_count, npmi, npmi_smoothed "
@@ -44,7 +47,7 @@ class Timing:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        ratios = {name: self.ratio(name) for name in self.ms if name != OURS}
+        ratios = {name: self.ratio(name) for name in self.ms if name not in (OURS, ANEW)}
         return {**self.__dict__, "ratios": ratios}
 
 
@@ -68,6 +71,8 @@ class Comparison:
         self._stock = SqlAlchemyStore(url, "mlflow-artifacts:/")
         self._ours = InsightsStore(url, "mlflow-artifacts:/")
         self._connection = psycopg.connect(dsn, autocommit=True)
+        self._forgetful = psycopg.connect(dsn, autocommit=True)
+        self._forgetful.execute("set insights.cache = '0'")
         self._experiment_id = experiment_id
         self._files = files
         self._runs = runs
@@ -76,7 +81,7 @@ class Comparison:
         self._loaded: list[Engine] | None = None
 
     def _asked(self, name: str) -> bool:
-        return not self._systems or name in self._systems
+        return not self._systems or name.removesuffix(" anew") in self._systems
 
     def _engines(self, *conditions: Condition | None) -> list[Engine]:
         """The engines, with what these conditions need."""
@@ -142,7 +147,8 @@ class Comparison:
         forms: dict[str, str] = {}
         for name, call in (
             (STOCK, self._correlate_in_stock(sides)),
-            (OURS, self._correlate(sides)),
+            (OURS, self._correlate(sides, self._connection)),
+            (ANEW, self._correlate(sides, self._forgetful)),
         ):
             if call is not None and self._asked(name):
                 calls[name] = call
@@ -161,9 +167,11 @@ class Comparison:
         ms, runs = self._medians(calls)
         return Timing("correlation", case.name, joint, ms, runs, forms, case.in_aim)
 
-    def _correlate(self, sides: Sequence[Question | None]) -> Callable[[], Any]:
+    def _correlate(
+        self, sides: Sequence[Question | None], connection: psycopg.Connection
+    ) -> Callable[[], Any]:
         arguments = [[self._experiment_id], *(side.ours if side else None for side in sides)]
-        return lambda: self._connection.execute(_CORRELATE, arguments).fetchone()
+        return lambda: connection.execute(_CORRELATE, arguments).fetchone()
 
     def _correlate_in_stock(self, sides: Sequence[Question | None]) -> Callable[[], Any] | None:
         first, second, base = (side.in_stock if side else None for side in sides)
@@ -189,8 +197,9 @@ class Comparison:
         calls: dict[str, Callable[[], Any]] = {}
         if self._asked(OURS):
             arguments = [[self._experiment_id], case.question.ours]
-            calls[OURS] = lambda: self._connection.execute(_COUNT, arguments).fetchone()
-            counts[OURS] = calls[OURS]()[0]
+            for name, connection in ((OURS, self._connection), (ANEW, self._forgetful)):
+                calls[name] = partial(_count, connection, arguments)
+                counts[name] = calls[name]()
         condition = case.question.columns
         for engine in self._engines(condition):
             counts[engine.name] = engine.best(condition, condition, None)[2][0]
@@ -209,6 +218,12 @@ class Comparison:
                 times[name].append((time.perf_counter() - started) * 1000)
             runs += 1
         return {name: statistics.median(taken) for name, taken in times.items()}, runs
+
+
+def _count(connection: psycopg.Connection, arguments: Sequence[Any]) -> int:
+    row = connection.execute(_COUNT, arguments).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _agree(question: str, answers: Mapping[str, Any]) -> None:

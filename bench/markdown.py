@@ -45,13 +45,14 @@ def sections(results: dict[str, Any]) -> Iterator[Section]:
     if results.get("growth"):
         yield (
             "growth",
-            ["correlation", "positions", "both match", "ms", "ns a position"],
+            ["correlation", "positions", "both match", "ms", "anew, ms", "ns a position"],
             [
                 [
                     row["question"],
                     f"{row['positions']:,}",
                     f"{row['joint']:,}",
-                    f"{row['ms']:,.1f}",
+                    _ms(row["ms"]),
+                    _ms(row["anew_ms"]),
                     f"{row['ns_per_position']:.2f}",
                 ]
                 for row in results["growth"]
@@ -64,19 +65,23 @@ def _section(kind: str, matches: str, timings: list[dict[str, Any]]) -> Section:
     names: dict[str, None] = {}
     for timing in timings:
         names |= dict.fromkeys(timing["ms"])
-    systems = sorted(names, key=lambda name: (name == "ours", name != "stock"))
-    others = [name for name in systems if name != "ours"] if "ours" in names else []
+    systems = sorted(names, key=lambda name: (name.startswith("ours"), name != "stock"))
+    others = [name for name in systems if not name.startswith("ours")] if "ours" in names else []
     header = [kind, matches, *(f"{name}, ms" for name in systems)]
     header += [f"{name} / ours" for name in others]
     rows = []
     for timing in timings:
         name = timing["name"] if timing["in_aim"] else f"{timing['name']} (no fact of the index)"
         row = [name, f"{timing['matches']:,}"]
-        row += [f"{timing['ms'][s]:,.1f}" if s in timing["ms"] else "-" for s in systems]
+        row += [_ms(timing["ms"][s]) if s in timing["ms"] else "-" for s in systems]
         ratios = timing["ratios"]
         row += [f"{ratios[s]:,.2f}" if ratios.get(s) is not None else "-" for s in others]
         rows.append(row)
     return kind, header, rows
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:,.2f}" if milliseconds < 10 else f"{milliseconds:,.1f}"
 
 
 def tables(results: dict[str, Any]) -> str:

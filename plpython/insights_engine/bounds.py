@@ -35,6 +35,8 @@ FEW_VALUES = 200
 #: Bits of numbers that are read together.  Of N traces about log2(N) bits, counted
 #: from the first in which they differ, tell all but the equal ones from a constant.
 READ_AT_ONCE = 18
+#: Predicates that a planner remembers.
+_MOST_LEAVES = 200
 BUCKETS = 1024
 HIDDEN_BUCKETS = 256
 #: Slots of role ``o``: what was not captured.
@@ -874,7 +876,10 @@ class Planner:
         found = self._leaves.get(text) if lasting else None
         if found is None:
             found = self.plan(node)
+            self.hits.clear()
             if lasting:
+                if len(self._leaves) >= _MOST_LEAVES:
+                    self._leaves.clear()
                 self._leaves[text] = found
         return found
 

@@ -1,15 +1,15 @@
 """What a session keeps of the index between calls, and why that is right.
 
-A block is written once: what its postings say about a predicate never changes, so
-must and may of a predicate are kept by block, as Lucene keeps the results of
-filters by segment.  What does change, which blocks there are and which of their
+A block is written once: what its postings say about a filter never changes, so must
+and may of filters and of their predicates are kept by block, as Lucene keeps the
+results of filters by segment.  What does change, which blocks there are and which of their
 positions are live, is read anew whenever the version of the index does, which
 every transaction that writes it replaces by a random one.
 
-Also kept is what the raw predicate said about positions that the index left open.
-A trace that changes is pending until it has left its position, and pending
-traces are asked about again by each call, so an answer about a position that is
-live and not pending stays right.
+What the raw predicate said about positions that the index left open is kept, too:
+must and may come closer to each other.  A trace that changes is pending until it has
+left its position, and pending traces are asked about again by each call, so an
+answer about a position that is live and not pending stays right.
 
 Nothing is kept for conditions with ``now()`` in them.
 """
@@ -20,40 +20,69 @@ import re
 from collections import OrderedDict
 from typing import Any, Callable, Optional
 
+from insights_engine import bitmaps
 from insights_engine.bounds import Block, Planner
-
-#: Must and may, of a predicate in a block; of a filter that was asked about: which
-#: of the positions asked about match, and which were asked about.
-Pair = tuple[int, int]
 
 #: Bytes kept if the setting ``insights.cache`` says nothing.
 DEFAULT_BYTES = 64 * 2**20
 #: Filters and experiments have many texts; more of them than these start anew.
 _MOST_LISTS = 50
 
-# A dictionary's entry with its pair, and the head of an integer.
-_ENTRY_BYTES = 140
+# A dictionary's entry with what it refers to, and the head of an integer.
+_ENTRY_BYTES = 200
 _INTEGER_BYTES = 28
 
 
+class Known:
+    """What is known of a filter in a block; ``may is must`` where that is everything."""
+
+    __slots__ = ("_count", "may", "must")
+
+    def __init__(self, must: int, may: int) -> None:
+        self.must = must
+        self.may = must if must == may else may
+        self._count = -1
+
+    def count(self) -> int:
+        """How many positions match for sure."""
+        if self._count < 0:
+            self._count = bitmaps.count(self.must)
+        return self._count
+
+    def within(self, universe: int) -> Known:
+        """The same of some of the positions."""
+        must = self.must & universe
+        return Known(must, must if self.may is self.must else self.may & universe)
+
+    def size(self) -> int:
+        """Bytes in memory, about."""
+        size = _ENTRY_BYTES + (self.must.bit_length() >> 3)
+        if self.may is not self.must:
+            size += _INTEGER_BYTES + (self.may.bit_length() >> 3)
+        return size
+
+
 class Cache:
-    """The kept blocks and pairs of one installation of the index."""
+    """What is kept of one installation of the index."""
 
     def __init__(self) -> None:
         self._installation = ""
         self._lists: dict[Any, tuple[str, list[Block]]] = {}
         self._planners: dict[Any, tuple[str, Planner]] = {}
-        self._pairs: OrderedDict[Any, dict[int, Pair]] = OrderedDict()
+        self._known: OrderedDict[Any, dict[int, Known]] = OrderedDict()
         self._sizes: dict[Any, int] = {}
         self._bytes = 0
         self.limit = DEFAULT_BYTES
 
     def open(self, installation: str, limit: int) -> None:
-        """Forgets what belongs to another installation, or exceeds ``limit`` bytes."""
-        if installation != self._installation:
+        """Forgets what belongs to another installation, or exceeds ``limit`` bytes.
+
+        With a limit of 0 nothing at all is kept from one call to the next.
+        """
+        if installation != self._installation or not limit:
             self._lists.clear()
             self._planners.clear()
-            self._pairs.clear()
+            self._known.clear()
             self._sizes.clear()
             self._bytes = 0
             self._installation = installation
@@ -66,13 +95,13 @@ class Cache:
         return known[1] if known is not None and known[0] == version else None
 
     def keep_blocks(self, scope: Any, version: str, blocks: list[Block]) -> None:
-        """Keeps the blocks of some experiments; pairs of blocks that are gone are dropped."""
+        """Keeps the blocks of some experiments; what is known of those that are gone is dropped."""
         known = self._lists.get(scope)
         if known is not None:
             gone = {block.block for block in known[1]} - {block.block for block in blocks}
-            for key, pairs in self._pairs.items() if gone else ():
-                for block in gone & pairs.keys():
-                    self._count(key, -_size(pairs.pop(block)))
+            for key, table in self._known.items() if gone else ():
+                for block in gone & table.keys():
+                    self._count(key, -table.pop(block).size())
         elif len(self._lists) >= _MOST_LISTS:
             self._lists.clear()
         self._lists[scope] = (version, blocks)
@@ -86,26 +115,24 @@ class Cache:
             known = self._planners[scope] = (version, make())
         return known[1]
 
-    def pairs(self, key: Any) -> dict[int, Pair]:
+    def known(self, key: Any) -> dict[int, Known]:
         """By block what is known; only to be looked at."""
-        found = self._pairs.get(key)
+        found = self._known.get(key)
         if found is None:
             return {}
-        self._pairs.move_to_end(key)
+        self._known.move_to_end(key)
         return found
 
-    def keep(self, key: Any, pairs: dict[int, Pair]) -> None:
-        """Adds pairs, unless they alone are more than may be kept."""
-        size = sum(map(_size, pairs.values()))
+    def keep(self, key: Any, fresh: dict[int, Known]) -> None:
+        """Adds what has become known, unless it alone is more than may be kept."""
+        size = sum(known.size() for known in fresh.values())
         if size > self.limit:
             return
-        known = self._pairs.get(key)
-        if known is None:
-            known = self._pairs[key] = {}
-        for block in pairs.keys() & known.keys():
-            size -= _size(known[block])
-        known.update(pairs)
-        self._pairs.move_to_end(key)
+        table = self._known.setdefault(key, {})
+        for block in fresh.keys() & table.keys():
+            size -= table[block].size()
+        table.update(fresh)
+        self._known.move_to_end(key)
         self._count(key, size)
         self._shrink()
 
@@ -115,21 +142,8 @@ class Cache:
 
     def _shrink(self) -> None:
         while self._bytes > self.limit:
-            key, _ = self._pairs.popitem(last=False)
+            key, _ = self._known.popitem(last=False)
             self._bytes -= self._sizes.pop(key)
-
-
-def _size(pair: Pair) -> int:
-    first, second = pair
-    size = _ENTRY_BYTES + _INTEGER_BYTES + (first.bit_length() >> 3)
-    if second is not first:
-        size += _INTEGER_BYTES + (second.bit_length() >> 3)
-    return size
-
-
-def share(must: int, may: int) -> Pair:
-    """The pair, as one integer where both are equal."""
-    return (must, must) if must == may else (must, may)
 
 
 def cached_bytes(setting: Optional[str]) -> int:

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, plans, printer, tree
-from insights_engine.bounds import Block, Condition, Group, Planner
-from insights_engine.cache import CACHE, Pair, cached_bytes, share
+from insights_engine.bounds import Block, Condition, Group, Planner, all_positions
+from insights_engine.cache import CACHE, Known, cached_bytes
 from insights_engine.statement import Statement
 
 #: More pending traces than these, and the index is left alone.
@@ -98,26 +98,26 @@ def prepare(node: tree.Node) -> Prepared:
     return known
 
 
-def _combined(shape: _Shape, pairs: Sequence[Pair], universe: int) -> Pair:
+def _combined(shape: _Shape, parts: Sequence[Known], universe: int) -> tuple[int, int]:
     """Must and may of a filter, of those of its leaves."""
     if isinstance(shape, int):
-        return pairs[shape]
-    name, parts = shape
+        return parts[shape].must, parts[shape].may
+    name, items = shape
     if name == "not":
-        must, may = _combined(parts[0], pairs, universe)
+        must, may = _combined(items[0], parts, universe)
         return universe & ~may, universe & ~must
     if name == "and":
         must = may = universe
-        for part in parts:
-            sure, possible = _combined(part, pairs, universe)
+        for item in items:
+            sure, possible = _combined(item, parts, universe)
             must &= sure
             may &= possible
             if not may:
                 break
         return must, may
     must = may = 0
-    for part in parts:
-        sure, possible = _combined(part, pairs, universe)
+    for item in items:
+        sure, possible = _combined(item, parts, universe)
         must |= sure
         may |= possible
     return must, may
@@ -193,44 +193,70 @@ class Index:
 
     # ------------------------------------------------------------------ bounds
 
-    def bounds(self, filters: Sequence[Prepared], blocks: Sequence[Block]) -> list[list[Pair]]:
+    def bounds(self, filters: Sequence[Prepared], blocks: Sequence[Block]) -> list[list[Known]]:
         """By filter and block: must and may, within the block's universe."""
-        known = self._leaves(filters, blocks)
+        tables = self._wholes(filters, blocks)
+        if not self._away and all(block.live_count == block.used for block in blocks):
+            return [[table[block.block] for block in blocks] for table in tables]
         found = []
-        for one in filters:
-            tables = [known[leaf.text] for leaf in one.leaves]
-            asked = self._asked(one)
+        universes = [self.universe(block) for block in blocks]
+        for table in tables:
             pairs = []
-            for block in blocks:
-                universe = self.universe(block)
-                must, may = _combined(one.shape, [table[block.block] for table in tables], universe)
-                must &= universe
-                may &= universe
-                if may != must and block.block in asked:
-                    matching, those = asked[block.block]
-                    must |= may & matching
-                    may &= matching | ~those
-                pairs.append((must, may))
+            for block, universe in zip(blocks, universes):
+                known = table[block.block]
+                pairs.append(
+                    known if universe is all_positions(block.used) else known.within(universe)
+                )
             found.append(pairs)
         return found
 
+    def _wholes(
+        self, filters: Sequence[Prepared], blocks: Sequence[Block]
+    ) -> list[dict[int, Known]]:
+        """By filter and block: must and may, of all positions given out."""
+        tables = [CACHE.known((self._scope, one.text)) if one.lasting else {} for one in filters]
+        lacking = [
+            (number, one)
+            for number, one in enumerate(filters)
+            if any(block.block not in tables[number] for block in blocks)
+        ]
+        if not lacking:
+            return tables
+        leaves = self._leaves([one for _, one in lacking], blocks)
+        for number, one in lacking:
+            table = tables[number]
+            if one.shape == 0:
+                tables[number] = leaves[one.text]
+                continue
+            parts = [leaves[leaf.text] for leaf in one.leaves]
+            fresh = {}
+            for block in blocks:
+                if block.block not in table:
+                    own = [part[block.block] for part in parts]
+                    must, may = _combined(one.shape, own, all_positions(block.used))
+                    fresh[block.block] = Known(must, may)
+            if one.lasting:
+                CACHE.keep((self._scope, one.text), fresh)
+            tables[number] = {**table, **fresh}
+        return tables
+
     def _leaves(
         self, filters: Sequence[Prepared], blocks: Sequence[Block]
-    ) -> dict[str, dict[int, Pair]]:
+    ) -> dict[str, dict[int, Known]]:
         """By leaf and block: must and may, of all positions given out."""
-        known: dict[str, dict[int, Pair]] = {}
+        found: dict[str, dict[int, Known]] = {}
         lacking: dict[str, Leaf] = {}
-        wanted: dict[int, Block] = {}
+        wanted: set[int] = set()
         for one in filters:
             for leaf in one.leaves:
-                if leaf.text in known:
+                if leaf.text in found:
                     continue
-                pairs = CACHE.pairs((self._scope, leaf.text)) if leaf.lasting else {}
-                known[leaf.text] = pairs
-                missing = [block for block in blocks if block.block not in pairs]
+                table = CACHE.known((self._scope, leaf.text)) if leaf.lasting else {}
+                found[leaf.text] = table
+                missing = [block.block for block in blocks if block.block not in table]
                 if missing:
                     lacking[leaf.text] = leaf
-                    wanted.update((block.block, block) for block in missing)
+                    wanted.update(missing)
         if lacking:
             group = Group(self.plpy, [block for block in blocks if block.block in wanted])
             conditions = {text: self.planner.leaf(*leaf) for text, leaf in lacking.items()}
@@ -240,44 +266,46 @@ class Index:
                 musts = group.divided(must)
                 mays = musts if may == must else group.divided(may)
                 fresh = {
-                    block.block: share(sure, possible)
+                    block.block: Known(sure, possible)
                     for block, sure, possible in zip(group.blocks, musts, mays)
+                    # What is known of the others may be more than the index says.
+                    if block.block not in found[text]
                 }
                 if lacking[text].lasting:
                     CACHE.keep((self._scope, text), fresh)
-                known[text] = {**known[text], **fresh}
-        return known
+                found[text] = {**found[text], **fresh}
+        return found
 
     # ------------------------------------------------- what the bounds leave open
 
-    def _asked(self, one: Prepared) -> dict[int, Pair]:
-        """By block: which positions were asked about before, and which of them match."""
-        return CACHE.pairs((self._scope, "asked", one.text)) if one.lasting else {}
-
-    def settle(
-        self, one: Prepared, blocks: Sequence[Block], pairs: Sequence[Pair]
-    ) -> Sequence[int]:
+    def settle(self, one: Prepared, blocks: Sequence[Block], pairs: Sequence[Known]) -> list[Known]:
         """The positions that match, by block; the raw predicate is asked where bounds differ."""
-        rows = self._places(blocks, [may & ~must for must, may in pairs])
+        rows = self._places(
+            blocks, [0 if pair.may is pair.must else pair.may & ~pair.must for pair in pairs]
+        )
         if not rows:
-            return [must for must, _ in pairs]
+            return [Known(pair.must, pair.must) for pair in pairs]
         matching = set(self.matching(one.node, [trace_id for _, _, trace_id in rows]))
         found: dict[int, int] = {}
         for number, position, trace_id in rows:
             if trace_id in matching:
                 found[number] = found.get(number, 0) | 1 << position
+        settled = []
+        (before,) = self._wholes((one,), blocks)
+        fresh = {}
+        for block, pair in zip(blocks, pairs):
+            if pair.may is pair.must:
+                settled.append(pair)
+                continue
+            true = pair.must | found.get(block.block, 0)
+            settled.append(Known(true, true))
+            # Of the positions that were asked about more is known than before.
+            known = before[block.block]
+            false = pair.may & ~true
+            fresh[block.block] = Known(known.must | true, known.may & ~false)
         if one.lasting:
-            before = self._asked(one)
-            fresh = {}
-            for block, (must, may) in zip(blocks, pairs):
-                if must != may:
-                    known, those = before.get(block.block, (0, 0))
-                    fresh[block.block] = (
-                        known | found.get(block.block, 0),
-                        those | (may & ~must),
-                    )
-            CACHE.keep((self._scope, "asked", one.text), fresh)
-        return [must | found.get(block.block, 0) for block, (must, _) in zip(blocks, pairs)]
+            CACHE.keep((self._scope, one.text), fresh)
+        return settled
 
     def matching(self, node: tree.Node, ids: Sequence[str]) -> list[str]:
         """Those of some traces that match, by the raw predicate."""
@@ -411,13 +439,13 @@ def counts(
         return None
     filters = [prepare(node) for node in nodes]
     totals = [0] * (len(nodes) + 1)
-    for sets in decided(index, filters):
-        for number, bits in enumerate(sets):
-            totals[number] += bitmaps.count(bits)
+    for sets in _decided(index, filters):
+        for number, known in enumerate(sets):
+            totals[number] += known.count()
         if joint:
-            both = sets[joint[0]]
+            both = sets[joint[0]].must
             for number in joint[1:]:
-                both &= sets[number]
+                both &= sets[number].must
             totals[-1] += bitmaps.count(both)
     if index.overcharged:
         return None
@@ -433,22 +461,26 @@ def decided(index: Index, filters: Sequence[Prepared]) -> Iterator[list[int]]:
     Ends early, with ``index.overcharged`` set, where too many traces would have to
     be asked about one by one.
     """
+    for sets in _decided(index, filters):
+        yield [known.must for known in sets]
+
+
+def _decided(index: Index, filters: Sequence[Prepared]) -> Iterator[Sequence[Known]]:
     undecided = 0
     for blocks in index.batches():
         found = index.bounds(filters, blocks)
-        for number in range(len(blocks)):
-            left = 0
-            for pairs in found:
-                must, may = pairs[number]
-                if must != may:
-                    left |= may & ~must
-            undecided += bitmaps.count(left)
-        if undecided > index.most_undecided:
-            index.overcharged = True
-            return
-        sets = [index.settle(one, blocks, pairs) for one, pairs in zip(filters, found)]
-        for row in zip(*sets):
-            yield list(row)
+        if any(pair.may is not pair.must for pairs in found for pair in pairs):
+            for several in zip(*found):
+                left = 0
+                for pair in several:
+                    if pair.may is not pair.must:
+                        left |= pair.may & ~pair.must
+                undecided += bitmaps.count(left)
+            if undecided > index.most_undecided:
+                index.overcharged = True
+                return
+            found = [index.settle(one, blocks, pairs) for one, pairs in zip(filters, found)]
+        yield from zip(*found)
 
 
 def _raw_counts(
@@ -507,8 +539,8 @@ def newest(
         (pairs,) = index.bounds((one,), blocks)
         group = Group(plpy, blocks)
         group.fetch(times.terms())
-        must = group.joined([sure for sure, _ in pairs])
-        may = group.joined([possible for _, possible in pairs])
+        must = group.joined([pair.must for pair in pairs])
+        may = group.joined([pair.may for pair in pairs])
         slices = times.lowest(group)
         tied_with_start = 0
         if before_ms is not None:
@@ -574,11 +606,11 @@ def matches(
     found = 0
     for blocks in index.batches():
         (pairs,) = index.bounds((prepare(node),), blocks)
-        found += sum(bitmaps.count(may) for _, may in pairs)
+        found += sum(bitmaps.count(pair.may) for pair in pairs)
         if found > most:
             return None
-        sure_ids += index.ids(blocks, [must for must, _ in pairs])
-        open_ids += index.ids(blocks, [may & ~must for must, may in pairs])
+        sure_ids += index.ids(blocks, [pair.must for pair in pairs])
+        open_ids += index.ids(blocks, [pair.may & ~pair.must for pair in pairs])
     return sure_ids, open_ids
 
 
