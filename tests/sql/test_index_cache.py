@@ -1,0 +1,212 @@
+"""What sessions keep of the index never outlives its being right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from plpython import build
+from tests.conftest import READER
+from tests.semantics.world import Span, Trace, attributes, delete_traces, replace_traces
+from tests.sql.plain import check_all, uses_index
+
+Connection = psycopg.Connection[Any]
+
+# Leaves a residue: two attributes of one span, where traces have several alike.
+ONE_SPAN = "span.attributes.a = '1' AND span.attributes.b = '1'"
+
+
+@pytest.fixture
+def other(dsn: str) -> Iterator[Connection]:
+    """Another session, which writes."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+def count(connection: Connection, filter: str) -> int:
+    row = connection.execute("select insights_count(null::text[], %s)", (filter,)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def refresh(connection: Connection) -> None:
+    while True:
+        row = connection.execute("select pending, busy from insights_refresh()").fetchone()
+        if row == (0, False):
+            return
+
+
+def trace(number: int, status: str = "OK", same: bool = True) -> Trace:
+    """With two spans alike; ``same``: one of them has both attributes."""
+    spans = (
+        Span(f"{number}a", attributes(a="1", b="1" if same else "2"), name="s", end_ns=1),
+        Span(f"{number}b", attributes(a="2", b="1"), name="s", end_ns=1),
+    )
+    return Trace(f"t{number:03}", 1, 1000 + number, status=status, spans=spans)
+
+
+def put(connection: Connection, *traces: Trace) -> None:
+    connection.execute(
+        "insert into experiments (experiment_id, name, lifecycle_stage, workspace)"
+        " values (1, 'one', 'active', 'default') on conflict do nothing"
+    )
+    replace_traces(connection, traces)
+
+
+def test_changes_of_another_session_are_seen(conn: Connection, other: Connection) -> None:
+    put(other, *(trace(number, same=number % 2 == 0) for number in range(20)))
+    refresh(other)
+    for _ in range(2):
+        assert count(conn, ONE_SPAN) == 10
+        assert count(conn, "status = 'ERROR'") == 0
+    put(other, trace(3, "ERROR"), trace(4, "ERROR", same=False))
+    for _ in range(2):  # pending
+        assert count(conn, ONE_SPAN) == 10
+        assert count(conn, "status = 'ERROR'") == 2
+    delete_traces(other, ["t000", "t003"])
+    for _ in range(2):
+        assert count(conn, ONE_SPAN) == 8
+        assert count(conn, "status = 'ERROR'") == 1
+    refresh(other)
+    for _ in range(2):
+        assert count(conn, ONE_SPAN) == 8
+        assert count(conn, "status = 'ERROR'") == 1
+        assert count(conn, "") == 18
+
+
+def test_merged_blocks_are_seen(conn: Connection, other: Connection) -> None:
+    for number in range(80):
+        put(other, trace(number, "ERROR" if number % 3 else "OK"))
+        refresh(other)
+        assert count(conn, "status = 'ERROR'") == sum(1 for n in range(number + 1) if n % 3)
+        assert count(conn, ONE_SPAN) == number + 1
+    (blocks,) = conn.execute("select count(*) from insights.block").fetchone() or (0,)
+    assert blocks < 20
+
+
+def test_a_refresh_that_is_rolled_back_leaves_nothing(conn: Connection) -> None:
+    put(conn, trace(1))
+    refresh(conn)
+    assert count(conn, "status = 'ERROR'") == 0
+    for status in ("ERROR", "OK", "ERROR"):
+        with conn.transaction(force_rollback=True):
+            put(conn, trace(2, status), trace(3, status))
+            refresh(conn)
+            assert count(conn, "status = 'ERROR'") == 2 * (status == "ERROR")
+            assert count(conn, ONE_SPAN) == 3
+        assert count(conn, "status = 'ERROR'") == 0
+        assert count(conn, ONE_SPAN) == 1
+
+
+def test_an_old_snapshot_keeps_its_answers(conn: Connection, other: Connection) -> None:
+    put(other, trace(1), trace(2, "ERROR"))
+    refresh(other)
+    conn.execute("begin isolation level repeatable read")
+    assert count(conn, "status = 'ERROR'") == 1
+    put(other, trace(1, "ERROR"), trace(3, "ERROR"))
+    refresh(other)
+    assert count(other, "status = 'ERROR'") == 3
+    for _ in range(2):
+        assert count(conn, "status = 'ERROR'") == 1
+        assert count(conn, ONE_SPAN) == 2
+    conn.execute("commit")
+    assert count(conn, "status = 'ERROR'") == 3
+    assert count(conn, ONE_SPAN) == 3
+
+
+def test_an_index_built_anew_is_another(conn: Connection, other: Connection) -> None:
+    put(other, *(trace(number) for number in range(5)))
+    refresh(other)
+    assert count(conn, ONE_SPAN) == 5
+    put(other, trace(0, same=False), trace(9, "ERROR"))
+    other.execute("call insights_rebuild()")
+    refresh(other)
+    assert uses_index(conn)
+    assert count(conn, ONE_SPAN) == 5
+    assert count(conn, "status = 'ERROR'") == 1
+
+
+def test_installing_anew_while_a_session_goes_on(conn: Connection, dsn: str) -> None:
+    put(conn, trace(1), trace(2, "ERROR"))
+    refresh(conn)
+    assert count(conn, "status = 'ERROR'") == 1
+    assert count(conn, ONE_SPAN) == 2
+    # The new index numbers its blocks from 1 again, and holds other traces there.
+    build.install(dsn)
+    put(conn, trace(1, "ERROR", same=False), trace(3, "ERROR"))
+    conn.execute("call insights_rebuild()")
+    refresh(conn)
+    assert uses_index(conn)
+    assert count(conn, "status = 'ERROR'") == 3
+    assert count(conn, ONE_SPAN) == 2
+
+
+def test_what_was_settled_is_kept_unless_forbidden(conn: Connection) -> None:
+    put(conn, *(trace(number) for number in range(5)))
+    refresh(conn)
+    assert count(conn, ONE_SPAN) == 5
+    # Behind the index's back, which is not allowed: so it shows what is not asked again.
+    conn.execute("set session_replication_role = replica")
+    conn.execute("update spans set content = replace(content, 'b', 'c') where trace_id = 't003'")
+    conn.execute("reset session_replication_role")
+    assert count(conn, ONE_SPAN) == 5
+    conn.execute("set insights.cache = '0'")
+    assert count(conn, ONE_SPAN) == 4
+    for setting in ("1kB", "nonsense", ""):
+        conn.execute(f"set insights.cache = '{setting}'".encode())
+        assert count(conn, ONE_SPAN) == 4
+
+
+def test_now_is_never_kept(conn: Connection) -> None:
+    (now_ms,) = conn.execute(
+        "select (extract(epoch from clock_timestamp()) * 1000)::bigint"
+    ).fetchone() or (0,)
+    recent = Trace("recent", 1, now_ms - 1000, spans=trace(1).spans)
+    put(conn, recent)
+    refresh(conn)
+    window = "timestamp > now() - '1500 ms'"
+    deadline = "timestamp_ms < now() - '1500 ms'"
+    assert count(conn, f"{window} OR {deadline}") == 1
+    # Until it has left the window; the statement's own time says whether it has.
+    while True:
+        row = conn.execute(
+            "select insights_count(null::text[], %s),"
+            " floor(extract(epoch from statement_timestamp()) * 1000)::bigint - %s < 1500",
+            (f"{window} AND {ONE_SPAN}", now_ms - 1000),
+        ).fetchone()
+        assert row is not None
+        assert (row[0] == 1) == row[1]
+        if not row[1]:
+            break
+
+
+def test_a_role_without_rights_learns_nothing(conn: Connection) -> None:
+    put(conn, trace(1), trace(2, "ERROR"))
+    refresh(conn)
+    for _ in range(2):
+        assert count(conn, "status = 'ERROR'") == 1
+    conn.execute("alter table trace_info enable row level security")
+    conn.execute(
+        f"create policy own on trace_info for select to {READER} using (status = 'OK')".encode()
+    )
+    conn.execute(f"set role {READER}".encode())
+    for _ in range(2):
+        assert count(conn, "status = 'ERROR'") == 0
+        assert count(conn, ONE_SPAN) == 1
+    conn.execute("reset role")
+    assert count(conn, "status = 'ERROR'") == 1
+
+
+def test_all_answers_again_and_again(conn: Connection, other: Connection) -> None:
+    """Every kind of question, in one session, while another writes."""
+    for number in range(6):
+        put(other, *(trace(10 * number + n, "ERROR" if n % 2 else "OK") for n in range(10)))
+        if number % 2:
+            refresh(other)
+        conn.execute("begin isolation level repeatable read")
+        check_all(conn)
+        check_all(conn)
+        conn.execute("commit")
