@@ -122,6 +122,14 @@ def stored_positions(members: bytes) -> Sequence[int]:
     return positions(bits_of_bitmap(members)) if members[0] else listed_positions(members)
 
 
+def union_of(positions: Iterable[int]) -> int:
+    """The set of some positions of one block, in any order."""
+    bitmap = bytearray((POSITIONS + 7) >> 3)
+    for position in positions:
+        bitmap[position >> 3] |= 1 << (position & 7)
+    return int.from_bytes(bitmap, "little")
+
+
 #: The positions of the bits of each byte.
 _BITS = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
 

@@ -13,7 +13,7 @@ be asked about one by one are too many.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, plans, printer, tree
@@ -139,7 +139,7 @@ class Index:
         self._scope = (statement.schema, None if experiments is None else tuple(experiments))
         #: The blocks, newest first.
         self.blocks = self._blocks(version)
-        #: Set where too many traces would have to be asked about one by one.
+        #: Set where very many traces would have to be asked about.
         self.overcharged = False
         #: The traces that have to be asked about one by one.
         self.pending = list(pending)
@@ -147,6 +147,8 @@ class Index:
             self._scope, version, lambda: Planner(plpy, statement.schema, experiments)
         )
         self.planner.now_ms = statement.now_ms
+        #: By filter and block: the traces that match, of filters that were asked everywhere.
+        self._everywhere: dict[str, dict[int, int]] = {}
         self._away: dict[int, int] = {}
         if self.pending:
             for row in plans.run(
@@ -280,16 +282,15 @@ class Index:
 
     def settle(self, one: Prepared, blocks: Sequence[Block], pairs: Sequence[Known]) -> list[Known]:
         """The positions that match, by block; the raw predicate is asked where bounds differ."""
-        rows = self._places(
-            blocks, [0 if pair.may is pair.must else pair.may & ~pair.must for pair in pairs]
-        )
-        if not rows:
-            return [Known(pair.must, pair.must) for pair in pairs]
-        matching = set(self.matching(one.node, [trace_id for _, _, trace_id in rows]))
-        found: dict[int, int] = {}
-        for number, position, trace_id in rows:
-            if trace_id in matching:
-                found[number] = found.get(number, 0) | 1 << position
+        if all(pair.may is pair.must for pair in pairs):
+            return list(pairs)
+        found = self._everywhere.get(one.text)
+        if found is None:
+            found = self._asked(
+                one.node,
+                blocks,
+                [0 if pair.may is pair.must else pair.may & ~pair.must for pair in pairs],
+            )
         settled = []
         (before,) = self._wholes((one,), blocks)
         fresh = {}
@@ -297,7 +298,7 @@ class Index:
             if pair.may is pair.must:
                 settled.append(pair)
                 continue
-            true = pair.must | found.get(block.block, 0)
+            true = pair.must | pair.may & found.get(block.block, 0)
             settled.append(Known(true, true))
             # Of the positions that were asked about more is known than before.
             known = before[block.block]
@@ -306,6 +307,40 @@ class Index:
         if one.lasting:
             CACHE.keep((self._scope, one.text), fresh)
         return settled
+
+    def _asked(
+        self, node: tree.Node, blocks: Sequence[Block], sets: Sequence[int]
+    ) -> dict[int, int]:
+        """By block: of some positions those that match, one trace after the other."""
+        rows = self._places(blocks, sets)
+        matching = set(self.matching(node, [trace_id for _, _, trace_id in rows]))
+        found: dict[int, int] = {}
+        for number, position, trace_id in rows:
+            if trace_id in matching:
+                found[number] = found.get(number, 0) | 1 << position
+        return found
+
+    def settle_everywhere(self, filters: Iterable[Prepared]) -> None:
+        """Has the raw predicate say at once which of all traces match each filter.
+
+        That takes as long as an answer without the index, and what it says is kept.
+        """
+        for one in filters:
+            if one.text in self._everywhere:
+                continue
+            statement = self._statement.again(parallel=True)
+            rows = statement.run_in_parallel(
+                self.plpy,
+                "with hits as materialized (\n"
+                f"select t.request_id\nfrom {statement.traces}\nwhere {statement.where(one.node)}\n"
+                ")\nselect array[i.block::text, pg_catalog.string_agg(i.position::text, ',')]\n"
+                'from hits h join insights.trace i on i.trace_id = h.request_id collate "C"\n'
+                "group by i.block",
+            )
+            found: dict[int, int] = {}
+            for block, positions in rows:
+                found[int(block or 0)] = bitmaps.union_of(map(int, (positions or "").split(",")))
+            self._everywhere[one.text] = found
 
     def matching(self, node: tree.Node, ids: Sequence[str]) -> list[str]:
         """Those of some traces that match, by the raw predicate."""
@@ -458,8 +493,8 @@ def counts(
 def decided(index: Index, filters: Sequence[Prepared]) -> Iterator[list[int]]:
     """By block, newest first: for each filter the positions that match, pending traces apart.
 
-    Ends early, with ``index.overcharged`` set, where too many traces would have to
-    be asked about one by one.
+    Ends early, with ``index.overcharged`` set, where very many traces would have to
+    be asked about.
     """
     for sets in _decided(index, filters):
         yield [known.must for known in sets]
@@ -469,18 +504,21 @@ def _decided(index: Index, filters: Sequence[Prepared]) -> Iterator[Sequence[Kno
     undecided = 0
     for blocks in index.batches():
         found = index.bounds(filters, blocks)
-        if any(pair.may is not pair.must for pairs in found for pair in pairs):
-            for several in zip(*found):
-                left = 0
-                for pair in several:
-                    if pair.may is not pair.must:
-                        left |= pair.may & ~pair.must
-                undecided += bitmaps.count(left)
-            if undecided > index.most_undecided:
+        left = [sum(map(_left, pairs)) for pairs in found]
+        undecided += sum(left)
+        if undecided > index.most_undecided:
+            if sum(block.used for block in index.blocks) > GROUP:
                 index.overcharged = True
                 return
+            index.settle_everywhere(one for one, open_ in zip(filters, left) if open_)
+        if undecided:
             found = [index.settle(one, blocks, pairs) for one, pairs in zip(filters, found)]
         yield from zip(*found)
+
+
+def _left(pair: Known) -> int:
+    """How many positions the index leaves open."""
+    return 0 if pair.may is pair.must else bitmaps.count(pair.may & ~pair.must)
 
 
 def _raw_counts(

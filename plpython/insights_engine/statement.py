@@ -51,9 +51,9 @@ class Statement:
         self.now_ms = now_ms
         self.params = ArrayParams() if parallel else Params()
 
-    def again(self) -> Statement:
-        """A fresh statement about the same, to be run as it is."""
-        return Statement(self.schema, self.experiments, self.now_ms)
+    def again(self, parallel: bool = False) -> Statement:
+        """A fresh statement about the same."""
+        return Statement(self.schema, self.experiments, self.now_ms, parallel)
 
     @property
     def traces(self) -> str:

@@ -60,6 +60,33 @@ def test_every_answer_is_right_while_traces_come_change_and_go(
     module_conn: psycopg.Connection[Any], seed: int
 ) -> None:
     """After each step of a random course of events; a failure names its seed and step."""
+    follow(module_conn, seed)
+
+
+@RANDOM
+@given(seed=st.integers(0, 2**64 - 1))
+def test_the_same_where_everything_undecided_is_asked_at_once(
+    module_conn: psycopg.Connection[Any], seed: int
+) -> None:
+    """As it is where very many traces are left open by the index."""
+    module_conn.execute("select insights_count(null::text[], '')")  # Loads the engine.
+    module_conn.execute(_FEW_UNDECIDED.format(few=-1, share=0))
+    try:
+        follow(module_conn, seed)
+    finally:
+        module_conn.execute(_FEW_UNDECIDED.format(few=2000, share=0.05))
+
+
+_FEW_UNDECIDED = """
+    do language plpython3u $$
+        import sys
+        indexed = sys.modules["insights_engine.indexed"]
+        indexed.FEW_UNDECIDED, indexed.UNDECIDED_SHARE = {few}, {share}
+    $$"""
+
+
+def follow(module_conn: psycopg.Connection[Any], seed: int) -> None:
+    """A random course of events, with questions after each."""
     dice = Random(seed)
     # Few questions, so that most are asked again after what was kept of them has aged.
     scenario = scenario_of(dice, questions=5)

@@ -210,3 +210,41 @@ def test_all_answers_again_and_again(conn: Connection, other: Connection) -> Non
         check_all(conn)
         check_all(conn)
         conn.execute("commit")
+
+
+def test_what_had_to_be_asked_everywhere_is_kept(conn: Connection, other: Connection) -> None:
+    """Of texts the index knows nothing; above a number of traces all are asked at once."""
+    put(other)
+    other.execute(
+        "insert into trace_info (request_id, experiment_id, timestamp_ms, status)"
+        " select 'm' || n, 1, n, 'OK' from generate_series(1, 3000) n"
+    )
+    other.execute(
+        "insert into spans"
+        " (trace_id, experiment_id, span_id, status, start_time_unix_nano, content)"
+        " select 'm' || n, 1, 's', 'OK', 0, case when n % 7 = 0 then 'rare' else 'text' end"
+        " from generate_series(1, 3000) n"
+    )
+    refresh(other)
+    text, expected = "span.content LIKE '%rare%'", 3000 // 7
+    assert count(conn, text) == expected
+    assert count(conn, f"NOT any({text})") == 3000 - expected
+    put(other, Trace("t001", 1, 5000, spans=(Span("s", "rare"),)))
+    delete_traces(other, ["m7"])
+    for _ in range(2):
+        assert count(conn, text) == expected
+        assert count(conn, f"NOT any({text})") == 3000 - expected
+    refresh(other)
+    put(other, Trace("t002", 1, 5000, spans=(Span("s", "rare"),)))
+    for _ in range(2):
+        assert count(conn, text) == expected + 1
+    conn.execute("set insights.cache = '0'")
+    assert count(conn, text) == expected + 1
+    # Behind the index's back: what was kept is not asked again.
+    conn.execute("reset insights.cache")
+    assert count(conn, text) == expected + 1
+    conn.execute("set session_replication_role = replica")
+    conn.execute("update spans set content = 'text' where trace_id = 'm14'")
+    assert count(conn, text) == expected + 1
+    conn.execute("set insights.cache = '0'")
+    assert count(conn, text) == expected
