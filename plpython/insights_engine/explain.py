@@ -40,15 +40,34 @@ def _by_index(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
             yield "index", f"not used: {found}"
         elif step == "index":
             blocks, pending, took = found
-            yield "index", f"{blocks} blocks, {pending} traces pending, {took:.2f} ms"
+            yield (
+                "index",
+                f"{_several(blocks, 'block')}, {_several(pending, 'trace')} pending, {took:.2f} ms",
+            )
         elif step == "vocabulary":
             terms, took = found
-            yield "vocabulary", f"{terms} terms found, {took:.2f} ms"
+            yield "vocabulary", f"{_several(terms, 'term')} found, {took:.2f} ms"
         elif step == "predicate":
             predicate, terms, *measured = found
-            yield "bounds", f"{printer.print_filter(predicate)}: {terms} terms, {_bounds(measured)}"
+            text = printer.print_filter(predicate)
+            yield "bounds", f"{text}: {_several(terms, 'term')}, {_bounds(measured)}"
         else:
-            yield "bounds", f"whole filter: {_bounds(found)}"
+            *measured, most = found
+            yield "bounds", f"whole filter: {_bounds(measured)}"
+            yield "residue", _residue(measured[1], most)
+
+
+def _residue(undecided: int, most: int) -> str:
+    """How the traces are settled that the index leaves open."""
+    if not undecided:
+        return "none: the index alone answers"
+    if undecided > most:
+        return f"more than {most}: MLflow's tables are asked about all traces at once"
+    return f"MLflow's tables are asked about {_several(undecided, 'trace')}"
+
+
+def _several(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _bounds(measured: Sequence[Any]) -> str:

@@ -660,7 +660,8 @@ def explained(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
 
     Gives ("unused", reason), or ("index", blocks and pending), then for each
     predicate ("predicate", (node, hits, must, undecided, ms)), then
-    ("whole", (must, undecided, ms)).
+    ("whole", (must, undecided, ms, how many undecided ones are asked one by one)).
+    Nothing that the session keeps is used for that.
     """
     started = time.perf_counter()
     index = open_index(plpy, statement, (node,))
@@ -676,7 +677,7 @@ def explained(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
     yield "vocabulary", (sum(hits for _, hits, _ in leaves), _since(started))
     for part, hits, condition in leaves:
         yield "predicate", (part, hits, *_measured(index, condition))
-    yield "whole", _measured(index, whole)
+    yield "whole", (*_measured(index, whole), index.most_undecided)
 
 
 def _measured(index: Index, condition: Condition) -> tuple[int, int, float]:

@@ -7,6 +7,8 @@ from typing import Any
 
 #: More different texts than any workload needs at a time; then all start anew.
 _MOST = 500
+#: Of longer texts the plan takes more memory than planning again takes time.
+_LONGEST = 10_000
 
 _kept: dict[tuple[str, tuple[str, ...]], Any] = {}
 
@@ -19,7 +21,9 @@ def run(plpy: Any, sql: str, types: Sequence[str] = (), values: Sequence[Any] = 
     """
     key = (sql, tuple(types))
     plan = _kept.get(key)
-    if plan is None:
+    if plan is None and len(sql) > _LONGEST:
+        plan = plpy.prepare(sql, list(types))
+    elif plan is None:
         if len(_kept) >= _MOST:
             _kept.clear()
         plan = _kept[key] = plpy.prepare(sql, list(types))

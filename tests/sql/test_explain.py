@@ -28,7 +28,8 @@ def test_the_steps(put: Loader, module_conn: psycopg.Connection[Any]) -> None:
         module_conn, [1, 2], "tag.x='it''s' and (span.type = 'LLM' or not name like '%a')"
     )
     assert list(found) == [
-        *("filter", "predicate", "index", "vocabulary", "bounds", "sql", "parameter", "plan")
+        *("filter", "predicate", "index", "vocabulary", "bounds", "residue"),
+        *("sql", "parameter", "plan"),
     ]
     assert len(found["filter"]) == 1
     assert "tags.x = 'it''s'" in found["predicate"]
@@ -38,6 +39,26 @@ def test_the_steps(put: Loader, module_conn: psycopg.Connection[Any]) -> None:
     assert "it's" not in found["sql"][0]
     assert '"it\'s"' in "\n".join(found["parameter"])
     assert any("Aggregate" in line for line in found["plan"])
+
+
+def test_how_the_residue_is_settled(put: Loader, module_conn: psycopg.Connection[Any]) -> None:
+    put(*(Trace(f"t{number}", 1, number, request_preview="x") for number in range(3)))
+    while module_conn.execute("select pending from insights_refresh()").fetchone() != (0,):
+        pass
+    found = steps(module_conn, "1", "status = 'OK'")
+    assert found["residue"] == ["none: the index alone answers"]
+    found = steps(module_conn, "1", "trace.request_preview LIKE 'x%'")
+    assert found["residue"] == ["MLflow's tables are asked about 3 traces"]
+    module_conn.execute(
+        "insert into trace_info (request_id, experiment_id, timestamp_ms, status, request_preview)"
+        " select 'm' || n, 1, n, 'OK', 'x' from generate_series(1, 2500) n"
+    )
+    while module_conn.execute("select pending from insights_refresh()").fetchone() != (0,):
+        pass
+    found = steps(module_conn, "1", "trace.request_preview LIKE 'x%'")
+    assert found["residue"] == [
+        "more than 2000: MLflow's tables are asked about all traces at once"
+    ]
 
 
 def test_the_sql_is_what_counts(put: Loader, module_conn: psycopg.Connection[Any]) -> None:
