@@ -21,7 +21,8 @@ from collections import OrderedDict
 from typing import Any, Callable, Optional
 
 from insights_engine import bitmaps
-from insights_engine.bounds import Block, Planner
+from insights_engine.groups import Block
+from insights_engine.planner import Planner
 
 #: Bytes kept if the setting ``insights.cache`` says nothing.
 DEFAULT_BYTES = 64 * 2**20

@@ -17,8 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, plans, printer, tree
-from insights_engine.bounds import Block, Condition, Group, Planner, all_positions
 from insights_engine.cache import CACHE, Known, cached_bytes
+from insights_engine.conditions import Condition
+from insights_engine.groups import Block, Group, all_positions
+from insights_engine.planner import Planner
 from insights_engine.statement import Statement
 
 #: More pending traces than these, and the index is left alone.
