@@ -9,6 +9,17 @@ know nothing about filters; see docs/language.md for those.
 """
 
 from insights_py.aio import AsyncInsights
+from insights_py.analysis import (
+    Bucket,
+    Comparison,
+    Discovery,
+    Facet,
+    Facets,
+    Fact,
+    Matrix,
+    Pair,
+    TimeSeries,
+)
 from insights_py.client import Insights
 from insights_py.errors import (
     ArgumentError,
@@ -38,23 +49,32 @@ from insights_py.version import __version__
 __all__ = [
     "ArgumentError",
     "AsyncInsights",
+    "Bucket",
     "Cancelled",
+    "Comparison",
     "ConnectionFailed",
     "Correlation",
     "DatabaseError",
+    "Discovery",
     "Experiment",
     "ExplainStep",
     "Explanation",
+    "Facet",
+    "Facets",
+    "Fact",
     "FilterError",
     "IndexStatus",
     "Insights",
     "InsightsError",
     "InstallError",
+    "Matrix",
     "NotInstalled",
     "Page",
+    "Pair",
     "PermissionDenied",
     "Refresh",
     "Status",
+    "TimeSeries",
     "Trace",
     "Wrong",
     "__version__",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from insights_py import operations, sql
+from insights_py.analysis import Comparison, Discovery, Facets, Matrix, TimeSeries
 from insights_py.dsn import libpq
 from insights_py.errors import translated
-from insights_py.operations import Answer, ExperimentIds, Operation, OrderBy
+from insights_py.operations import Answer, ExperimentIds, Kinds, Moment, Operation, OrderBy
 from insights_py.rows import (
     Correlation,
     Experiment,
@@ -133,10 +135,17 @@ class AsyncInsights:
         filter: str | None = None,
         *,
         experiment_ids: ExperimentIds = None,
+        unit: str = "trace",
         connection: Connection | None = None,
     ) -> int:
-        """How many traces match."""
-        return await self._run(operations.count(filter, self._ids(experiment_ids)), connection)
+        """How many traces match.
+
+        ``unit`` counts sessions instead: with 'session' those of which any
+        trace matches, with 'session_all' those of which all do.
+        """
+        return await self._run(
+            operations.count(filter, self._ids(experiment_ids), unit), connection
+        )
 
     async def correlate(
         self,
@@ -145,11 +154,158 @@ class AsyncInsights:
         base_filter: str | None = None,
         *,
         experiment_ids: ExperimentIds = None,
+        unit: str = "trace",
         connection: Connection | None = None,
     ) -> Correlation:
         """How two filters go together, over the traces that ``base_filter`` leaves."""
         return await self._run(
-            operations.correlate(filter1, filter2, base_filter, self._ids(experiment_ids)),
+            operations.correlate(filter1, filter2, base_filter, self._ids(experiment_ids), unit),
+            connection,
+        )
+
+    async def matrix(
+        self,
+        filters: Iterable[str],
+        base_filter: str | None = None,
+        *,
+        experiment_ids: ExperimentIds = None,
+        unit: str = "trace",
+        connection: Connection | None = None,
+    ) -> Matrix:
+        """How several filters go together, pair by pair, in one pass over the data."""
+        return await self._run(
+            operations.matrix(filters, base_filter, self._ids(experiment_ids), unit), connection
+        )
+
+    async def discover(
+        self,
+        target: str | None,
+        base_filter: str | None = None,
+        *,
+        experiment_ids: ExperimentIds = None,
+        kinds: Kinds = None,
+        min_support: int = 5,
+        max_results: int = 20,
+        fdr: float = 0.05,
+        direction: str = "positive",
+        pairs: bool = False,
+        restatements: bool = False,
+        unit: str = "trace",
+        connection: Connection | None = None,
+    ) -> Discovery:
+        """Which facts go with ``target``, strongest first.
+
+        ``base_filter`` leaves only its traces to be looked at.  ``kinds`` are
+        those of the facts: trace, tag, metadata, feedback, expectation, run,
+        prompt, issue, span, attribute, number; None is all.  Facts of fewer
+        than ``min_support`` traces are left out, and so is what is not below
+        the false discovery rate ``fdr``.  ``direction`` is 'positive', 'negative'
+        (what the target lacks) or 'both'.  ``pairs`` also tries two facts
+        together; ``restatements`` also gives those that only say the target again.
+        """
+        return await self._run(
+            operations.discover(
+                target,
+                base_filter,
+                self._ids(experiment_ids),
+                kinds=kinds,
+                min_support=min_support,
+                max_results=max_results,
+                fdr=fdr,
+                direction=direction,
+                pairs=pairs,
+                restatements=restatements,
+                unit=unit,
+            ),
+            connection,
+        )
+
+    async def compare(
+        self,
+        selection: str | None,
+        baseline: str | None,
+        *,
+        experiment_ids: ExperimentIds = None,
+        kinds: Kinds = None,
+        min_support: int = 5,
+        max_results: int = 20,
+        fdr: float = 0.05,
+        direction: str = "positive",
+        pairs: bool = False,
+        restatements: bool = False,
+        unit: str = "trace",
+        connection: Connection | None = None,
+    ) -> Comparison:
+        """Which facts set ``selection`` apart from ``baseline``, strongest first.
+
+        A trace in both counts to the selection.  The options are those of
+        `discover`.
+        """
+        return await self._run(
+            operations.compare(
+                selection,
+                baseline,
+                self._ids(experiment_ids),
+                kinds=kinds,
+                min_support=min_support,
+                max_results=max_results,
+                fdr=fdr,
+                direction=direction,
+                pairs=pairs,
+                restatements=restatements,
+                unit=unit,
+            ),
+            connection,
+        )
+
+    async def facets(
+        self,
+        filter: str | None,
+        field: str,
+        *,
+        experiment_ids: ExperimentIds = None,
+        max_results: int = 20,
+        unit: str = "trace",
+        connection: Connection | None = None,
+    ) -> Facets:
+        """The values of ``field`` among what matches, most frequent first.
+
+        ``field`` is any field of the filter language.  One of numbers with many
+        values comes in intervals, in ascending order.
+        """
+        return await self._run(
+            operations.facets(filter, field, self._ids(experiment_ids), max_results, unit),
+            connection,
+        )
+
+    async def timeseries(
+        self,
+        filter: str | None = None,
+        bucket: str | timedelta = "1 hour",
+        *,
+        experiment_ids: ExperimentIds = None,
+        start_time: Moment = None,
+        end_time: Moment = None,
+        time_zone: str = "UTC",
+        unit: str = "trace",
+        connection: Connection | None = None,
+    ) -> TimeSeries:
+        """How many match over the time, with errors, latency, tokens and cost.
+
+        ``bucket`` is an interval of PostgreSQL's, such as ``'15 minutes'``, or a
+        timedelta.  Without ``start_time`` and ``end_time`` the series spans all
+        traces; a time without a zone is in ``time_zone``, in which days begin.
+        """
+        return await self._run(
+            operations.timeseries(
+                filter,
+                bucket,
+                self._ids(experiment_ids),
+                start_time,
+                end_time,
+                time_zone,
+                unit,
+            ),
             connection,
         )
 

@@ -105,9 +105,9 @@ class Grid:
             ]
             for row in self.rows
         ]
-        widths = self._widths(cells, width)
+        titles = [visible(column.title) for column in self.columns] if self.headed else []
+        widths = self._widths(titles, cells, width)
         if self.headed:
-            titles = [column.title for column in self.columns]
             yield self._line(titles, ["bold"] * len(titles), widths)
         for row, texts in zip(self.rows, cells, strict=True):
             styles = [
@@ -143,17 +143,17 @@ class Grid:
         return pieces
 
     def _widths(
-        self, cells: Sequence[Sequence[Sequence[str]]], width: int | None
+        self, titles: Sequence[str], cells: Sequence[Sequence[Sequence[str]]], width: int | None
     ) -> list[int | None]:
         """A width for each column, None for one that is left out."""
         wanted = [
             max(
                 [
-                    cell_len(column.title) if self.headed else 0,
+                    cell_len(titles[i]) if self.headed else 0,
                     *(cell_len(text) for row in cells for text in row[i]),
                 ]
             )
-            for i, column in enumerate(self.columns)
+            for i in range(len(self.columns))
         ]
         if width is None:
             return list(wanted)
@@ -269,12 +269,12 @@ def clock(timestamp_ms: int) -> str:
     return f"{timestamp_ms} ms" if when is None else when.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def duration(milliseconds: int | None) -> str:
+def duration(milliseconds: float | None) -> str:
     """A duration for people: ``85 ms``, ``1.2 s``, ``3 m 20 s``; empty for None."""
     if milliseconds is None:
         return ""
-    if abs(milliseconds) < 1000:
-        return f"{milliseconds} ms"
+    if abs(milliseconds) < 999.5:
+        return f"{milliseconds:.0f} ms"
     seconds = milliseconds / 1000
     if abs(seconds) < 100:
         return f"{seconds:.1f} s"
@@ -300,6 +300,45 @@ def number(value: Any, digits: int = 4) -> str:
     if abs(value) >= 10**6:
         return f"{value:.{digits}g}"
     return f"{value:,.{digits}f}".rstrip("0").rstrip(".")
+
+
+def significant(value: float | None) -> str:
+    """A number of any size to three digits, or to the last before the point: a ratio, a cost."""
+    if value is None:
+        return "–"
+    if math.isnan(value) or math.isinf(value):
+        return number(value)
+    if 99.95 <= abs(value) < 999_999.5:
+        return f"{value:,.0f}"
+    return "0" if value == 0 else f"{value:#.3g}"
+
+
+def percent(share: float | None) -> str:
+    """A share from 0 to 1 as a percentage."""
+    if share is None or math.isnan(share):
+        return "–"
+    percentage = 100 * share
+    if 0 < abs(percentage) < 0.05:
+        return "<0.1 %"
+    return f"{percentage:.1f} %"
+
+
+def probability(value: float | None) -> str:
+    """A p or q value; one that is too small for a number is no zero."""
+    if value is None or math.isnan(value):
+        return "–"
+    return "<1e-300" if value < 1e-300 else f"{value:.2g}"
+
+
+def bar(value: float | None, most: float, cells: int) -> str:
+    """A bar of up to ``cells`` characters, to an eighth of one; ``most`` fills them.
+
+    What is more than nothing shows at least an eighth.
+    """
+    if value is None or not value > 0 or not most > 0:
+        return ""
+    eighths = max(1, min(cells * 8, round(cells * 8 * value / most)))
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def size(value: int | None) -> str:

@@ -8,10 +8,24 @@ generators, so that they cannot differ.  A new stored function takes a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable, Sequence
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
 from insights_py import sql
+from insights_py.analysis import (
+    Bucket,
+    Comparison,
+    Discovery,
+    Facet,
+    Facets,
+    Fact,
+    Matrix,
+    Pair,
+    TimeSeries,
+)
 from insights_py.errors import ArgumentError, FilterError
 from insights_py.rows import (
     Correlation,
@@ -31,6 +45,8 @@ Operation = Generator[sql.Query, Sequence[Sequence[Any]], Answer]
 
 ExperimentIds = str | int | Iterable[str | int] | None
 OrderBy = str | Iterable[str] | None
+Kinds = str | Iterable[str] | None
+Moment = datetime | str | None
 
 
 def ids(experiment_ids: ExperimentIds) -> list[str] | None:
@@ -84,10 +100,15 @@ def search(
     )
 
 
-def count(filter: str | None, experiment_ids: ExperimentIds) -> Operation[int]:
+def count(filter: str | None, experiment_ids: ExperimentIds, unit: str) -> Operation[int]:
     """`insights_count`."""
-    rows = yield sql.COUNT(exp_ids=ids(experiment_ids), filter=_filter(filter))
+    rows = yield sql.COUNT(exp_ids=ids(experiment_ids), filter=_filter(filter), **_unit(unit))
     return int(rows[0][0])
+
+
+def _unit(unit: str) -> dict[str, str]:
+    """The unit, unless it is the default: functions of an older revision have no other."""
+    return {} if unit == "trace" else {"unit": _sendable(unit, "unit")}
 
 
 def correlate(
@@ -95,6 +116,7 @@ def correlate(
     filter2: str | None,
     base_filter: str | None,
     experiment_ids: ExperimentIds,
+    unit: str,
 ) -> Operation[Correlation]:
     """`insights_correlate`."""
     rows = yield sql.CORRELATE(
@@ -102,8 +124,177 @@ def correlate(
         f1=_filter(filter1),
         f2=_filter(filter2),
         base_filter=_filter(base_filter),
+        **_unit(unit),
     )
     return Correlation(*rows[0])
+
+
+def matrix(
+    filters: Iterable[str],
+    base_filter: str | None,
+    experiment_ids: ExperimentIds,
+    unit: str,
+) -> Operation[Matrix]:
+    """`insights_correlation_matrix`."""
+    if isinstance(filters, str):
+        raise TypeError("filters are several, in a list; this is one text")
+    rows = yield sql.MATRIX(
+        exp_ids=ids(experiment_ids),
+        filters=[_filter(one) for one in filters],
+        base_filter=_filter(base_filter),
+        unit=_sendable(unit, "unit"),
+    )
+    return Matrix((Pair(*row) for row in rows), base_filter, unit)
+
+
+def discover(
+    target: str | None,
+    base_filter: str | None,
+    experiment_ids: ExperimentIds,
+    **options: Any,
+) -> Operation[Discovery]:
+    """`insights_discover`; the options are those of `_discovery`."""
+    rows = yield sql.DISCOVER(
+        exp_ids=ids(experiment_ids),
+        target=_filter(target),
+        base_filter=_filter(base_filter),
+        **_discovery(**options),
+    )
+    facts = (Fact(*row) for row in rows)
+    return Discovery(facts, target, base_filter, options["fdr"], options["unit"])
+
+
+def compare(
+    selection: str | None,
+    baseline: str | None,
+    experiment_ids: ExperimentIds,
+    **options: Any,
+) -> Operation[Comparison]:
+    """`insights_compare`; the options are those of `_discovery`."""
+    rows = yield sql.COMPARE(
+        exp_ids=ids(experiment_ids),
+        selection=_filter(selection),
+        baseline=_filter(baseline),
+        **_discovery(**options),
+    )
+    facts = (Fact(*row) for row in rows)
+    return Comparison(facts, selection, baseline, options["fdr"], options["unit"])
+
+
+def _discovery(
+    *,
+    kinds: Kinds,
+    min_support: int,
+    max_results: int,
+    fdr: float,
+    direction: str,
+    pairs: bool,
+    restatements: bool,
+    unit: str,
+) -> dict[str, Any]:
+    """The options that discovery and comparison have in common, as the functions take them."""
+    if isinstance(kinds, str):
+        kinds = [kinds]
+    return {
+        "kinds": None if kinds is None else [_sendable(kind, "kind") for kind in kinds],
+        "min_support": min_support,
+        "max_results": max_results,
+        "fdr": fdr,
+        "direction": _sendable(direction, "direction"),
+        "pairs": pairs,
+        "restatements": restatements,
+        "unit": _sendable(unit, "unit"),
+    }
+
+
+def facets(
+    filter: str | None,
+    field: str,
+    experiment_ids: ExperimentIds,
+    max_results: int,
+    unit: str,
+) -> Operation[Facets]:
+    """`insights_facets`."""
+    rows = yield sql.FACETS(
+        exp_ids=ids(experiment_ids),
+        filter=_filter(filter),
+        field=_sendable(field, "field"),
+        max_results=max_results,
+        unit=_sendable(unit, "unit"),
+    )
+    return Facets((Facet(*row) for row in rows), filter, field, unit)
+
+
+def timeseries(
+    filter: str | None,
+    bucket: str | timedelta,
+    experiment_ids: ExperimentIds,
+    start_time: Moment,
+    end_time: Moment,
+    time_zone: str,
+    unit: str,
+) -> Operation[TimeSeries]:
+    """`insights_timeseries`, its times in the zone that was asked for."""
+    width = _interval(bucket) if isinstance(bucket, timedelta) else bucket
+    zone = _zone(time_zone)
+    rows = yield sql.TIMESERIES(
+        exp_ids=ids(experiment_ids),
+        filter=_filter(filter),
+        bucket=_sendable(width, "bucket"),
+        start_time=_moment(start_time, zone, time_zone, "start time"),
+        end_time=_moment(end_time, zone, time_zone, "end time"),
+        time_zone=_sendable(time_zone, "time zone"),
+        unit=_sendable(unit, "unit"),
+    )
+    # Drivers give times in the zone of the session or of their own.
+    shown = timezone.utc if zone is None else zone
+    return TimeSeries(
+        (Bucket(row[0].astimezone(shown), *row[1:]) for row in rows),
+        filter,
+        width,
+        "UTC" if zone is None else time_zone,
+        unit,
+    )
+
+
+def _interval(width: timedelta) -> str:
+    """As PostgreSQL reads it; days stay days, which are not always 24 hours long."""
+    return f"{width.days} days {width.seconds}.{width.microseconds:06} seconds"
+
+
+def _zone(name: str) -> tzinfo | None:
+    """The zone of a name; None for one that Python lacks, though PostgreSQL may have it."""
+    if name.upper() == "UTC":
+        # Also where there is no database of zones, as on Windows.
+        return timezone.utc
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        return None
+
+
+def _moment(given: Moment, zone: tzinfo | None, zone_name: str, what: str) -> datetime | None:
+    """A moment of time; one without a zone is in that of the series."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        try:
+            when = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", given.strip()))
+        except ValueError:
+            raise ArgumentError(
+                f"the {what} is no date or time: {given}",
+                hint="Write 2026-01-31, 2026-01-31T15:00 or 2026-01-31T15:00:00+01:00.",
+            ) from None
+    else:
+        when = given
+    if when.tzinfo is not None:
+        return when
+    if zone is None:
+        raise ArgumentError(
+            f"the {what} has no time zone, and Python does not know {zone_name}",
+            hint="Write the offset too, as in 2026-01-31T15:00:00+01:00.",
+        )
+    return when.replace(tzinfo=zone)
 
 
 def validate(filter: str | None) -> Operation[str]:

@@ -88,7 +88,8 @@ def _frame(rows: Sequence[Row], kind: type[Row]) -> pandas.DataFrame:
 class Rows(Drawn, Sequence[Item]):
     """Rows of one type, in the order in which the database gave them."""
 
-    _kind: type[Item]
+    #: The type of the rows.
+    kind: type[Item]
 
     def __init__(self, rows: Iterable[Item]) -> None:
         self._rows = tuple(rows)
@@ -113,7 +114,7 @@ class Rows(Drawn, Sequence[Item]):
 
     def to_pandas(self) -> pandas.DataFrame:
         """A data frame with a column for each field, also when there is no row."""
-        return _frame(self._rows, self._kind)
+        return _frame(self._rows, self.kind)
 
 
 STATUS_STYLES = {"OK": "green", "ERROR": "red", "IN_PROGRESS": "yellow"}
@@ -206,7 +207,7 @@ class Page(Rows[Trace]):
     ``next_page_token`` fetches the next page; None on the last one.
     """
 
-    _kind = Trace
+    kind = Trace
 
     def __init__(self, rows: Iterable[Trace], next_page_token: str | None = None) -> None:
         super().__init__(rows)
@@ -248,7 +249,7 @@ class Page(Rows[Trace]):
 class Correlation(Row):
     """How two filters go together over the traces that the base filter leaves.
 
-    Counts are of traces.  ``npmi`` and ``npmi_smoothed`` are MLflow's, from -1
+    Counts are of traces, or of sessions.  ``npmi`` and ``npmi_smoothed`` are MLflow's, from -1
     (never together) over 0 (independent) to 1 (only together), NaN where
     undefined; ``lift`` is the joint count over the count expected by chance;
     ``phi`` is the correlation coefficient of the two; ``odds_ratio`` comes with
@@ -278,7 +279,7 @@ class Correlation(Row):
             ("filter 1", number(self.filter1_count), _share(self.filter1_count, self.total_count)),
             ("filter 2", number(self.filter2_count), _share(self.filter2_count, self.total_count)),
             ("both", number(self.joint_count), _share(self.joint_count, self.total_count)),
-            ("traces", number(self.total_count), ""),
+            ("in all", number(self.total_count), ""),
             ("npmi", number(self.npmi), "-1 never together, 0 independent, 1 always"),
             ("npmi, smoothed", number(self.npmi_smoothed), ""),
             ("lift", number(self.lift), "times as often together as by chance"),
@@ -318,7 +319,7 @@ class ExplainStep(Row):
 class Explanation(Rows[ExplainStep]):
     """How a filter is answered, step by step."""
 
-    _kind = ExplainStep
+    kind = ExplainStep
 
     def grid(self) -> Grid:
         """A line for each step."""

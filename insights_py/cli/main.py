@@ -2,172 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from insights_py import Insights
-from insights_py.cli import exits, output
+from insights_py.cli import analysis, exits, options, output
 from insights_py.cli.completion import SHELLS, script
-from insights_py.dsn import is_postgresql
-from insights_py.errors import ArgumentError, InsightsError
-from insights_py.rows import Correlation, ExplainStep, Page, Row, Trace
+from insights_py.errors import InsightsError
+from insights_py.rows import Page, Trace
 from insights_py.version import __version__
 
 if TYPE_CHECKING:
     from insights_py.install import Outcome
-
-DSN_VARIABLES = ("INSIGHTS_DSN", "MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI")
-
-Command = TypeVar("Command", bound=Callable[..., None])
-
-
-# ---------------------------------------------------------------------- options
-
-
-def _dsn(given: str | None) -> str:
-    """The database that is meant: ``--dsn``, or the first variable that names one."""
-    if given is not None:
-        return given
-    servers = []
-    for variable in DSN_VARIABLES:
-        value = os.environ.get(variable)
-        if value and (variable == "INSIGHTS_DSN" or is_postgresql(value)):
-            return value
-        if value:
-            servers.append(f"{variable} is {value}, which is not a PostgreSQL database.")
-    raise click.UsageError(
-        "\n".join(
-            [
-                "Which database? Pass --dsn postgresql://user:password@host/mlflow "
-                "or set INSIGHTS_DSN.",
-                *servers,
-            ]
-        )
-    )
-
-
-def _filter_argument(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-    """``-`` reads the filter from standard input."""
-    if value != "-":
-        return value
-    if context.meta.setdefault("insights.stdin", parameter.name) != parameter.name:
-        raise click.BadParameter("standard input can be read once only")
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8").strip()
-    except UnicodeDecodeError:
-        raise click.BadParameter("standard input is not UTF-8") from None
-    return text
-
-
-def filter_argument(name: str) -> Callable[[Command], Command]:
-    return click.argument(name, callback=_filter_argument, metavar=name.upper())
-
-
-optional_filter_argument = click.argument(
-    "filter", default="", callback=_filter_argument, metavar="[FILTER]"
-)
-
-
-dsn_option = click.option(
-    "--dsn",
-    metavar="DSN",
-    help="The database: postgresql://user:password@host/mlflow or 'host=... dbname=...'. "
-    "Default: INSIGHTS_DSN, MLFLOW_TRACKING_URI or MLFLOW_BACKEND_STORE_URI.",
-)
-
-
-def database_options(command: Command) -> Command:
-    command = click.option(
-        "--schema", metavar="NAME", help="Schema of MLflow's tables, if the search path lacks it."
-    )(command)
-    return dsn_option(command)
-
-
-def _complete_experiment(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[str]:
-    """The names of experiments that begin so, for the shell's completion."""
-    try:
-        with Insights(_dsn(context.params.get("dsn"))) as insights:
-            names = [experiment.name for experiment in insights.experiments()]
-    except (click.UsageError, InsightsError):
-        # There is nowhere to say it: the user is in the middle of a line.
-        return []
-    return [name for name in names if name.startswith(incomplete)]
-
-
-experiment_option = click.option(
-    "-e",
-    "--experiment",
-    "experiments",
-    metavar="ID|NAME",
-    multiple=True,
-    shell_complete=_complete_experiment,
-    help="Experiment by id or name; repeat it for several. Default: all.",
-)
-
-
-def format_options(command: Command) -> Command:
-    command = click.option("--csv", "form", flag_value="csv", help="Print CSV.")(command)
-    return click.option("--json", "form", flag_value="json", help="Print JSON.")(command)
-
-
-exit_code_option = click.option(
-    "--exit-code", is_flag=True, help="Exit with 1 if no trace matches, as grep does."
-)
-
-
-def _experiments(insights: Insights, given: Sequence[str]) -> list[str] | None:
-    """Ids for ids and names.  Digits are ids; ``name:7`` is the experiment called 7."""
-    if not given:
-        return None
-    if all(one.isdecimal() for one in given):
-        return list(given)
-    known = insights.experiments()
-    found = []
-    for one in given:
-        if one.isdecimal():
-            found.append(one)
-            continue
-        names = {one, one.removeprefix("name:")}
-        ids = [e.experiment_id for e in known if e.name in names]
-        if not ids:
-            near = difflib.get_close_matches(one, [e.name for e in known], 1, 0.5)
-            raise ArgumentError(
-                f"there is no experiment called {one}",
-                hint=f"Did you mean {near[0]}?" if near else None,
-            )
-        if len(ids) > 1:
-            raise ArgumentError(
-                f"{len(ids)} experiments are called {one}: {', '.join(ids)}",
-                hint="Workspaces can have the same name each; give the id.",
-            )
-        found.append(ids[0])
-    return found
-
-
-def _columns(kind: type[Row]) -> list[str]:
-    return [field.name for field in fields(kind)]  # type: ignore[arg-type]
-
-
-def _emit(form: str | None, row: Row) -> None:
-    """One row in the form that was asked for."""
-    if form == "json":
-        output.document(row.as_dict())
-    elif form == "csv":
-        output.table(_columns(type(row)), [row.as_dict()])
-    else:
-        output.show(row.grid())
-
 
 # --------------------------------------------------------------------- commands
 
@@ -184,9 +36,9 @@ def cli() -> None:
 
 
 @cli.command()
-@optional_filter_argument
-@experiment_option
-@click.option("-n", "--max-results", default=100, show_default=True, help="Traces to fetch.")
+@options.optional_filter_argument
+@options.experiment_option
+@options.max_results_option("Traces to fetch.", 100)
 @click.option("--all", "everything", is_flag=True, help="Fetch every trace that matches.")
 @click.option(
     "-o",
@@ -196,9 +48,9 @@ def cli() -> None:
     help="Such as 'execution_time_ms DESC'; repeat it for several. Default: newest first.",
 )
 @click.option("--page-token", metavar="TOKEN", help="Go on where a page ended.")
-@exit_code_option
-@format_options
-@database_options
+@options.exit_code_option
+@options.format_options
+@options.database_options
 def search(
     filter: str,
     experiments: tuple[str, ...],
@@ -217,8 +69,8 @@ def search(
     """
     if everything and page_token:
         raise click.UsageError("--all and --page-token exclude each other.")
-    with Insights(_dsn(dsn), schema=schema) as insights:
-        ids = _experiments(insights, experiments)
+    with Insights(options.database(dsn), schema=schema) as insights:
+        ids = options.experiment_ids(insights, experiments)
         token: str | None = None
         if everything:
             traces: Iterable[Trace] = insights.search_iter(
@@ -254,7 +106,7 @@ def _print_traces(traces: Iterable[Trace], token: str | None, form: str | None) 
                 count += 1
                 yield trace.as_dict()
 
-        output.table(_columns(Trace), rows())
+        output.table(output.columns(Trace), rows())
         return count
     page = Page(traces, token)
     if form == "json":
@@ -267,13 +119,15 @@ def _print_traces(traces: Iterable[Trace], token: str | None, form: str | None) 
 
 
 @cli.command()
-@optional_filter_argument
-@experiment_option
-@exit_code_option
-@format_options
-@database_options
+@options.optional_filter_argument
+@options.unit_option
+@options.experiment_option
+@options.exit_code_option
+@options.format_options
+@options.database_options
 def count(
     filter: str,
+    unit: str,
     experiments: tuple[str, ...],
     exit_code: bool,
     form: str | None,
@@ -281,8 +135,10 @@ def count(
     schema: str | None,
 ) -> None:
     """Count the traces that match FILTER (all of them without one)."""
-    with Insights(_dsn(dsn), schema=schema) as insights:
-        number = insights.count(filter, experiment_ids=_experiments(insights, experiments))
+    with Insights(options.database(dsn), schema=schema) as insights:
+        number = insights.count(
+            filter, experiment_ids=options.experiment_ids(insights, experiments), unit=unit
+        )
     if form == "json":
         output.document({"count": number})
     elif form == "csv":
@@ -294,36 +150,44 @@ def count(
 
 
 @cli.command()
-@filter_argument("filter1")
-@filter_argument("filter2")
-@click.option(
-    "-b", "--base", "base_filter", metavar="FILTER", help="Look at these traces only, not at all."
-)
-@experiment_option
-@format_options
-@database_options
+@options.filter_argument("filter1")
+@options.filter_argument("filter2")
+@options.base_option
+@options.unit_option
+@options.experiment_option
+@options.format_options
+@options.database_options
 def correlate(
     filter1: str,
     filter2: str,
     base_filter: str | None,
+    unit: str,
     experiments: tuple[str, ...],
     form: str | None,
     dsn: str | None,
     schema: str | None,
 ) -> None:
     """Show how often FILTER1 and FILTER2 match the same trace, against chance."""
-    with Insights(_dsn(dsn), schema=schema) as insights:
-        correlation: Correlation = insights.correlate(
-            filter1, filter2, base_filter, experiment_ids=_experiments(insights, experiments)
+    with Insights(options.database(dsn), schema=schema) as insights:
+        correlation = insights.correlate(
+            filter1,
+            filter2,
+            base_filter,
+            experiment_ids=options.experiment_ids(insights, experiments),
+            unit=unit,
         )
-    _emit(form, correlation)
+    output.row(form, correlation)
+
+
+for command in analysis.COMMANDS:
+    cli.add_command(command)
 
 
 @cli.command()
-@filter_argument("filter")
-@experiment_option
-@format_options
-@database_options
+@options.filter_argument("filter")
+@options.experiment_option
+@options.format_options
+@options.database_options
 def explain(
     filter: str,
     experiments: tuple[str, ...],
@@ -332,23 +196,20 @@ def explain(
     schema: str | None,
 ) -> None:
     """Show how FILTER is answered."""
-    with Insights(_dsn(dsn), schema=schema) as insights:
-        steps = insights.explain(filter, experiment_ids=_experiments(insights, experiments))
-    if form == "json":
-        output.document({"steps": [step.as_dict() for step in steps]})
-    elif form == "csv":
-        output.table(_columns(ExplainStep), [step.as_dict() for step in steps])
-    else:
-        output.show(steps.grid())
+    with Insights(options.database(dsn), schema=schema) as insights:
+        steps = insights.explain(
+            filter, experiment_ids=options.experiment_ids(insights, experiments)
+        )
+    output.rows(form, "steps", steps)
 
 
 @cli.command()
-@filter_argument("filter")
-@format_options
-@database_options
+@options.filter_argument("filter")
+@options.format_options
+@options.database_options
 def validate(filter: str, form: str | None, dsn: str | None, schema: str | None) -> None:
     """Check FILTER and print its canonical form."""
-    with Insights(_dsn(dsn), schema=schema) as insights:
+    with Insights(options.database(dsn), schema=schema) as insights:
         canonical = insights.validate(filter)
     if form == "json":
         output.document({"filter": canonical})
@@ -359,35 +220,35 @@ def validate(filter: str, form: str | None, dsn: str | None, schema: str | None)
 
 
 @cli.command()
-@format_options
-@database_options
+@options.format_options
+@options.database_options
 def status(form: str | None, dsn: str | None, schema: str | None) -> None:
     """Show what is installed, and how many traces there are. Exits with 3 if nothing is."""
-    with Insights(_dsn(dsn), schema=schema) as insights:
+    with Insights(options.database(dsn), schema=schema) as insights:
         answer = insights.status()
-    _emit(form, answer)
+    output.row(form, answer)
     if not answer.installed:
         raise click.exceptions.Exit(exits.NOT_INSTALLED)
 
 
 @cli.command("install")
-@format_options
-@database_options
+@options.format_options
+@options.database_options
 def install_command(form: str | None, dsn: str | None, schema: str | None) -> None:
     """Install the functions, or bring them up to date. Repeating it changes nothing."""
     from insights_py.install import install  # Alembic takes half a second to import.
 
-    _report_outcome(install(_dsn(dsn), schema), form, "installed")
+    _report_outcome(install(options.database(dsn), schema), form, "installed")
 
 
 @cli.command("uninstall")
-@format_options
-@dsn_option
+@options.format_options
+@options.dsn_option
 def uninstall_command(form: str | None, dsn: str | None) -> None:
     """Remove everything that install made; MLflow's tables and traces stay."""
     from insights_py.install import uninstall
 
-    _report_outcome(uninstall(_dsn(dsn)), form, "removed")
+    _report_outcome(uninstall(options.database(dsn)), form, "removed")
 
 
 def _report_outcome(outcome: Outcome, form: str | None, done: str) -> None:
@@ -416,8 +277,8 @@ def _report_outcome(outcome: Outcome, form: str | None, done: str) -> None:
 
 
 @cli.command("doctor")
-@format_options
-@database_options
+@options.format_options
+@options.database_options
 def doctor_command(form: str | None, dsn: str | None, schema: str | None) -> None:
     """Check the database and say what to do where something is missing.
 
@@ -425,7 +286,7 @@ def doctor_command(form: str | None, dsn: str | None, schema: str | None) -> Non
     """
     from insights_py.doctor import doctor
 
-    checks = doctor(_dsn(dsn), schema)
+    checks = doctor(options.database(dsn), schema)
     columns = ["name", "ok", "finding", "remedy"]
     rows = [
         {
@@ -465,7 +326,7 @@ def doctor_command(form: str | None, dsn: str | None, schema: str | None) -> Non
     show_default=True,
     help="Traces in a transaction.",
 )
-@database_options
+@options.database_options
 def index_command(rebuild: bool, batch: int, dsn: str | None, schema: str | None) -> None:
     """Build the index of a database that has traces. Interrupted, it goes on next time.
 
@@ -473,7 +334,7 @@ def index_command(rebuild: bool, batch: int, dsn: str | None, schema: str | None
     """
     from insights_py.worker import build
 
-    steps = build(_dsn(dsn), schema=schema, batch=batch, rebuild=rebuild)
+    steps = build(options.database(dsn), schema=schema, batch=batch, rebuild=rebuild)
     try:
         last = output.progress(steps)
     except KeyboardInterrupt:
@@ -507,7 +368,7 @@ def index_command(rebuild: bool, batch: int, dsn: str | None, schema: str | None
     metavar="FILE",
     help="Touch this file after each look, for health checks.",
 )
-@database_options
+@options.database_options
 def worker_command(
     once: bool,
     poll: float,
@@ -524,7 +385,12 @@ def worker_command(
     from insights_py.worker import Worker
 
     worker = Worker(
-        _dsn(dsn), schema=schema, batch=batch, poll=poll, heartbeat=heartbeat, say=output.log
+        options.database(dsn),
+        schema=schema,
+        batch=batch,
+        poll=poll,
+        heartbeat=heartbeat,
+        say=output.log,
     )
     with worker.signals():
         if once:

@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from insights_py.display import Grid, printable
 from insights_py.errors import InsightsError
+from insights_py.rows import Row, Rows
 
 if TYPE_CHECKING:
     from insights_py.worker import Progress
@@ -32,6 +34,31 @@ def show(grid: Grid) -> None:
         sys.stdout.write(grid.plain() + "\n")
 
 
+def columns(kind: type[Row]) -> list[str]:
+    """The names of the columns of a row."""
+    return [field.name for field in fields(kind)]  # type: ignore[arg-type]
+
+
+def row(form: str | None, one: Row) -> None:
+    """One row in the form that was asked for: a table, JSON or CSV."""
+    if form == "json":
+        document(one.as_dict())
+    elif form == "csv":
+        table(columns(type(one)), [one.as_dict()])
+    else:
+        show(one.grid())
+
+
+def rows(form: str | None, name: str, several: Rows[Any], grid: Grid | None = None) -> None:
+    """Rows in the form that was asked for; ``name`` is their key in JSON."""
+    if form == "json":
+        document({name: [one.as_dict() for one in several]})
+    elif form == "csv":
+        table(columns(several.kind), [one.as_dict() for one in several])
+    else:
+        show(several.grid() if grid is None else grid)
+
+
 def document(value: Any) -> None:
     """A JSON document on standard output."""
     sys.stdout.write(dumps(value) + "\n")
@@ -45,8 +72,12 @@ def dumps(value: Any, indent: int | None = 2) -> str:
         indent=indent,
         ensure_ascii=encoding.replace("-", "") != "utf8",
         allow_nan=False,
-        default=str,
+        default=_text,
     )
+
+
+def _text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _finite(value: Any) -> Any:
@@ -93,6 +124,8 @@ def cell(value: Any) -> str:
         return repr(value) if math.isfinite(value) else _not_finite(value)
     if isinstance(value, int):
         return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
     text = value if isinstance(value, str) else dumps(value, indent=None)
     return "'" + text if text.startswith(_FORMULA) else text
 

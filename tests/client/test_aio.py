@@ -18,6 +18,8 @@ from insights_py import AsyncInsights, ConnectionFailed, FilterError, Insights
 from tests.client.world import trace_id
 
 ERRORS = "span.status = 'ERROR'"
+V1 = "tags.release = 'v1'"
+V2 = "tags.release = 'v2'"
 
 
 def waiting(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -68,6 +70,14 @@ async def _all_methods(insights: AsyncInsights, connection: Any) -> None:
     assert len(traces) == 11
     correlation = await insights.correlate("", ERRORS, connection=connection)
     assert correlation.joint_count == 11
+    assert len(await insights.matrix([ERRORS, "", V2], connection=connection)) == 3
+    assert (await insights.discover(ERRORS, connection=connection))[0].target_count == 11
+    facts = await insights.compare(V2, "tags.release = 'v1'", connection=connection)
+    assert facts[0].total_count == 48
+    facets = await insights.facets(ERRORS, "tags.release", connection=connection)
+    assert [facet.count for facet in facets] == [8, 3]
+    series = await insights.timeseries(ERRORS, "15 minutes", connection=connection)
+    assert [bucket.matched for bucket in series] == [4, 3, 4, 0]
     assert await insights.validate("span.status='ERROR'", connection=connection) == ERRORS
     assert (await insights.explain(ERRORS, connection=connection))[0].detail == ERRORS
     assert (await insights.status(connection=connection)).traces == 48
@@ -80,6 +90,12 @@ async def test_the_two_clients_answer_the_same(world_dsn: str) -> None:
         async with AsyncInsights(world_dsn) as twin:
             assert await twin.search(ERRORS) == sync.search(ERRORS)
             assert await twin.correlate("", ERRORS) == sync.correlate("", ERRORS)
+            assert await twin.count(ERRORS, unit="session") == sync.count(ERRORS, unit="session")
+            assert await twin.discover(ERRORS) == sync.discover(ERRORS)
+            assert await twin.compare(V2, V1) == sync.compare(V2, V1)
+            assert await twin.matrix([ERRORS, V2]) == sync.matrix([ERRORS, V2])
+            assert await twin.facets("", "tags.release") == sync.facets("", "tags.release")
+            assert await twin.timeseries(ERRORS) == sync.timeseries(ERRORS)
             # The details of later steps contain times.
             assert (await twin.explain(ERRORS))[0] == sync.explain(ERRORS)[0]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+from decimal import Decimal
 
 import psycopg
 import pytest
 
-from insights_py import sql
+from insights_py import Insights, sql
+from insights_py.analysis import Bucket, Facet, Fact, Pair
 from insights_py.rows import (
     Correlation,
     Experiment,
@@ -20,6 +23,18 @@ from insights_py.rows import (
 )
 
 FUNCTIONS = pytest.mark.parametrize("function", sql.FUNCTIONS, ids=lambda f: f.name)
+
+#: Values for arguments that are no filter for all.
+GIVEN = {
+    "exp_ids": None,
+    "target": "span.status = 'ERROR'",
+    "selection": "tags.release = 'v2'",
+    "baseline": "tags.release = 'v1'",
+    "filters": ["span.status = 'ERROR'", "tags.release = 'v1'"],
+    "field": "tags.release",
+}
+#: Methods that are not called as the function is.
+METHODS = {"insights_correlation_matrix": "matrix", "insights_status": "index_status"}
 
 
 @FUNCTIONS
@@ -38,7 +53,7 @@ def test_the_function_takes_these_arguments(
                     order by n
                 )
             from pg_proc p
-            where p.proname = %s
+            where p.proname = %s and pg_function_is_visible(p.oid)
             """,
             [function.name],
         )
@@ -47,16 +62,46 @@ def test_the_function_takes_these_arguments(
     assert all(list(known) == list(function.arguments) for known in declared)
 
 
+def _defaults(conn: psycopg.Connection, function: sql.Function) -> dict[str, object]:
+    """The arguments that may be left out, with what they are then."""
+    row = conn.execute(
+        """
+        select p.proargnames[:p.pronargs], p.pronargdefaults,
+            pg_get_expr(p.proargdefaults, 'pg_proc'::regclass)
+        from pg_proc p
+        where p.proname = %s and pg_function_is_visible(p.oid)
+        and oidvectortypes(p.proargtypes) = %s
+        """,
+        [function.name, ", ".join(function.arguments.values())],
+    ).fetchone()
+    assert row is not None
+    names, count, expressions = row
+    if not count:
+        return {}
+    values = conn.execute(f"select {expressions}".encode()).fetchone()
+    assert values is not None
+    return dict(zip(names[-count:], values, strict=True))
+
+
+@FUNCTIONS
+def test_the_method_has_the_same_defaults(
+    world_conn: psycopg.Connection, function: sql.Function
+) -> None:
+    method = getattr(Insights, METHODS.get(function.name, function.name.removeprefix("insights_")))
+    parameters = inspect.signature(method).parameters
+    for name, value in _defaults(world_conn, function).items():
+        default = parameters[name].default
+        # Some methods insist on what the function can do without.
+        if default is not inspect.Parameter.empty:
+            assert default == (float(value) if isinstance(value, Decimal) else value), name
+
+
 @FUNCTIONS
 def test_the_function_returns_these_columns(
     world_conn: psycopg.Connection, function: sql.Function
 ) -> None:
-    call = function(
-        **{
-            name: 1 if kind == "integer" else "" if name.startswith("filter") else None
-            for name, kind in function.arguments.items()
-        }
-    )
+    required = list(function.arguments)[: -len(_defaults(world_conn, function)) or None]
+    call = function(**{name: GIVEN.get(name, "") for name in required})
     text = call.for_psycopg(None)
     if not function.columns:
         cursor = world_conn.execute(text.encode(), call.params)
@@ -77,6 +122,11 @@ def test_the_function_returns_these_columns(
     [
         (Trace, sql.SEARCH.columns[:-1]),
         (Correlation, sql.CORRELATE.columns),
+        (Pair, sql.MATRIX.columns),
+        (Fact, sql.DISCOVER.columns),
+        (Fact, sql.COMPARE.columns),
+        (Facet, sql.FACETS.columns),
+        (Bucket, sql.TIMESERIES.columns),
         (ExplainStep, sql.EXPLAIN.columns),
         (IndexStatus, sql.INDEX_STATUS.columns),
         (Refresh, sql.REFRESH.columns),

@@ -10,8 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from click.testing import CliRunner
 
 from insights_py import Insights
 from insights_py.cli import exits, output
-from insights_py.cli.main import cli, run
+from insights_py.cli.main import cli
 from insights_py.version import __version__
+from tests.client.command import Ended, Run, runner
 from tests.client.terminal import environment
 from tests.client.world import trace_id
 
@@ -30,39 +30,12 @@ ERRORS = "span.status = 'ERROR'"
 GPT4 = "span.attributes.model = 'gpt-4'"
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    def csv(self) -> list[dict[str, str]]:
-        return list(csv.DictReader(io.StringIO(self.out)))
-
-
-Run = Callable[..., Ended]
-
-
 @pytest.fixture
 def insights(
     world_dsn: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Run:
     """Runs a command line against the small world."""
-    monkeypatch.setenv("INSIGHTS_DSN", world_dsn)
-
-    def command(*arguments: str) -> Ended:
-        capsys.readouterr()
-        code = run(arguments)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Ended(code, captured.out, captured.err)
-
-    return command
+    return runner(world_dsn, capsys, monkeypatch)
 
 
 # ---------------------------------------------------------------------- results
@@ -144,7 +117,7 @@ def test_count(insights: Run) -> None:
 def test_correlate(insights: Run, world_dsn: str) -> None:
     ended = insights("correlate", GPT4, ERRORS, "--base", "tags.release = 'v1'")
     assert ended.code == 0
-    assert re.search(r"^traces +36$", ended.out, re.MULTILINE)
+    assert re.search(r"^in all +36$", ended.out, re.MULTILINE)
     with Insights(world_dsn) as client:
         expected = client.correlate(GPT4, ERRORS, "tags.release = 'v1'").as_dict()
     assert insights(
@@ -259,6 +232,10 @@ def test_exit_code_when_nothing_matches(insights: Run) -> None:
         ["explain"],
         ["validate"],
         ["correlate", ""],
+        ["discover"],
+        ["discover", "--base", "", "--direction", "both"],
+        ["compare", ""],
+        ["timeseries"],
     ],
 )
 def test_a_bad_filter(insights: Run, command: list[str], form: list[str]) -> None:
@@ -284,6 +261,15 @@ def test_a_bad_filter(insights: Run, command: list[str], form: list[str]) -> Non
         (["completion", "tcsh"], "'bash', 'zsh', 'fish'"),
         (["count", "--dsn", "sqlite:///x"], "not the address of a PostgreSQL database"),
         (["search", "-n", "0"], "max_results"),
+        (["discover", "x", "--kind", "nonsense"], "'attribute'"),
+        (["discover", "x", "--direction", "up"], "'positive', 'negative', 'both'"),
+        (["compare", "x"], "Missing argument 'BASELINE'"),
+        (["matrix"], "Missing argument 'FILTER...'"),
+        (["matrix", "-", "-"], "once only"),
+        (["facets", "x"], "Missing argument 'FIELD'"),
+        (["timeseries", "--start", "yesterday"], "the start time is no date or time: yesterday"),
+        (["timeseries", "--end", "2026-02-30"], "the end time is no date or time: 2026-02-30"),
+        (["count", "--unit", "week"], "'session_all'"),
     ],
 )
 def test_wrong_usage(insights: Run, arguments: list[str], message: str) -> None:
@@ -422,6 +408,11 @@ def test_the_commands(insights: Run) -> None:
         "search",
         "count",
         "correlate",
+        "matrix",
+        "discover",
+        "compare",
+        "facets",
+        "timeseries",
         "explain",
         "validate",
         "index",
@@ -450,6 +441,7 @@ def test_the_commands(insights: Run) -> None:
         ("\tx", "'\tx"),
         ("'quoted'", "''quoted'"),
         ({"a": float("nan")}, '{"a": "NaN"}'),
+        (datetime(2026, 1, 5, 9, tzinfo=timezone.utc), "2026-01-05T09:00:00+00:00"),
         (["=x"], '["=x"]'),
     ],
 )
@@ -474,11 +466,14 @@ def test_completion_by_name(insights: Run, monkeypatch: pytest.MonkeyPatch) -> N
         *before, last = arguments
         return [item.value for item in complete.get_completions(list(before), last)]
 
-    assert words("co") == ["completion", "correlate", "count"]
+    assert words("co") == ["compare", "completion", "correlate", "count"]
     assert words("count", "-e", "") == ["chat", "agents"]
     assert words("count", "-e", "a") == ["agents"]
     assert "--exit-code" in words("count", "--e")
     assert words("completion", "") == ["bash", "zsh", "fish"]
+    assert words("discover", "x", "--kind", "sp") == ["span"]
+    assert words("count", "--unit", "session") == ["session", "session_all"]
+    assert words("timeseries", "--time-zone", "Europe/Ber") == ["Europe/Berlin"]
     monkeypatch.setenv("INSIGHTS_DSN", "host=127.0.0.1 port=1")
     assert words("count", "-e", "") == []
 

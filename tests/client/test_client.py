@@ -19,6 +19,7 @@ from insights_py.version import __version__
 from tests.client.world import START, trace_id
 
 ERRORS = "span.status = 'ERROR'"
+V2 = "tags.release = 'v2'"
 KINDS = (
     "dsn",
     "psycopg",
@@ -89,6 +90,16 @@ def _all_methods(insights: Insights, connection: Any) -> None:
         "span.attributes.model = 'gpt-4'", ERRORS, "tags.release = 'v1'", connection=connection
     )
     assert correlation.total_count == 36
+    (pair,) = insights.matrix([ERRORS, V2], "tags.release = 'v2'", connection=connection)
+    assert (pair.filter1, pair.filter2_count, pair.total_count) == (ERRORS, 12, 12)
+    facts = insights.discover(ERRORS, experiment_ids=1, fdr=1, connection=connection)
+    assert facts[0].total_count == 40
+    facts = insights.compare(V2, "tags.release = 'v1'", fdr=1, connection=connection)
+    assert (facts[0].target_count, facts[0].total_count) == (12, 48)
+    facets = insights.facets(ERRORS, "tags.release", connection=connection)
+    assert [(facet.value, facet.count) for facet in facets] == [("v1", 8), ("v2", 3)]
+    series = insights.timeseries(ERRORS, "15 minutes", connection=connection)
+    assert [bucket.matched for bucket in series] == [4, 3, 4, 0]
     assert insights.validate("span.status='ERROR'", connection=connection) == ERRORS
     steps = insights.explain(ERRORS, connection=connection)
     assert steps[0] == ExplainStep("filter", ERRORS)

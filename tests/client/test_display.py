@@ -102,7 +102,7 @@ def test_a_correlation() -> None:
         "filter 1          1,600  33.3 %\n"
         "filter 2          1,100  22.9 %\n"
         "both                900  18.8 %\n"
-        "traces            4,800\n"
+        "in all            4,800\n"
         "npmi             0.5364  -1 never together, 0 independent, 1 always\n"
         "npmi, smoothed   0.5363\n"
         "lift             2.4545  times as often together as by chance\n"

@@ -35,7 +35,10 @@ def blocks(name: str, language: str) -> list[tuple[int, str]]:
     ]
 
 
-def test_python(world_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python(world_dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # The example of a chart writes a file.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
     # Tables in the document are made for 100 columns.
     monkeypatch.setenv("COLUMNS", "100")
     names: dict[str, object] = {}

@@ -56,6 +56,32 @@ def test_other_tables(world_dsn: str, columns: int, command: str) -> None:
     assert COLOUR.search(shown)
 
 
+ERRORS = "span.status = 'ERROR'"
+V1 = "tags.release = 'v1'"
+V2 = "tags.release = 'v2'"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["discover", ERRORS, "--direction", "both"],
+        ["compare", V2, V1],
+        ["matrix", ERRORS, V2, "execution_time_ms > 5000"],
+        ["facets", ERRORS, "execution_time_ms"],
+        ["timeseries", ERRORS, "--bucket", "10 minutes"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+@pytest.mark.parametrize("columns", [80, 120])
+def test_tables_with_bars(world_dsn: str, columns: int, arguments: list[str]) -> None:
+    shown = screen(world_dsn, columns, *arguments)
+    lines = COLOUR.sub("", shown).splitlines()
+    assert len(lines) > 2
+    assert all(cell_len(line) <= columns for line in lines)
+    assert COLOUR.search(shown)
+    assert "█" in shown or arguments[0] == "matrix"
+
+
 def test_a_terminal_without_colour(world_dsn: str) -> None:
     shown = screen(world_dsn, 80, "search", "-n", "1", term="dumb")
     assert "\x1b" not in shown

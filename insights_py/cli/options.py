@@ -1,0 +1,169 @@
+"""The options and arguments that commands have in common."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from insights_py import Insights
+from insights_py.dsn import is_postgresql
+from insights_py.errors import ArgumentError, InsightsError
+
+UNITS = ("trace", "session", "session_all")
+DSN_VARIABLES = ("INSIGHTS_DSN", "MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI")
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def database(given: str | None) -> str:
+    """The database that is meant: ``--dsn``, or the first variable that names one."""
+    if given is not None:
+        return given
+    servers = []
+    for variable in DSN_VARIABLES:
+        value = os.environ.get(variable)
+        if value and (variable == "INSIGHTS_DSN" or is_postgresql(value)):
+            return value
+        if value:
+            servers.append(f"{variable} is {value}, which is not a PostgreSQL database.")
+    raise click.UsageError(
+        "\n".join(
+            [
+                "Which database? Pass --dsn postgresql://user:password@host/mlflow "
+                "or set INSIGHTS_DSN.",
+                *servers,
+            ]
+        )
+    )
+
+
+def _filter_argument(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """``-`` reads the filter from standard input."""
+    if value != "-":
+        return value
+    if context.meta.setdefault("insights.stdin", parameter.name) != parameter.name:
+        raise click.BadParameter("standard input can be read once only")
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise click.BadParameter("standard input is not UTF-8") from None
+    return text
+
+
+def filter_argument(name: str) -> Callable[[Command], Command]:
+    return click.argument(name, callback=_filter_argument, metavar=name.upper())
+
+
+def filter_arguments(name: str) -> Callable[[Command], Command]:
+    """One filter or more."""
+
+    def read(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        if value.count("-") > 1:
+            raise click.BadParameter("standard input can be read once only")
+        return tuple(_filter_argument(context, parameter, one) for one in value)
+
+    return click.argument(name, callback=read, nargs=-1, required=True, metavar="FILTER...")
+
+
+optional_filter_argument = click.argument(
+    "filter", default="", callback=_filter_argument, metavar="[FILTER]"
+)
+
+
+dsn_option = click.option(
+    "--dsn",
+    metavar="DSN",
+    help="The database: postgresql://user:password@host/mlflow or 'host=... dbname=...'. "
+    "Default: INSIGHTS_DSN, MLFLOW_TRACKING_URI or MLFLOW_BACKEND_STORE_URI.",
+)
+
+
+def database_options(command: Command) -> Command:
+    command = click.option(
+        "--schema", metavar="NAME", help="Schema of MLflow's tables, if the search path lacks it."
+    )(command)
+    return dsn_option(command)
+
+
+def _complete_experiment(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """The names of experiments that begin so, for the shell's completion."""
+    try:
+        with Insights(database(context.params.get("dsn"))) as insights:
+            names = [experiment.name for experiment in insights.experiments()]
+    except (click.UsageError, InsightsError):
+        # There is nowhere to say it: the user is in the middle of a line.
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+experiment_option = click.option(
+    "-e",
+    "--experiment",
+    "experiments",
+    metavar="ID|NAME",
+    multiple=True,
+    shell_complete=_complete_experiment,
+    help="Experiment by id or name; repeat it for several. Default: all.",
+)
+
+
+def format_options(command: Command) -> Command:
+    command = click.option("--csv", "form", flag_value="csv", help="Print CSV.")(command)
+    return click.option("--json", "form", flag_value="json", help="Print JSON.")(command)
+
+
+def max_results_option(help: str, default: int = 20) -> Callable[[Command], Command]:
+    return click.option("-n", "--max-results", default=default, show_default=True, help=help)
+
+
+base_option = click.option(
+    "-b", "--base", "base_filter", metavar="FILTER", help="Look at these traces only, not at all."
+)
+
+unit_option = click.option(
+    "--unit",
+    type=click.Choice(UNITS),
+    default="trace",
+    show_default=True,
+    help="What is counted: traces, sessions of which any trace matches, or those of which all do.",
+)
+
+exit_code_option = click.option(
+    "--exit-code", is_flag=True, help="Exit with 1 if no trace matches, as grep does."
+)
+
+
+def experiment_ids(insights: Insights, given: Sequence[str]) -> list[str] | None:
+    """Ids for ids and names.  Digits are ids; ``name:7`` is the experiment called 7."""
+    if not given:
+        return None
+    if all(one.isdecimal() for one in given):
+        return list(given)
+    known = insights.experiments()
+    found = []
+    for one in given:
+        if one.isdecimal():
+            found.append(one)
+            continue
+        names = {one, one.removeprefix("name:")}
+        ids = [e.experiment_id for e in known if e.name in names]
+        if not ids:
+            near = difflib.get_close_matches(one, [e.name for e in known], 1, 0.5)
+            raise ArgumentError(
+                f"there is no experiment called {one}",
+                hint=f"Did you mean {near[0]}?" if near else None,
+            )
+        if len(ids) > 1:
+            raise ArgumentError(
+                f"{len(ids)} experiments are called {one}: {', '.join(ids)}",
+                hint="Workspaces can have the same name each; give the id.",
+            )
+        found.append(ids[0])
+    return found
