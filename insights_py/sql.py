@@ -64,7 +64,9 @@ class Function:
             raise TypeError(f"{self.name} has no argument {', '.join(sorted(unknown))}")
         given = ", ".join(f"{name} => cast(:{name} as {self.arguments[name]})" for name in params)
         if self.columns:
-            text = f"select {', '.join(self.columns)} from {{schema}}{self.name}({given})"
+            # In quotes, since some are words of SQL.
+            columns = ", ".join(f'"{name}"' for name in self.columns)
+            text = f"select {columns} from {{schema}}{self.name}({given})"
         else:
             text = f"select {{schema}}{self.name}({given})"
         return Query(text, params)
@@ -130,6 +132,97 @@ CORRELATE = Function(
         "odds_ratio_low",
         "odds_ratio_high",
         "p_value",
+    ),
+)
+
+MATRIX = Function(
+    "insights_correlation_matrix",
+    {"exp_ids": "text[]", "filters": "text[]", "base_filter": "text", "unit": "text"},
+    columns=("filter1_number", "filter2_number", "filter1", "filter2", *CORRELATE.columns),
+)
+
+_DISCOVER_OPTIONS = {
+    "kinds": "text[]",
+    "min_support": "integer",
+    "max_results": "integer",
+    "fdr": "double precision",
+    "direction": "text",
+    "pairs": "boolean",
+    "restatements": "boolean",
+    "unit": "text",
+}
+
+DISCOVER = Function(
+    "insights_discover",
+    {"exp_ids": "text[]", "target": "text", "base_filter": "text", **_DISCOVER_OPTIONS},
+    columns=(
+        "filter",
+        "kind",
+        "key",
+        "value",
+        "target_count",
+        "fact_count",
+        "joint_count",
+        "total_count",
+        "target_share",
+        "other_share",
+        "difference",
+        "lift",
+        "npmi",
+        "phi",
+        "odds_ratio",
+        "odds_ratio_low",
+        "odds_ratio_high",
+        "p_value",
+        "q_value",
+        "test",
+        "restates",
+        "similar",
+        "tested",
+    ),
+)
+
+COMPARE = Function(
+    "insights_compare",
+    {"exp_ids": "text[]", "selection": "text", "baseline": "text", **_DISCOVER_OPTIONS},
+    columns=DISCOVER.columns,
+)
+
+FACETS = Function(
+    "insights_facets",
+    {
+        "exp_ids": "text[]",
+        "filter": "text",
+        "field": "text",
+        "max_results": "integer",
+        "unit": "text",
+    },
+    columns=("value", "low", "high", "filter", "count", "share"),
+)
+
+TIMESERIES = Function(
+    "insights_timeseries",
+    {
+        "exp_ids": "text[]",
+        "filter": "text",
+        "bucket": "text",
+        "start_time": "timestamp with time zone",
+        "end_time": "timestamp with time zone",
+        "time_zone": "text",
+        "unit": "text",
+    },
+    columns=(
+        "time",
+        "matched",
+        "total",
+        "rate",
+        "errors",
+        "error_rate",
+        "p50_ms",
+        "p95_ms",
+        "p99_ms",
+        "tokens",
+        "cost",
     ),
 )
 
