@@ -290,9 +290,13 @@ class _InsightsSearch(SqlAlchemyStore):
                 DEADLINE_EXCEEDED where the statement was cancelled.
         """
         sent = {name: _sendable(value) for name, value in arguments.items()}
-        if not self._functions_available():
-            raise MlflowException(_NOT_INSTALLED, TEMPORARILY_UNAVAILABLE)
-        with _failures(), self.ManagedSessionMaker() as session:
+        with _failures():
+            if not self._functions_available():
+                raise MlflowException(_NOT_INSTALLED, TEMPORARILY_UNAVAILABLE)
+            return self._call_function(function, sent)
+
+    def _call_function(self, function: Function, sent: dict[str, Any]) -> list[tuple[Any, ...]]:
+        with self.ManagedSessionMaker() as session:
             if "exp_ids" in function.arguments:
                 ids = self._searched_experiments(session, sent.get("exp_ids"))
                 sent["exp_ids"] = None if ids is None else [str(one) for one in ids]

@@ -108,6 +108,9 @@ end $body$
 }
 
 
+# The routes that ask these functions; docs/rest.md shows no replies of theirs.
+ROUTES = ("discover", "compare", "matrix", "facets", "timeseries")
+
 # PostgreSQL lets no argument have the name of a column, as `filter` here, except where the
 # columns are those of a type.
 _FACET = """

@@ -147,25 +147,24 @@ _RFC_3339 = re.compile(
 class ExperimentId(Kind):
     """MLflow's id of an experiment: a number, which MLflow's clients have as text."""
 
-    digits: int = 18  # within a bigint
+    maximum: int = 2**31 - 1  # MLflow's column is an integer
 
     def schema(self) -> Schema:
         return {
             "anyOf": [
-                {"type": "string", "pattern": f"^[0-9]{{1,{self.digits}}}$"},
-                {"type": "integer", "minimum": 0, "maximum": 10**self.digits - 1},
+                {"type": "string", "pattern": "^[0-9]{1,10}$"},
+                {"type": "integer", "minimum": 0, "maximum": self.maximum},
             ]
         }
 
     def read(self, value: Any, name: str) -> str:
-        if isinstance(value, str):
-            if re.fullmatch(f"[0-9]{{1,{self.digits}}}", value):
-                return value
+        if isinstance(value, str) and re.fullmatch("[0-9]{1,10}", value):
+            whole: int | None = int(value)
         else:
             whole = _whole(value)
-            if whole is not None and 0 <= whole < 10**self.digits:
-                return str(whole)
-        raise _wrong(value, name, 'an experiment id such as "1" or 1')
+        if whole is None or not 0 <= whole <= self.maximum:
+            raise _wrong(value, name, 'an experiment id such as "1" or 1')
+        return str(whole)
 
 
 @dataclass(frozen=True)

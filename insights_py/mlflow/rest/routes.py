@@ -313,12 +313,17 @@ class Route:
             return _object({name: COLUMNS[name] for name in self.function.columns})
         names = self.function.columns
         if self.reply == "page":
-            names = (*names[:2], "request_time", *names[2:-1])
+            names = _TRACE
         rows = {"type": "array", "items": _object({name: COLUMNS[name] for name in names})}
         if self.reply == "rows":
             return _object({"rows": rows})
         token = {**_TEXT_OR_NULL, "description": "For the next page; null on the last one."}
         return _object({"rows": rows, "next_page_token": token})
+
+
+# The columns of a trace; drivers refuse a request_time beyond the year 9999, so it is not read
+# but made of timestamp_ms.
+_TRACE = (*sql.SEARCH.columns[:2], "request_time", *sql.SEARCH.columns[2:-1])
 
 
 def to_json(value: Any) -> Any:
@@ -332,7 +337,8 @@ def to_json(value: Any) -> Any:
 
 def _trace(row: Sequence[Any]) -> dict[str, Any]:
     trace = Trace.from_row(row[:-1])
-    return {**trace.as_dict(), "request_time": to_json(trace.request_time)}
+    fields = {**trace.as_dict(), "request_time": to_json(trace.request_time)}
+    return {name: fields[name] for name in _TRACE}
 
 
 def _object(properties: Mapping[str, Schema]) -> Schema:
