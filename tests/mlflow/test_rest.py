@@ -328,6 +328,12 @@ def test_other_refusals_of_the_database(
         ),
         (
             "timeseries",
+            {"end_time": "9999-12-31T23:59:59-14:00"},
+            "Field 'end_time' must be within the years 2 to 9998, "
+            'not "9999-12-31T23:59:59-14:00".',
+        ),
+        (
+            "timeseries",
             {"start_time": "yesterday"},
             "Field 'start_time' must be a time such as 2026-01-31T09:00:00Z or "
             '2026-01-31T10:00:00+01:00, not "yesterday".',
@@ -471,6 +477,22 @@ def test_without_a_connection(
         assert refusal(post(app, "count", {}), 503)
     monkeypatch.setattr(store, "_mlflow_schema", None)
     assert "does not exist" in refusal(post(app, "count", {}), 503)
+    close(store)
+
+
+def test_a_time_that_python_does_not_have(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("drop function insights_explain(text[], text)")
+        connection.execute(
+            "create function insights_explain(exp_ids text[], filter text default null) "
+            "returns table (step text, detail timestamptz) language sql stable "
+            "as $$ select 'late', '20000-01-01Z'::timestamptz $$"
+        )
+    store = InsightsStore(with_driver(dsn), str(tmp_path))
+    message = refusal(post(serving(store, monkeypatch), "explain", {}))
+    assert "timestamp too large" in message
     close(store)
 
 

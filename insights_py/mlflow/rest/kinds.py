@@ -131,9 +131,12 @@ class Time(Kind):
         # Python 3.10 knows neither Z nor other fractions than of 3 or 6 digits.
         seconds, offset = value[:19].upper(), value.upper()[-6:].replace("Z", "")
         try:
-            datetime.fromisoformat(seconds + (offset if offset[:1] in "+-" else ""))
+            moment = datetime.fromisoformat(seconds + (offset if offset[:1] in "+-" else ""))
         except ValueError:
             raise _wrong(value, name, wanted) from None
+        # A year is left at both ends, since the answer is in another time zone.
+        if not 2 <= moment.year <= 9998:
+            raise _wrong(value, name, "within the years 2 to 9998")
         return value
 
 
