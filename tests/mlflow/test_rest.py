@@ -540,16 +540,14 @@ def test_the_served_document_is_the_committed_one(
 @EACH_ROUTE
 def test_defaults_are_the_stored_functions(world_dsn: str, route: Route) -> None:
     """A field may be left out, with this meaning, exactly where its argument may be."""
+    types = ", ".join(route.function.arguments.values())
     with psycopg.connect(world_dsn) as connection:
-        signatures = [
-            signature
-            for (signature,) in connection.execute(
-                "select pg_get_function_arguments(oid) from pg_proc where proname = %s "
-                "and (proargtypes[0] = 'text[]'::regtype or not 'exp_ids' = any (proargnames))",
-                [route.function.name],
-            )
-        ]
-    (signature,) = signatures
+        row = connection.execute(
+            "select pg_get_function_arguments(cast(%s as regprocedure))",
+            [f"{route.function.name}({types})"],
+        ).fetchone()
+    assert row is not None
+    signature = row[0]
     declared = {}
     for argument in re.split(r", (?=\w+ )", signature):
         name, _, default = argument.partition(" DEFAULT ")
