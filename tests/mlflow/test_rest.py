@@ -40,6 +40,7 @@ from tests.mlflow.conftest import close, with_driver
 
 PREFIX = "/api/3.0/mlflow/insights"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
+BY_NAME = {route.name: route for route in ROUTES}
 EACH_ROUTE = pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
 FAILED = "span.status = 'ERROR'"
 
@@ -341,7 +342,7 @@ def test_other_refusals_of_the_database(
         (
             "count",
             {"fliter": FAILED},
-            "Unknown field 'fliter'; count takes experiment_ids, filter.\n"
+            f"Unknown field 'fliter'; count takes {', '.join(BY_NAME['count'].fields)}.\n"
             "Hint: Did you mean filter?",
         ),
         ("status", {"filter": FAILED}, "Unknown field 'filter'; status takes none."),
