@@ -6,7 +6,8 @@ The database's SQLSTATE is the contract, never the text of a message:
 SQLSTATE                  raised here
 ========================  ==============================================
 22023 with a caret        `FilterError`, a filter that cannot be read
-other class 22            `ArgumentError`, another argument is wrong
+other class 22, or the    `ArgumentError`, another argument is wrong, or asks for
+driver's DataError        a value that Python does not have
 42883, 3F000, 42P01,      `NotInstalled`
 42704
 42501                     `PermissionDenied`
@@ -172,6 +173,9 @@ def from_driver(error: BaseException) -> InsightsError | None:
     if sqlstate is None:
         if _is_connection_error(original):
             return ConnectionFailed(_first_line(message), detail=_rest(message))
+        if _is_data_error(original):
+            # The answer holds what Python has no value for, such as a time beyond the year 9999.
+            return ArgumentError(_first_line(message), detail=_rest(message))
         return DatabaseError(_first_line(message), detail=_rest(message))
     if sqlstate == "22023" and detail is not None:
         # The empty first line keeps the caret under its place in psql.
@@ -240,6 +244,10 @@ def _is_connection_error(error: Any) -> bool:
     # psycopg and psycopg2 raise these two when there is no server to give a SQLSTATE.
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"OperationalError", "InterfaceError"})
+
+
+def _is_data_error(error: Any) -> bool:
+    return any(kind.__name__ == "DataError" for kind in type(error).__mro__)
 
 
 def _first_line(text: str) -> str:

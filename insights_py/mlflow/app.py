@@ -15,6 +15,8 @@ from mlflow.environment_variables import _MLFLOW_SGI_NAME
 from mlflow.protos.service_pb2 import CalculateTraceFilterCorrelation
 from mlflow.server import handlers
 
+from insights_py.mlflow.rest.views import views
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from flask import Flask, Response
@@ -73,4 +75,5 @@ ROUTES: list[Route] = [
         ["POST"],
         insights_calculate_filter_correlation,
     ),
+    *views(),
 ]

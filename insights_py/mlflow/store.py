@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,13 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from mlflow.entities import TraceInfo
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    DEADLINE_EXCEEDED,
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    PERMISSION_DENIED,
+    TEMPORARILY_UNAVAILABLE,
+)
 from mlflow.store.tracking import SEARCH_TRACES_DEFAULT_MAX_RESULTS
 from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlTraceInfo
 from mlflow.store.tracking.sqlalchemy_store import (
@@ -34,9 +41,13 @@ from sqlalchemy import Integer, Text, any_, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, array_agg
 from sqlalchemy.exc import DBAPIError
 
+from insights_py import errors
+
 if TYPE_CHECKING:
     from mlflow.genai.scorers.online.entities import CompletedSession
     from sqlalchemy.orm import Session
+
+    from insights_py.sql import Function
 
 _logger = logging.getLogger(__name__)
 
@@ -265,6 +276,34 @@ class _InsightsSearch(SqlAlchemyStore):
             row = session.execute(select(answer)).one()
             return TraceFilterCorrelationResult(**row._mapping)
 
+    def call_function(
+        self, function: Function, arguments: Mapping[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        """The rows of a stored function, for the REST routes.
+
+        The argument ``exp_ids`` is held to the active workspace; None is all of it.
+
+        Raises:
+            MlflowException: INVALID_PARAMETER_VALUE for a filter or another
+                argument that is refused; TEMPORARILY_UNAVAILABLE where the
+                database lacks the function or is not there; PERMISSION_DENIED;
+                DEADLINE_EXCEEDED where the statement was cancelled.
+        """
+        sent = {name: _sendable(value) for name, value in arguments.items()}
+        with _failures():
+            if not self._functions_available():
+                raise MlflowException(_NOT_INSTALLED, TEMPORARILY_UNAVAILABLE)
+            return self._call_function(function, sent)
+
+    def _call_function(self, function: Function, sent: dict[str, Any]) -> list[tuple[Any, ...]]:
+        with self.ManagedSessionMaker() as session:
+            if "exp_ids" in function.arguments:
+                ids = self._searched_experiments(session, sent.get("exp_ids"))
+                sent["exp_ids"] = None if ids is None else [str(one) for one in ids]
+            query = function(**sent)
+            text = sqlalchemy.text(query.for_sqlalchemy(self._mlflow_schema))
+            return [tuple(row) for row in session.execute(text, query.params)]
+
     def find_completed_sessions(
         self,
         experiment_id: str,
@@ -366,6 +405,10 @@ def _text(value: str | None) -> str | None:
         raise MlflowException.invalid_parameter_value(
             f"Expected a string, got {type(value).__name__}: {value!r}"
         )
+    return _storable(value)
+
+
+def _storable(value: str) -> str:
     for position, character in enumerate(value):
         if character == "\0" or "\ud800" <= character <= "\udfff":
             shown = value[max(0, position - 30) : position + 1]
@@ -374,6 +417,13 @@ def _text(value: str | None) -> str | None:
                 f"of text in PostgreSQL, after {shown[:-1]!r}"
             )
     return value
+
+
+def _sendable(value: Any) -> Any:
+    """An argument of a stored function, if PostgreSQL can take the text that is in it."""
+    if isinstance(value, list):
+        return [_sendable(one) for one in value]
+    return _storable(value) if isinstance(value, str) else value
 
 
 def _text_array(values: Iterable[Any] | None) -> Any:
@@ -422,6 +472,35 @@ def _refusals() -> Iterator[None]:
         raise MlflowException.invalid_parameter_value(
             _refusal(error.__cause__)
         ) from error.__cause__
+
+
+_NOT_INSTALLED = (
+    "The trace functions are not installed for MLflow's tables in this database, or this role may "
+    f"not call them.\nHint: {errors.INSTALL_HINT}"
+)
+
+# By the kind of the error, the code that MLflow turns into the HTTP status.
+_CODES = (
+    (errors.ArgumentError, INVALID_PARAMETER_VALUE),
+    (errors.NotInstalled, TEMPORARILY_UNAVAILABLE),
+    (errors.ConnectionFailed, TEMPORARILY_UNAVAILABLE),
+    (errors.PermissionDenied, PERMISSION_DENIED),
+    (errors.Cancelled, DEADLINE_EXCEEDED),
+    (errors.DatabaseError, INTERNAL_ERROR),
+)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turn every error of the database into MLflow's error for its kind."""
+    try:
+        yield
+    except MlflowException as error:
+        found = None if error.__cause__ is None else errors.from_driver(error.__cause__)
+        if found is None:
+            raise
+        code = next(code for kind, code in _CODES if isinstance(found, kind))
+        raise MlflowException(str(found), code) from error.__cause__
 
 
 def _sqlstate(error: BaseException | None) -> str | None:

@@ -10,7 +10,7 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from insights_dev import cluster, mlflow_server
 from insights_dev.mlflow_server import MlflowServer
 from insights_py.mlflow import app as insights_app
+from insights_py.mlflow.rest.routes import ROUTES
 from tests.conftest import Databases
 from tests.mlflow.conftest import close, with_driver
 from tests.mlflow.world import START_MS
@@ -386,6 +387,41 @@ def test_an_unknown_workspace(servers: Servers) -> None:
     assert refused == ask(servers.insights, CORRELATE_3, body, workspace="nowhere")
 
 
+@pytest.mark.parametrize("prefix", ["/api", "/ajax-api"])
+def test_workspaces_of_the_insights_routes(servers: Servers, prefix: str) -> None:
+    """Whether experiments are named or not, those of the workspace are all there is."""
+    failed = "status = 'ERROR'"
+    requests: dict[str, tuple[dict[str, Any], Callable[[Any], int]]] = {
+        "search": ({"filter": "NOT name = 'x'"}, lambda answer: len(answer["rows"])),
+        "count": ({}, lambda answer: int(answer["count"])),
+        "correlate": ({"f1": failed, "f2": failed}, lambda answer: int(answer["total_count"])),
+    }
+    both = [servers.experiment, int(servers.blue_experiment), "2147483647"]
+    for route, (request, seen) in requests.items():
+        path = f"{prefix}/3.0/mlflow/insights/{route}"
+        for workspace, experiments, total in (
+            (None, {"experiment_ids": both}, 10),
+            ("default", {"experiment_ids": both}, 10),
+            ("blue-team", {"experiment_ids": both}, 1),
+            ("blue-team", {"experiment_ids": None}, 1),
+            ("blue-team", {}, 1),
+        ):
+            answer = ask(servers.insights, path, {**request, **experiments}, workspace=workspace)
+            assert answer.status == 200
+            assert seen(answer.json) == total
+    other = {"experiment_ids": [servers.experiment]}
+    path = f"{prefix}/3.0/mlflow/insights/count"
+    assert ask(servers.insights, path, other, workspace="blue-team").json == {"count": 0}
+    unknown = ask(servers.insights, path, other, workspace="nowhere")
+    assert (unknown.status, unknown.json["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
+
+
+def test_plain_mlflow_lacks_the_insights_routes(servers: Servers) -> None:
+    for path, body in (("count", {}), ("openapi.json", None)):
+        assert ask(servers.plain, f"/api/3.0/mlflow/insights/{path}", body).status == 404
+        assert ask(servers.insights, f"/api/3.0/mlflow/insights/{path}", body).status == 200
+
+
 # --------------------------------------------------------------- building the app
 
 
@@ -405,9 +441,17 @@ def test_the_app_is_mlflows_own(monkeypatch: pytest.MonkeyPatch) -> None:
     for server in ("gunicorn", "waitress"):
         monkeypatch.setenv("_MLFLOW_SGI_NAME", server)
         assert insights_app.create_app() is flask_app
+    insights = {
+        (f"/3.0/mlflow/insights/{route.name}", f"insights_{route.name}") for route in ROUTES
+    }
+    added = {
+        (CORRELATE_2.removeprefix("/api"), "insights_calculate_filter_correlation"),
+        ("/3.0/mlflow/insights/openapi.json", "insights_openapi"),
+        ("/3.0/mlflow/insights/<name>", "insights_no_route"),
+        *insights,
+    }
     assert rules(flask_app) - before == {
-        (path, "insights_calculate_filter_correlation")
-        for path in (CORRELATE_2, CORRELATE_2.replace("/api", "/ajax-api"))
+        (prefix + path, view) for path, view in added for prefix in ("/api", "/ajax-api")
     }
     assert before <= rules(flask_app)
 
@@ -426,6 +470,7 @@ def test_artifacts_only(monkeypatch: pytest.MonkeyPatch) -> None:
     app = Flask("artifacts")
     insights_app.add_routes(app)
     monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACTS_ONLY", "true")
-    refused = app.test_client().post(CORRELATE_2, json={})
-    assert refused.status_code == 503
-    assert b"artifacts-only" in refused.data
+    for path in (CORRELATE_2, "/api/3.0/mlflow/insights/count"):
+        refused = app.test_client().post(path, json={})
+        assert refused.status_code == 503
+        assert b"artifacts-only" in refused.data
