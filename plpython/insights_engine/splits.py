@@ -202,16 +202,15 @@ class Search:
         bounds that; Lausen and Schumacher's expansion of the same probability
         is no bound and turns negative for small p.)  The asymptotic formula of
         Lausen and Schumacher (Biometrics 48, 1992) is for all cuts of an
-        interval: with few cuts it asks for more.
+        interval: of 32 cuts it asks twice the price at p = 0.001, more than Bonferroni.
 
         The normal approximation of two counts at once is trusted only at
         expected counts of 5.  A threshold with less, or whose neighbour has
         less, is counted in full; for those alone the price is Bonferroni's, of
-        Fisher's exact p values, and thus never too low.  That the whole is not
-        too low either, in all sizes from 60 units on and down to 1e-7, the
-        tests compute exactly: at most 0.83 of what it promises with 32 even
-        cuts, while Bonferroni's comes to 0.69 there, and to half as much as the
-        improved bound at 0.05.
+        Fisher's exact p values, and thus never too low.  That it is never too
+        low elsewhere either, the tests show by exact computation, for 60 to
+        20,000 units and p down to 1e-5.  The actual error is 0.5 to 0.8 of the
+        promised one where counts allow; by Bonferroni's price 0.3 to 0.6.
         """
         if not 0 < p < 1:
             return p
