@@ -4,7 +4,7 @@
 #   make demo    everything running, with traces in it and questions answered
 #   make stop    end what demo and db have started
 #   make db      the private PostgreSQL with MLflow's and our schema; prints its DSN
-#   make test    the tests; one part: make test TESTS=tests/sql
+#   make test    the tests; one part: make test TESTS=tests/sql JOBS=0
 #   make lint    ruff, ruff format, mypy --strict, the frozen bundle
 #   make bench   the benchmarks
 #   make lock    resolve the dependencies anew
@@ -15,6 +15,8 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 TESTS ?= tests
+# Processes that run tests side by side, each with a server of its own; 0: none but one.
+JOBS ?= auto
 PY := .venv/bin/python
 LINTED := plpython insights_py insights_dev migrations tests bench examples
 
@@ -42,7 +44,7 @@ db: venv
 	@dsn=$$($(PYTHON) -m insights_dev.cluster start) && $(PY) -m insights_dev.database "$$dsn"
 
 test: venv
-	@$(PY) -m pytest $(TESTS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 lint: venv
 	$(PY) -m ruff check $(LINTED)
