@@ -19,6 +19,7 @@ from insights_engine.errors import FilterError, InsightsError
 from insights_engine.experiments import experiment_ids
 from insights_engine.ordering import parse_order
 from insights_engine.parser import parse_conjunction, parse_filter
+from insights_engine.sessions import check_unit
 from insights_engine.statement import Statement, current_time_ms
 
 Problem = dict[str, Optional[str]]
@@ -108,14 +109,17 @@ def validate(plpy: Any, filter: Optional[str]) -> dict[str, Any]:
     )
 
 
-def count(plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str]) -> dict[str, Any]:
-    """How many traces match."""
+def count(
+    plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str], unit: Optional[str] = None
+) -> dict[str, Any]:
+    """How many traces, or sessions, match."""
 
     def answer() -> dict[str, Any]:
         experiments = experiment_ids(exp_ids)
         node = _parsed(plpy, filter)
+        counted = check_unit(unit)
         statement = Statement(schema, experiments, _now_ms(plpy, filter), parallel=True)
-        return {"result": correlation.count(plpy, statement, node)}
+        return {"result": correlation.count(plpy, statement, node, counted)}
 
     return _one(plpy, answer, _nothing("result"))
 
@@ -143,6 +147,7 @@ def correlate(
     filter1: Optional[str],
     filter2: Optional[str],
     base_filter: Optional[str],
+    unit: Optional[str] = None,
 ) -> dict[str, Any]:
     """The counts and statistics of two filters among the traces of a base."""
 
@@ -150,6 +155,7 @@ def correlate(
         experiments = experiment_ids(exp_ids)
         # Each by itself first, so that an error shows the filter it is in.
         base, _, _ = (_parsed(plpy, filter) for filter in (base_filter, filter1, filter2))
+        counted = check_unit(unit)
         now_ms = _now_ms(plpy, base_filter, filter1, filter2)
         statement = Statement(schema, experiments, now_ms, parallel=True)
         return correlation.correlate(
@@ -158,6 +164,7 @@ def correlate(
             base,
             parse_conjunction(base_filter, filter1),
             parse_conjunction(base_filter, filter2),
+            counted,
         )
 
     return _one(plpy, answer, _nothing(*CORRELATION_COLUMNS))

@@ -136,6 +136,19 @@ def positions(bits: int) -> list[int]:
     return found
 
 
+def flags(bits: int, used: int) -> bytes:
+    """A byte, 0 or 1, for each of the positions given out."""
+    return f"{bits:0{used}b}"[::-1].encode().translate(_VALUES)
+
+
+def of_flags(flags: bytes | bytearray) -> int:
+    """The set, of a byte for each position: 0, or 1 for a member."""
+    return int(flags[::-1].translate(_DIGITS), 2)
+
+
+#: Of digits the bytes 0 and 1.
+_VALUES = bytes(int(byte == 49) for byte in range(256))  # 49: "1"
+
 if hasattr(int, "bit_count"):  # Python 3.10
 
     def count(bits: int) -> int:

@@ -17,14 +17,24 @@ Nothing is kept for conditions with ``now()`` in them.
 from __future__ import annotations
 
 import re
+from array import array
 from collections import OrderedDict
-from typing import Any, Callable, Optional
+from collections.abc import Mapping
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 from insights_engine.bounds import Block, Planner
 
 #: Must and may, of a predicate in a block; of a filter that was asked about: which
 #: of the positions asked about match, and which were asked about.
 Pair = tuple[int, int]
+
+
+class Column(NamedTuple):
+    """A number for each position of a block, right for the positions of ``known``."""
+
+    known: int
+    numbers: array[Any]
+
 
 #: Bytes kept if the setting ``insights.cache`` says nothing.
 DEFAULT_BYTES = 64 * 2**20
@@ -43,7 +53,8 @@ class Cache:
         self._installation = ""
         self._lists: dict[Any, tuple[str, list[Block]]] = {}
         self._planners: dict[Any, tuple[str, Planner]] = {}
-        self._pairs: OrderedDict[Any, dict[int, Pair]] = OrderedDict()
+        #: Pairs or columns, by what they are about and block.
+        self._pairs: OrderedDict[Any, dict[int, Any]] = OrderedDict()
         self._sizes: dict[Any, int] = {}
         self._bytes = 0
         self.limit = DEFAULT_BYTES
@@ -94,7 +105,15 @@ class Cache:
         self._pairs.move_to_end(key)
         return found
 
-    def keep(self, key: Any, pairs: dict[int, Pair]) -> None:
+    def columns(self, key: Any) -> Mapping[int, Column]:
+        """By block a number for each position; only to be looked at."""
+        return self.pairs(key)  # type: ignore[return-value]
+
+    def keep_columns(self, key: Any, columns: Mapping[int, Column]) -> None:
+        """Adds columns, unless they alone are more than may be kept."""
+        self.keep(key, columns)
+
+    def keep(self, key: Any, pairs: Mapping[int, Union[Pair, Column]]) -> None:
         """Adds pairs, unless they alone are more than may be kept."""
         size = sum(map(_size, pairs.values()))
         if size > self.limit:
@@ -119,7 +138,10 @@ class Cache:
             self._bytes -= self._sizes.pop(key)
 
 
-def _size(pair: Pair) -> int:
+def _size(pair: Union[Pair, Column]) -> int:
+    if isinstance(pair, Column):
+        stored = pair.numbers.itemsize * len(pair.numbers)
+        return _ENTRY_BYTES + _INTEGER_BYTES + (pair.known.bit_length() >> 3) + stored
     first, second = pair
     size = _ENTRY_BYTES + _INTEGER_BYTES + (first.bit_length() >> 3)
     if second is not first:
