@@ -170,6 +170,76 @@ def correlate(
     return _one(plpy, answer, _nothing(*CORRELATION_COLUMNS))
 
 
+def correlation_matrix(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filters: Ids,
+    base_filter: Optional[str],
+    unit: Optional[str],
+) -> Iterator[dict[str, Any]]:
+    """The correlation of each two of some filters."""
+    from insights_engine import matrix
+
+    def answer() -> Iterator[dict[str, Any]]:
+        experiments = experiment_ids(exp_ids)
+        given = matrix.check_filters(filters)
+        base = _parsed(plpy, base_filter)
+        matrix.each(given, lambda filter: _parsed(plpy, filter))
+        nodes = matrix.each(given, lambda filter: parse_conjunction(base_filter, filter))
+        statement = Statement(
+            schema, experiments, _now_ms(plpy, base_filter, *given), parallel=True
+        )
+        for first, second, found in matrix.correlations(
+            plpy, statement, base, nodes, check_unit(unit)
+        ):
+            yield {
+                "filter1_number": first + 1,
+                "filter2_number": second + 1,
+                "filter1": given[first],
+                "filter2": given[second],
+                **found,
+            }
+
+    return _many(
+        plpy,
+        answer,
+        _nothing("filter1_number", "filter2_number", "filter1", "filter2", *CORRELATION_COLUMNS),
+    )
+
+
+TIMESERIES_COLUMNS = (
+    *("start_ms", "matched", "total", "rate", "errors", "error_rate"),
+    *("p50_ms", "p95_ms", "p99_ms", "tokens", "cost"),
+)
+
+
+def timeseries(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filter: Optional[str],
+    bucket: Optional[str],
+    first_ms: Optional[int],
+    end_ms: Optional[int],
+    time_zone: Optional[str],
+    unit: Optional[str],
+) -> Iterator[dict[str, Any]]:
+    """Traces by time."""
+    from insights_engine import buckets
+    from insights_engine import timeseries as by_time
+
+    def answer() -> Iterator[dict[str, Any]]:
+        experiments = experiment_ids(exp_ids)
+        node = _parsed(plpy, filter)
+        counted = check_unit(unit)
+        width = buckets.width_of(plpy, bucket)
+        statement = Statement(schema, experiments, _now_ms(plpy, filter), parallel=True)
+        return by_time.series(plpy, statement, node, width, time_zone, first_ms, end_ms, counted)
+
+    return _many(plpy, answer, _nothing(*TIMESERIES_COLUMNS))
+
+
 def explain(
     plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str]
 ) -> Iterator[dict[str, Any]]:

@@ -283,6 +283,42 @@ def transpose(patterns: Sequence[int]) -> dict[int, int]:
     return {bit: int(column[::-1].translate(_DIGITS), 2) for bit, column in _columns(patterns)}
 
 
+def numbers(slices: Slices, used: int) -> array[int]:
+    """The patterns of all positions given out; 0 where there is no number."""
+    every = (1 << used) - 1
+    spread = bytearray(8 * used)
+    for byte in range(WIDTH // 8):
+        column = 0
+        for bit in range(8):
+            members = slices.get(8 * byte + bit, 0)
+            if members == every:
+                column |= int.from_bytes(bytes((1 << bit,)) * used, "little")
+            elif members:
+                column |= int.from_bytes(flags(members, used), "little") << bit
+        if column:
+            place = byte if sys.byteorder == "little" else 7 - byte
+            spread[place::8] = column.to_bytes(used, "little")
+    found = array("Q")
+    found.frombytes(spread)
+    return found
+
+
+def integers(patterns: array[int]) -> array[int]:
+    """The integers that patterns stand for."""
+    found = array("q")
+    found.frombytes(patterns.tobytes())
+    return found
+
+
+def doubles(patterns: array[int]) -> array[float]:
+    """The doubles that patterns stand for."""
+    if max(patterns, default=0) & _SIGN:
+        patterns = array("Q", (p ^ (_ALL >> 1) if p & _SIGN else p for p in patterns))
+    found = array("d")
+    found.frombytes(patterns.tobytes())
+    return found
+
+
 #: Of bytes 0 and 1 the digits.
 _DIGITS = bytes(48 + (byte & 1) for byte in range(256))
 #: Of a byte whether it has a bit set, as 0 or 1, by bit.

@@ -223,6 +223,11 @@ class Series:
             for bit in sorted(terms, reverse=True)[: 1 + READ_AT_ONCE]:
                 yield terms[bit]
 
+    def slices(self, group: Group) -> dict[int, int]:
+        """All slices of the smallest numbers, by bit."""
+        group.fetch(self._low.values())
+        return {bit: group.union((term,)) for bit, term in self._low.items()}
+
     def there(self, group: Group) -> int:
         """The positions that have a number."""
         term = self._low.get(bitmaps.HAS_NUMBER)
@@ -877,6 +882,12 @@ class Planner:
             if lasting:
                 self._leaves[text] = found
         return found
+
+    def column(self, name: str) -> tuple[Series, Terms]:
+        """The numbers of a field of the trace, and terms of traces with what is no number."""
+        rows = self._terms(("trace",), name, "nxo")
+        series = self._series(rows).get(0) or Series({}, {})
+        return series, tuple(row[0] for row in rows if row[1] == "o" and row[3] == NUMBER)
 
     def timestamps(self) -> Series:
         """When the traces began."""
