@@ -18,7 +18,7 @@ from insights_engine import printer, rawsql, search, tree
 from insights_engine.errors import FilterError, InsightsError
 from insights_engine.experiments import experiment_ids
 from insights_engine.ordering import parse_order
-from insights_engine.parser import parse_conjunction, parse_filter
+from insights_engine.parser import parse_conjunction, parse_field, parse_filter
 from insights_engine.sessions import check_unit
 from insights_engine.statement import Statement, current_time_ms
 
@@ -206,6 +206,32 @@ def correlation_matrix(
         answer,
         _nothing("filter1_number", "filter2_number", "filter1", "filter2", *CORRELATION_COLUMNS),
     )
+
+
+def facets(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filter: Optional[str],
+    field: Optional[str],
+    max_results: Optional[int],
+    unit: Optional[str],
+) -> Iterator[dict[str, Any]]:
+    """The values of a field among the traces that match."""
+    from insights_engine import facets as by_value
+
+    def answer() -> Iterator[dict[str, Any]]:
+        experiments = experiment_ids(exp_ids)
+        question = by_value.Question(
+            _parsed(plpy, filter),
+            parse_field(field or ""),
+            by_value.check_max_results(max_results),
+            check_unit(unit),
+        )
+        statement = Statement(schema, experiments, _now_ms(plpy, filter), parallel=True)
+        return by_value.facets(plpy, statement, question)
+
+    return _many(plpy, answer, _nothing("value", "low", "high", "filter", "count", "share"))
 
 
 TIMESERIES_COLUMNS = (

@@ -16,7 +16,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, repeat
-from typing import Protocol
+from typing import Any, Protocol
 
 #: Positions of a block.  Two bitmaps of 4,000 bytes, with their row headers,
 #: fill one page of 8 KiB.
@@ -146,6 +146,13 @@ def of_flags(flags: bytes | bytearray) -> int:
     return int(flags[::-1].translate(_DIGITS), 2)
 
 
+def chosen(column: Sequence[Any], bits: int) -> Iterable[Any]:
+    """What a column has at the members of a set, in the order of positions."""
+    if 20 * count(bits) < len(column):
+        return [column[position] for position in positions(bits)]
+    return compress(column, flags(bits, len(column)))
+
+
 #: Of digits the bytes 0 and 1.
 _VALUES = bytes(int(byte == 49) for byte in range(256))  # 49: "1"
 
@@ -194,6 +201,18 @@ def pattern_of_double(number: float) -> int:
     """
     (bits,) = struct.unpack("<Q", struct.pack("<d", number + 0.0))
     return int(bits ^ (_ALL >> 1)) if bits & _SIGN else int(bits)
+
+
+def integer_of(pattern: int) -> int:
+    """The integer that a pattern stands for."""
+    return pattern - (1 << WIDTH) if pattern & _SIGN else pattern
+
+
+def double_of(pattern: int) -> float:
+    """The double that a pattern stands for."""
+    bits = pattern ^ (_ALL >> 1) if pattern & _SIGN else pattern
+    (number,) = struct.unpack("<d", struct.pack("<Q", bits))
+    return float(number)
 
 
 def ordered(pattern: int) -> int:

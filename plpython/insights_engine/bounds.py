@@ -237,6 +237,13 @@ class Series:
         """The slices of the smallest numbers."""
         return _Slices(group, self._low)
 
+    def highest(self, group: Group) -> bitmaps.Slices:
+        """The slices of the largest numbers."""
+        low = _Slices(group, self._low)
+        if bitmaps.HAS_NUMBER not in self._spread:
+            return low
+        return _Largest(low, _Slices(group, self._spread))
+
     def within(self, group: Group, wanted: Intervals) -> Pair:
         """The traces with a number in one of the intervals."""
         there = self.there(group)

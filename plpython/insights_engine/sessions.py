@@ -16,7 +16,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import compress, repeat
+from itertools import repeat
 from typing import Any, NamedTuple, Optional
 
 from insights_engine import bitmaps, indexed, plans, tree
@@ -66,6 +66,11 @@ class Sessions:
     def number(self, session_id: str) -> int:
         """The number of a session."""
         return _numbered.setdefault(session_id, len(_numbered) + 1)
+
+    def ids(self, numbers: Iterable[int]) -> dict[int, str]:
+        """The session ids of some numbers."""
+        wanted = set(numbers)
+        return {number: one for one, number in _numbered.items() if number in wanted}
 
     def __len__(self) -> int:
         """How many numbers have been given out."""
@@ -148,12 +153,8 @@ class Marks:
 
     def add(self, numbers: Sequence[int], bits: int, most: int) -> None:
         """Adds the sessions of the traces at some positions of a block."""
-        if not bits:
-            return
-        if 20 * bitmaps.count(bits) < len(numbers):
-            self.add_numbers([numbers[place] for place in bitmaps.positions(bits)], most)
-        else:
-            self.add_numbers(compress(numbers, bitmaps.flags(bits, len(numbers))), most)
+        if bits:
+            self.add_numbers(bitmaps.chosen(numbers, bits), most)
 
     def set(self) -> int:
         """The sessions, bit by number."""
@@ -208,6 +209,32 @@ def count(plpy: Any, statement: Statement, node: tree.Node, unit: str) -> int:
     return pair_counts(plpy, statement, nodes, unit)[-1][-1]
 
 
+def counts_of_index(
+    plpy: Any, statement: Statement, nodes: Sequence[tree.Node], unit: str
+) -> Optional[list[int]]:
+    """How many units match each node; None where the index is of no use."""
+    base = [tree.EVERYTHING] if unit == SESSION_ALL else []
+    table = _of_index(plpy, statement, [*base, *nodes], unit, pairs=False)
+    return None if table is None else [row[n] for n, row in enumerate(table)][len(base) :]
+
+
+def counts_of_tables(
+    plpy: Any, statement: Statement, nodes: Sequence[tree.Node], unit: str
+) -> list[int]:
+    """The same from MLflow's tables; ``statement`` is fresh for each call of this."""
+    base = [tree.EVERYTHING] if unit == SESSION_ALL else []
+    found: list[int] = []
+    for first in range(0, len(nodes), _MOST_AT_ONCE):
+        some = [*base, *nodes[first : first + _MOST_AT_ONCE]]
+        table = _of_tables(plpy, statement.fresh(), some, unit)
+        found += [row[n] for n, row in enumerate(table)][len(base) :]
+    return found
+
+
+#: Nodes that have a bit each in a bigint.
+_MOST_AT_ONCE = 50
+
+
 def _table(size: int) -> Table:
     return [[0] * size for _ in range(size)]
 
@@ -225,8 +252,14 @@ def add_pairs(table: Table, sets: Sequence[int]) -> None:
 
 
 def _of_index(
-    plpy: Any, statement: Statement, nodes: Sequence[tree.Node], unit: str
+    plpy: Any,
+    statement: Statement,
+    nodes: Sequence[tree.Node],
+    unit: str,
+    pairs: bool = True,
 ) -> Optional[Table]:
+    """The table; without ``pairs`` its diagonal only."""
+    add = add_pairs if pairs else _add_each
     index = indexed.open_index(plpy, statement, nodes)
     if index is None:
         return None
@@ -236,19 +269,24 @@ def _of_index(
     tally = Tally(sessions, len(nodes), unit)
     for block, sets in zip(index.blocks, indexed.decided(index, filters)):
         if unit == TRACE:
-            add_pairs(table, sets)
+            add(table, sets)
         else:
             tally.add(block, sets)
     if index.overcharged:
         return None
     for one in asked(plpy, statement.again(), nodes, index.pending) if index.pending else ():
         if unit == TRACE:
-            add_pairs(table, [int(matches) for matches in one.matches])
+            add(table, [int(matches) for matches in one.matches])
         elif one.session_id is not None:
             tally.add_trace(one)
     if unit != TRACE:
-        add_pairs(table, tally.sets())
+        add(table, tally.sets())
     return table
+
+
+def _add_each(table: Table, sets: Sequence[int]) -> None:
+    for number, bits in enumerate(sets):
+        table[number][number] += bitmaps.count(bits)
 
 
 class Tally:
