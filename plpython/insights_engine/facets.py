@@ -140,8 +140,9 @@ def _some_number(field: tree.Field) -> tree.Node:
 
 def _of_text(field: tree.Field, text: str) -> Facet:
     node: tree.Node = tree.TextCompare(field, "=", text)
-    if field == tree.TraceText("prompt") and text.count("/") != 1:
-        # Where MLflow takes names with a version only.
+    unversioned = field == tree.TraceText("prompt") and text.count("/") != 1
+    if unversioned or field == tree.SpanText("content"):
+        # What the language, like MLflow, does not let `=` be asked about.
         pattern = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         node = tree.Match(field, "LIKE", pattern)
     return Facet(text, None, None, _any_span(field, node), text)
@@ -628,8 +629,8 @@ def _by_value(
     limit = "" if isinstance(field, tree.Assessment) else f"\nlimit {question.most + 1}"
     rows = statement.run_in_parallel(
         plpy,
-        f"select array[c.key, c.count::text]\nfrom (\n{counted}\n) c\nwhere c.key is not null\n"
-        f'order by c.count desc, c.key collate "C"{limit}',
+        f"select array[c.key::text, c.count::text]\nfrom (\n{counted}\n) c\n"
+        f'where c.key is not null\norder by c.count desc, c.key collate "C"{limit}',
     )
     found: Counter[str] = Counter()
     for value, count in rows:

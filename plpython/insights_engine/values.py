@@ -7,10 +7,10 @@ traces with a value are those that a filter for the value finds.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Optional
 
 from insights_engine import fields, rawsql, tree
+from insights_engine.attributes import storable
 from insights_engine.rawsql import SESSION, SOURCE_RUN, TOKEN_USAGE, TRACE_NAME, USER
 from insights_engine.statement import Statement
 
@@ -216,9 +216,7 @@ def canonical(stored: str) -> str:
         text = json.loads(stored)
     except (ValueError, RecursionError):
         return stored
-    return text if isinstance(text, str) and json.dumps(text) == stored else stored
-
-
-def stored_forms(text: str) -> Sequence[str]:
-    """What `canonical` text may be stored as."""
-    return (text, json.dumps(text))
+    if not isinstance(text, str) or json.dumps(text) != stored:
+        return stored
+    # A text that PostgreSQL cannot hold can be in no filter.
+    return text if storable(text) == text else stored
