@@ -20,7 +20,7 @@ import re
 from array import array
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Callable, NamedTuple, Optional, Union
+from typing import Any, Callable, NamedTuple, Optional, Protocol, Union
 
 from insights_engine.bounds import Block, Planner
 
@@ -34,6 +34,20 @@ class Column(NamedTuple):
 
     known: int
     numbers: array[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        stored = self.numbers.itemsize * len(self.numbers)
+        return _INTEGER_BYTES + (self.known.bit_length() >> 3) + stored
+
+
+class Sized(Protocol):
+    """Something else that is known of a block."""
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes in memory."""
 
 
 #: Bytes kept if the setting ``insights.cache`` says nothing.
@@ -53,7 +67,7 @@ class Cache:
         self._installation = ""
         self._lists: dict[Any, tuple[str, list[Block]]] = {}
         self._planners: dict[Any, tuple[str, Planner]] = {}
-        #: Pairs or columns, by what they are about and block.
+        #: Pairs, columns and the like, by what they are about and block.
         self._pairs: OrderedDict[Any, dict[int, Any]] = OrderedDict()
         self._sizes: dict[Any, int] = {}
         self._bytes = 0
@@ -105,15 +119,15 @@ class Cache:
         self._pairs.move_to_end(key)
         return found
 
-    def columns(self, key: Any) -> Mapping[int, Column]:
-        """By block a number for each position; only to be looked at."""
-        return self.pairs(key)  # type: ignore[return-value]
+    def columns(self, key: Any) -> Mapping[int, Any]:
+        """By block columns, or what else was kept under the key; only to be looked at."""
+        return self.pairs(key)
 
-    def keep_columns(self, key: Any, columns: Mapping[int, Column]) -> None:
+    def keep_columns(self, key: Any, columns: Mapping[int, Sized]) -> None:
         """Adds columns, unless they alone are more than may be kept."""
         self.keep(key, columns)
 
-    def keep(self, key: Any, pairs: Mapping[int, Union[Pair, Column]]) -> None:
+    def keep(self, key: Any, pairs: Mapping[int, Union[Pair, Sized]]) -> None:
         """Adds pairs, unless they alone are more than may be kept."""
         size = sum(map(_size, pairs.values()))
         if size > self.limit:
@@ -138,11 +152,10 @@ class Cache:
             self._bytes -= self._sizes.pop(key)
 
 
-def _size(pair: Union[Pair, Column]) -> int:
-    if isinstance(pair, Column):
-        stored = pair.numbers.itemsize * len(pair.numbers)
-        return _ENTRY_BYTES + _INTEGER_BYTES + (pair.known.bit_length() >> 3) + stored
-    first, second = pair
+def _size(kept: Union[Pair, Sized]) -> int:
+    if not isinstance(kept, tuple) or isinstance(kept, Column):
+        return _ENTRY_BYTES + kept.nbytes
+    first, second = kept
     size = _ENTRY_BYTES + _INTEGER_BYTES + (first.bit_length() >> 3)
     if second is not first:
         size += _INTEGER_BYTES + (second.bit_length() >> 3)

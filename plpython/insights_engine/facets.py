@@ -138,6 +138,11 @@ def _some_number(field: tree.Field) -> tree.Node:
     return _any_span(field, tree.Or(either))
 
 
+def _may_be_numeric(field: tree.Field) -> bool:
+    """Whether a field without a type may turn out to hold numbers only; ids are texts."""
+    return not isinstance(field, tree.TraceText) and fields.may_hold_numbers(field)
+
+
 def _of_text(field: tree.Field, text: str) -> Facet:
     node: tree.Node = tree.TextCompare(field, "=", text)
     unversioned = field == tree.TraceText("prompt") and text.count("/") != 1
@@ -295,7 +300,7 @@ class _Candidates:
         field, node = self._question.field, self._question.node
         if fields.is_number(field):
             return True
-        if not fields.may_hold_numbers(field):
+        if not _may_be_numeric(field):
             return False
         counts = sessions.counts_of_index(
             self._index.plpy,
@@ -544,7 +549,7 @@ def _of_tables(plpy: Any, statement: Statement, question: Question) -> _Answer:
     numeric = fields.is_number(field)
     several = False
     ends: Sequence[Optional[str]] = (None, None)
-    if numeric or fields.may_hold_numbers(field):
+    if numeric or _may_be_numeric(field):
         sql = statement.fresh()
         pairs = values.pairs(sql, field, _matching(sql, question), nulls=True)
         columns = (

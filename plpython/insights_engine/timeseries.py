@@ -1,8 +1,9 @@
 """Traces by time: how many, how many match, and what those that match were like.
 
 Latencies are told by percentiles as PostgreSQL's ``percentile_cont`` has them: between
-the two nearest by rank, in a straight line.  Costs are summed without rounding between,
-from the index; PostgreSQL sums the decimals that its tables show.
+the two nearest by rank, in a straight line.  Costs are summed without rounding between
+them, from the index; without it PostgreSQL sums the decimals that they print as, which
+differs by less than one part in a billion of what is summed.
 
 With sessions as the unit, a bucket counts the sessions that have some trace in it: a
 session matches in a bucket if some of its traces there do, or all of them.  Latencies,
@@ -12,48 +13,97 @@ tokens and costs are always those of the traces that match.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from itertools import compress
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from insights_engine import bitmaps, buckets, indexed, plans, sessions, tree
 from insights_engine.bounds import Block
 from insights_engine.errors import InsightsError
 from insights_engine.indexed import Index
 from insights_engine.statement import Statement
-from insights_engine.timelines import Timeline, timelines
+from insights_engine.timelines import Part, Sliced, Timeline, timelines
 
 _PERCENTILES = (0.5, 0.95, 0.99)
 _FAILED = tree.TextCompare(tree.TraceText("status"), "=", "ERROR")
-#: From so many latencies on, equal ones are counted before they are sorted.
-_MANY = 2000
+#: Up to so many matching traces of a bucket in a block are looked at one by one.
+_FEW = 150
+#: Costs are summed as multiples of two to the power of this, of which every double is one,
+#: and those of the smallest doubles whose last bits are zero.
+_FINEST = -1200
 
-# What is known of a trace, bit by bit: it is there, it matches, it matches and failed.
-_THERE, _MATCHES, _FAILS = 1, 3, 7
-#: Of such a byte whether the trace matches, as 0 or 1.
-_MATCHING = bytes(byte >> 1 & 1 for byte in range(256))
+
+class Numbers:
+    """Integers of some traces: parts of whole bytes of slices, and others one by one."""
+
+    __slots__ = ("_parts", "_within", "others")
+
+    def __init__(self) -> None:
+        self._within: list[bytes] = []
+        self._parts: list[dict[int, bytes]] = []
+        self.others: list[int] = []
+
+    def add(self, part: Part, within: bytes) -> None:
+        """Adds those of a part that are ``within`` and have a number."""
+        chosen = int.from_bytes(part.there, "little") & int.from_bytes(within, "little")
+        if chosen:
+            size = len(within)
+            self._within.append(chosen.to_bytes(size, "little"))
+            self._parts.append(part.slices)
+
+    def percentiles(self, fractions: Sequence[float]) -> list[Optional[float]]:
+        """Percentiles of all of them."""
+        if not self._parts:
+            return percentiles(sorted(self.others), fractions)
+        if self.others:
+            patterns = [bitmaps.pattern_of_integer(number) for number in self.others]
+            size = (len(patterns) + 7) >> 3
+            slices = bitmaps.transpose(patterns)
+            part = {bit: bits.to_bytes(size, "little") for bit, bits in slices.items()}
+            all_there = ((1 << len(patterns)) - 1).to_bytes(size, "little")
+            self.add(Part(all_there, part), all_there)
+            self.others = []
+        return percentiles_of_slices(*self._joined(), fractions)
+
+    def _joined(self) -> tuple[int, dict[int, int]]:
+        """Which have a number, and the slices, as sets of places in all parts."""
+        if len(self._parts) == 1:
+            (part,) = self._parts
+            slices = {bit: int.from_bytes(own, "little") for bit, own in part.items()}
+            return int.from_bytes(self._within[0], "little"), slices
+        found = {}
+        for bit in set().union(*self._parts):
+            rows = (
+                part.get(bit) or bytes(len(within))
+                for part, within in zip(self._parts, self._within)
+            )
+            found[bit] = int.from_bytes(b"".join(rows), "little")
+        return int.from_bytes(b"".join(self._within), "little"), found
 
 
 class Bucket:
     """What is known of the traces of a bucket."""
 
-    __slots__ = ("costs", "errors", "latencies", "matched", "sessions", "tokens", "total")
+    __slots__ = (
+        *("costs", "errors", "latencies", "matched"),
+        *("sessions", "spent", "tokens", "total"),
+    )
 
     def __init__(self) -> None:
         self.total = self.matched = self.errors = 0
-        self.latencies: list[int] = []
+        self.latencies = Numbers()
         self.tokens: Optional[int] = None
+        #: The sum of costs, in multiples of a power of two; further costs by themselves.
+        self.spent: Optional[int] = None
         self.costs: list[float] = []
         #: By number: those with a trace, with one that matches, with one that matches
         #: and failed; or with ``session_all`` with one that does not.
         self.sessions: tuple[set[int], set[int], set[int]] = (set(), set(), set())
 
-    def add_tokens(self, tokens: int) -> None:
-        """Adds the tokens of one or more traces."""
-        self.tokens = tokens + (self.tokens or 0)
+    def add_tokens(self, tokens: Sequence[int]) -> None:
+        """Adds the tokens of some traces."""
+        self.tokens = sum(tokens) + (self.tokens or 0)
 
     def row(self, start_ms: int, unit: str) -> dict[str, Any]:
         """The row of a bucket that begins then."""
@@ -61,8 +111,10 @@ class Bucket:
             self.total, self.matched, self.errors = map(len, self.sessions)
             if unit == sessions.SESSION_ALL:
                 self.matched, self.errors = self.total - self.matched, self.total - self.errors
-        numbers = percentiles(self.latencies, _PERCENTILES)
-        cost = total_of(self.costs) if self.costs else None
+        cost = None
+        if self.spent is not None or self.costs:
+            cost = total_of(self.costs, self.spent or 0)
+        numbers = self.latencies.percentiles(_PERCENTILES)
         return _row(start_ms, self.matched, self.total, self.errors, numbers, self.tokens, cost)
 
 
@@ -92,45 +144,79 @@ def _row(
     }
 
 
-def percentiles(numbers: Sequence[int], fractions: Sequence[float]) -> list[Optional[float]]:
-    """Percentiles as ``percentile_cont`` has them; None of no numbers."""
-    if not numbers:
+def percentiles(ranked: Sequence[int], fractions: Sequence[float]) -> list[Optional[float]]:
+    """Percentiles of ascending integers as ``percentile_cont`` has them; None of no numbers."""
+    found: list[Optional[float]] = []
+    for fraction in fractions if ranked else ():
+        rank = fraction * (len(ranked) - 1)
+        below, above = math.floor(rank), math.ceil(rank)
+        low, high = float(ranked[below]), float(ranked[above])
+        found.append(low if below == above else low + (rank - below) * (high - low))
+    return found or [None] * len(fractions)
+
+
+def percentiles_of_slices(
+    within: int, slices: Mapping[int, int], fractions: Sequence[float]
+) -> list[Optional[float]]:
+    """The same of sliced integers."""
+    total = bitmaps.count(within)
+    if not total:
         return [None] * len(fractions)
-    last = len(numbers) - 1
-    if last < _MANY:
-        ranked: Sequence[int] = sorted(numbers)
-        ends: Sequence[int] = ()
-    else:
-        counts = Counter(numbers)
-        ranked = sorted(counts)
-        ends, passed = [], 0
-        for number in ranked:
-            passed += counts[number]
-            ends.append(passed)
+    # Negative ones have the highest bit, and are the smallest.
+    top = bitmaps.WIDTH - 1
+    ordered = [(bit, slices[bit]) for bit in sorted(slices, reverse=True)]
+    if top in slices:
+        ordered[0] = (top, within & ~slices[top])
+    offset = 1 << top if top in slices else 0
+
+    def ranked(rank: int) -> tuple[int, int]:
+        """The number of a rank from 0, and the last rank that has it."""
+        last, left, members, number = rank, rank, within, 0
+        size = total
+        for bit, having in ordered:
+            upper = members & having
+            above = bitmaps.count(upper)
+            below = size - above
+            if left < below:
+                members ^= upper
+                size = below
+            else:
+                left -= below
+                members, size = upper, above
+                number |= 1 << bit
+        return number - offset, last - left + size - 1
+
     found: list[Optional[float]] = []
     for fraction in fractions:
-        rank = fraction * last
+        rank = fraction * (total - 1)
         below, above = math.floor(rank), math.ceil(rank)
-        if ends:
-            low = float(ranked[bisect_right(ends, below)])
-            high = float(ranked[bisect_right(ends, above)])
-        else:
-            low, high = float(ranked[below]), float(ranked[above])
+        number, last = ranked(below)
+        low = high = float(number)
+        if above > last:
+            high = float(ranked(above)[0])
         found.append(low if below == above else low + (rank - below) * (high - low))
     return found
 
 
-def total_of(numbers: Sequence[float]) -> float:
-    """The sum of doubles, rounded once."""
+def sum_of(within: int, slices: Mapping[int, bytes], sign: int) -> int:
+    """The sum of sliced integers."""
+    total = 0
+    for bit, own in slices.items():
+        found = bitmaps.count(int.from_bytes(own, "little") & within) << bit
+        total += -found if bit == sign else found
+    return total
+
+
+def total_of(numbers: Sequence[float], further: int) -> float:
+    """The sum of doubles and of a multiple of the finest one."""
     try:
-        return math.fsum(numbers)
-    except ValueError:  # both infinities
+        rest = float(Fraction(further, 1 << -_FINEST)) if further else 0.0
+        return math.fsum((*numbers, rest))
+    except ValueError:  # infinities of both signs
         return math.nan
     except OverflowError:
-        try:
-            return float(sum(map(Fraction, numbers)))
-        except OverflowError:
-            return math.inf if sum(map(Fraction, numbers)) > 0 else -math.inf
+        exact = sum(map(Fraction, numbers), Fraction(further, 1 << -_FINEST))
+        return math.inf if exact > 0 else -math.inf
 
 
 def series(
@@ -239,51 +325,100 @@ class _Collected:
     def add(self, block: Block, timeline: Timeline, matching: int, failed: int) -> None:
         """Adds the traces of a block: those that match, and those that failed."""
         universe = self._index.universe(block)
-        codes = _in_order(timeline, block.used, (universe, matching, matching & failed))
-        chosen = codes.translate(_MATCHING)
-        latencies, tokens, costs = (
-            _both(chosen, there) if matching else b"" for there in timeline.there
-        )
-        times = timeline.times
+        size = (block.used + 7) >> 3
+        sets = [timeline.ordered(bits) for bits in (universe, matching, matching & failed)]
+        stored = [bits.to_bytes(size, "little") for bits in sets]
         numbers: Sequence[int] = ()
         if self._unit != sessions.TRACE:
             (by_position,) = self._sessions.numbers([block], [universe])
-            numbers = [by_position[place] for place in timeline.order]
+            numbers = timeline.in_order(by_position)
         edges = self._edges
-        number = max(bisect_right(edges, times[0]) - 1, 0)
-        start = bisect_left(times, edges[number])
-        while start < len(times) and number + 1 < len(edges):
-            end = bisect_left(times, edges[number + 1], start)
-            if end > start:
-                bucket = self._bucket(number)
-                part = codes[start:end]
-                self._count(bucket, part, numbers[start:end])
-                if matching:
-                    places = slice(start, end)
-                    execution, spent, cost = timeline.numbers
-                    bucket.latencies += compress(execution[places], latencies[places])
-                    if 1 in tokens[places]:
-                        bucket.add_tokens(sum(compress(spent[places], tokens[places])))
-                    bucket.costs += compress(cost[places], costs[places])
+        number = max(bisect_right(edges, timeline.time_ms(0)) - 1, 0)
+        start = timeline.end_before(edges[number], 0)
+        while start < len(timeline) and number + 1 < len(edges):
+            began = timeline.time_ms(start)
+            if began >= edges[number + 1]:
+                number = bisect_right(edges, began) - 1
+                if number + 1 >= len(edges):
+                    break
+            end = timeline.end_before(edges[number + 1], start)
+            self._add_run(self._bucket(number), timeline, stored, numbers, start, end)
             start = end
             number += 1
         odd = timeline.odd & matching
         if odd:
             self._add_odd(block, odd)
 
-    def _count(self, bucket: Bucket, part: bytes, numbers: Sequence[int]) -> None:
-        failed = part.count(_FAILS)
-        bucket.matched += part.count(_MATCHES) + failed
-        bucket.total += len(part) - part.count(0)
-        bucket.errors += failed
-        if self._unit == sessions.TRACE:
+    def _add_run(
+        self,
+        bucket: Bucket,
+        timeline: Timeline,
+        stored: Sequence[bytes],
+        numbers: Sequence[int],
+        start: int,
+        end: int,
+    ) -> None:
+        """Adds the traces at some places in time, which a bucket has of a block."""
+        first, last = start >> 3, (end + 7) >> 3
+        mask = ((1 << (end - start)) - 1) << (start & 7)
+        universe, matching, failed = (
+            int.from_bytes(bits[first:last], "little") & mask for bits in stored
+        )
+        bucket.total += bitmaps.count(universe)
+        if self._unit != sessions.TRACE:
+            shift = start & 7
+            self._add_sessions(
+                bucket, numbers[start:end], universe >> shift, matching >> shift, failed >> shift
+            )
+        if not matching:
             return
-        for known, mask in zip(bucket.sessions, self._masks()):
-            known.update(compress(numbers, part.translate(mask)))
-            known.discard(0)
+        bucket.matched += bitmaps.count(matching)
+        bucket.errors += bitmaps.count(failed)
+        if bitmaps.count(matching) <= _FEW:
+            chosen = [start + place for place in bitmaps.positions(matching >> (start & 7))]
+            self._add_few(bucket, timeline, chosen)
+            return
+        within = matching.to_bytes(last - first, "little")
+        bucket.latencies.add(timeline.execution.part(first, last), within)
+        tokens = timeline.tokens.part(first, last)
+        having = matching & int.from_bytes(tokens.there, "little")
+        if having:
+            spent = sum_of(having, tokens.slices, timeline.tokens.sign)
+            bucket.tokens = spent + (bucket.tokens or 0)
+        costs, exponent = timeline.costs.part(first, last), timeline.costs.exponent
+        having = matching & int.from_bytes(costs.there, "little")
+        if having and exponent is None:
+            values = timeline.numbers[2]
+            bucket.costs += (
+                values[start + place] for place in bitmaps.positions(having >> (start & 7))
+            )
+        elif having:
+            cost = sum_of(having, costs.slices, timeline.costs.sign)
+            bucket.spent = (cost << ((exponent or 0) - _FINEST)) + (bucket.spent or 0)
 
-    def _masks(self) -> Sequence[bytes]:
-        return _MASKS_ALL if self._unit == sessions.SESSION_ALL else _MASKS
+    def _add_few(self, bucket: Bucket, timeline: Timeline, places: Sequence[int]) -> None:
+        """Adds the numbers of a few traces, which looking at slices would cost more than."""
+        execution, tokens, costs = timeline.numbers
+        ways: Sequence[tuple[Sliced, Sequence[Any], Callable[[Any], None]]] = (
+            (timeline.execution, execution, bucket.latencies.others.extend),
+            (timeline.tokens, tokens, bucket.add_tokens),
+            (timeline.costs, costs, bucket.costs.extend),
+        )
+        for sliced, numbers, add in ways:
+            there = sliced.there
+            found = [numbers[place] for place in places if there[place >> 3] >> (place & 7) & 1]
+            if found:
+                add(found)
+
+    def _add_sessions(
+        self, bucket: Bucket, numbers: Sequence[int], universe: int, matching: int, failed: int
+    ) -> None:
+        sets = (universe, matching, failed)
+        if self._unit == sessions.SESSION_ALL:
+            sets = (universe, universe & ~matching, universe & ~failed)
+        for known, bits in zip(bucket.sessions, sets):
+            known.update(bitmaps.chosen(numbers, bits))
+            known.discard(0)
 
     def _add_odd(self, block: Block, odd: int) -> None:
         """Adds costs that are no finite numbers."""
@@ -318,43 +453,21 @@ class _Collected:
             if number is None:
                 continue
             bucket = self._bucket(number)
-            code = _THERE if not row["matches"] else _FAILS if row["failed"] else _MATCHES
-            session_id = row["session_id"]
-            session = 0
-            if self._unit != sessions.TRACE and session_id is not None:
-                session = self._sessions.number(session_id)
-            self._count(bucket, bytes((code,)), (session,))
-            if row["matches"]:
+            matches = int(row["matches"])
+            failed = int(row["matches"] and row["failed"])
+            if self._unit != sessions.TRACE and row["session_id"] is not None:
+                session = self._sessions.number(row["session_id"])
+                self._add_sessions(bucket, (session,), 1, matches, failed)
+            bucket.total += 1
+            bucket.matched += matches
+            bucket.errors += failed
+            if matches:
                 if row["execution_time_ms"] is not None:
-                    bucket.latencies.append(row["execution_time_ms"])
+                    bucket.latencies.others.append(row["execution_time_ms"])
                 if row["total_tokens"] is not None:
-                    bucket.add_tokens(row["total_tokens"])
+                    bucket.add_tokens((row["total_tokens"],))
                 if row["total_cost"] is not None:
                     bucket.costs.append(row["total_cost"])
-
-
-# Which traces' sessions are collected, for Bucket.sessions.
-_MASKS = tuple(
-    bytes(int(code in codes) for code in range(256))
-    for codes in ((_THERE, _MATCHES, _FAILS), (_MATCHES, _FAILS), (_FAILS,))
-)
-_MASKS_ALL = tuple(
-    bytes(int(code in codes) for code in range(256))
-    for codes in ((_THERE, _MATCHES, _FAILS), (_THERE,), (_THERE, _MATCHES))
-)
-
-
-def _in_order(timeline: Timeline, used: int, sets: Sequence[int]) -> bytes:
-    """A byte for each trace in the order of time: bit n for the n-th set."""
-    codes = 0
-    for bit, members in enumerate(sets):
-        codes |= int.from_bytes(bitmaps.flags(members, used), "little") << bit
-    return bytes(map(codes.to_bytes(used, "little").__getitem__, timeline.order))
-
-
-def _both(first: bytes, second: bytes) -> bytes:
-    both = int.from_bytes(first, "little") & int.from_bytes(second, "little")
-    return both.to_bytes(len(first), "little")
 
 
 # ----------------------------------------------------------- from MLflow's tables

@@ -160,7 +160,7 @@ def value_column(index: Index, field: tree.Field, block: Block, terms: Terms) ->
     A block's values never change, so they are kept for as long as there is room.
     """
     key = ("values", fields.spell(field))
-    known = CACHE.columns(key).get(block.block)
+    known: Optional[Column] = CACHE.columns(key).get(block.block)
     if known is not None:
         return known.numbers
     numbers = array("i", bytes(4 * block.used))
