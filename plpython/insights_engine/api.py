@@ -219,10 +219,11 @@ def facets(
 ) -> Iterator[dict[str, Any]]:
     """The values of a field among the traces that match."""
     from insights_engine import facets as by_value
+    from insights_engine.candidates import Question
 
     def answer() -> Iterator[dict[str, Any]]:
         experiments = experiment_ids(exp_ids)
-        question = by_value.Question(
+        question = Question(
             _parsed(plpy, filter),
             parse_field(field or ""),
             by_value.check_max_results(max_results),

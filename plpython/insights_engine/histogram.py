@@ -21,7 +21,8 @@ def edges(low: Number, high: Number, most: int, whole: bool) -> Edges:
     Ascending; their width is 1, 2, 2.5 or 5 times a power of ten, and one begins at 0
     if they reach that far.  ``whole``: of integers, of 64 bits.
     """
-    least, greatest = Fraction(low), Fraction(high)
+    # As they print: 0.3 lies at 0.3, not just below.
+    least, greatest = Fraction(repr(low)), Fraction(repr(high))
     target = (greatest - least) / most
     power = Fraction(1)
     if target:

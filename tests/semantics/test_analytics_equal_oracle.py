@@ -278,6 +278,9 @@ def check_facets(
         assert rows == [], about
         return
     for row in rows:
+        if row["filter"] is None:
+            assert len(row["value"].encode()) > 60_000
+            continue
         where = f"({question.text}) AND ({row['filter']})" if question.text else row["filter"]
         count = connection.execute(
             "select insights_count(%s::text[], %s, %s)", (ids, where, unit)
@@ -319,7 +322,11 @@ def check_facets(
         key=lambda item: (-item[1], item[0]),
     )[:most]
     if isinstance(field, tree.TraceNumber | tree.SpanNumber):
-        assert [(row["low"], row["count"]) for row in rows] == expected, about
+        whole = isinstance(field, tree.TraceNumber) and not field.name.endswith("_cost")
+        found = [(row["value"], row["count"]) for row in rows]
+        assert [((int if whole else float)(value), count) for value, count in found] == expected, (
+            about
+        )
         assert all(float(row["value"]) == row["low"] for row in rows), about
     else:
         assert [(row["value"], row["count"]) for row in rows] == expected, about
