@@ -68,6 +68,10 @@ class Engine(ABC):
         """The only row."""
 
     @abstractmethod
+    def rows(self, sql: str) -> list[tuple[str | None, ...]]:
+        """All rows, as text."""
+
+    @abstractmethod
     def load_texts(self, directory: Path) -> None:
         """Loads the content of the spans, for the questions about it."""
 
@@ -149,6 +153,12 @@ class DuckDb(Engine):
         row = self._connection.execute(sql).fetchone()
         assert row is not None
         return tuple(row)
+
+    def rows(self, sql: str) -> list[tuple[str | None, ...]]:
+        return [
+            tuple(None if value is None else str(value) for value in row)
+            for row in self._connection.execute(sql).fetchall()
+        ]
 
     def _patterns_on_enums(self, atom: Atom) -> Atom:
         """The atom with LIKE tested on the values that there are, not on each row."""
@@ -312,6 +322,12 @@ class ChDb(Engine):
             int(value)
             for value in self._run(f"{sql} settings max_threads = {self._threads}").split()
         )
+
+    def rows(self, sql: str) -> list[tuple[str | None, ...]]:
+        lines = self._run(f"{sql} settings max_threads = {self._threads}").splitlines()
+        return [
+            tuple(None if value == "\\N" else value for value in line.split("\t")) for line in lines
+        ]
 
     def forms(self, first: Condition, second: Condition, base: Condition | None) -> dict[str, str]:
         found = {

@@ -18,7 +18,8 @@ from insights_engine import printer, rawsql, search, tree
 from insights_engine.errors import FilterError, InsightsError
 from insights_engine.experiments import experiment_ids
 from insights_engine.ordering import parse_order
-from insights_engine.parser import parse_conjunction, parse_filter
+from insights_engine.parser import parse_conjunction, parse_field, parse_filter
+from insights_engine.sessions import check_unit
 from insights_engine.statement import Statement, current_time_ms
 
 Problem = dict[str, Optional[str]]
@@ -108,14 +109,17 @@ def validate(plpy: Any, filter: Optional[str]) -> dict[str, Any]:
     )
 
 
-def count(plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str]) -> dict[str, Any]:
-    """How many traces match."""
+def count(
+    plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str], unit: Optional[str] = None
+) -> dict[str, Any]:
+    """How many traces, or sessions, match."""
 
     def answer() -> dict[str, Any]:
         experiments = experiment_ids(exp_ids)
         node = _parsed(plpy, filter)
+        counted = check_unit(unit)
         statement = Statement(schema, experiments, _now_ms(plpy, filter), parallel=True)
-        return {"result": correlation.count(plpy, statement, node)}
+        return {"result": correlation.count(plpy, statement, node, counted)}
 
     return _one(plpy, answer, _nothing("result"))
 
@@ -143,6 +147,7 @@ def correlate(
     filter1: Optional[str],
     filter2: Optional[str],
     base_filter: Optional[str],
+    unit: Optional[str] = None,
 ) -> dict[str, Any]:
     """The counts and statistics of two filters among the traces of a base."""
 
@@ -150,6 +155,7 @@ def correlate(
         experiments = experiment_ids(exp_ids)
         # Each by itself first, so that an error shows the filter it is in.
         base, _, _ = (_parsed(plpy, filter) for filter in (base_filter, filter1, filter2))
+        counted = check_unit(unit)
         now_ms = _now_ms(plpy, base_filter, filter1, filter2)
         statement = Statement(schema, experiments, now_ms, parallel=True)
         return correlation.correlate(
@@ -158,9 +164,107 @@ def correlate(
             base,
             parse_conjunction(base_filter, filter1),
             parse_conjunction(base_filter, filter2),
+            counted,
         )
 
     return _one(plpy, answer, _nothing(*CORRELATION_COLUMNS))
+
+
+def correlation_matrix(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filters: Ids,
+    base_filter: Optional[str],
+    unit: Optional[str],
+) -> Iterator[dict[str, Any]]:
+    """The correlation of each two of some filters."""
+    from insights_engine import matrix
+
+    def answer() -> Iterator[dict[str, Any]]:
+        experiments = experiment_ids(exp_ids)
+        given = matrix.check_filters(filters)
+        base = _parsed(plpy, base_filter)
+        matrix.each(given, lambda filter: _parsed(plpy, filter))
+        nodes = matrix.each(given, lambda filter: parse_conjunction(base_filter, filter))
+        statement = Statement(
+            schema, experiments, _now_ms(plpy, base_filter, *given), parallel=True
+        )
+        for first, second, found in matrix.correlations(
+            plpy, statement, base, nodes, check_unit(unit)
+        ):
+            yield {
+                "filter1_number": first + 1,
+                "filter2_number": second + 1,
+                "filter1": given[first],
+                "filter2": given[second],
+                **found,
+            }
+
+    return _many(
+        plpy,
+        answer,
+        _nothing("filter1_number", "filter2_number", "filter1", "filter2", *CORRELATION_COLUMNS),
+    )
+
+
+def facets(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filter: Optional[str],
+    field: Optional[str],
+    max_results: Optional[int],
+    unit: Optional[str],
+) -> Iterator[dict[str, Any]]:
+    """The values of a field among the traces that match."""
+    from insights_engine import facets as by_value
+    from insights_engine.facet_rows import Question
+
+    def answer() -> Iterator[dict[str, Any]]:
+        experiments = experiment_ids(exp_ids)
+        question = Question(
+            _parsed(plpy, filter),
+            parse_field(field or ""),
+            by_value.check_max_results(max_results),
+            check_unit(unit),
+        )
+        statement = Statement(schema, experiments, _now_ms(plpy, filter), parallel=True)
+        return by_value.facets(plpy, statement, question)
+
+    return _many(plpy, answer, _nothing("value", "low", "high", "filter", "count", "share"))
+
+
+TIMESERIES_COLUMNS = (
+    *("start_ms", "matched", "total", "rate", "errors", "error_rate"),
+    *("p50_ms", "p95_ms", "p99_ms", "tokens", "cost"),
+)
+
+
+def timeseries(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    filter: Optional[str],
+    bucket: Optional[str],
+    first_ms: Optional[int],
+    end_ms: Optional[int],
+    time_zone: Optional[str],
+    unit: Optional[str],
+) -> Iterator[dict[str, Any]]:
+    """Traces by time."""
+    from insights_engine import buckets
+    from insights_engine import timeseries as by_time
+
+    def answer() -> Iterator[dict[str, Any]]:
+        experiments = experiment_ids(exp_ids)
+        node = _parsed(plpy, filter)
+        counted = check_unit(unit)
+        width = buckets.width_of(plpy, bucket)
+        statement = Statement(schema, experiments, _now_ms(plpy, filter), parallel=True)
+        return by_time.series(plpy, statement, node, width, time_zone, first_ms, end_ms, counted)
+
+    return _many(plpy, answer, _nothing(*TIMESERIES_COLUMNS))
 
 
 def explain(

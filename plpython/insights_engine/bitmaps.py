@@ -16,7 +16,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, repeat
-from typing import Protocol
+from typing import Any, Protocol
 
 #: Positions of a block.  Two bitmaps of 4,000 bytes, with their row headers,
 #: fill one page of 8 KiB.
@@ -144,6 +144,26 @@ def positions(bits: int) -> list[int]:
     return found
 
 
+def flags(bits: int, used: int) -> bytes:
+    """A byte, 0 or 1, for each of the positions given out."""
+    return f"{bits:0{used}b}"[::-1].encode().translate(_VALUES)
+
+
+def of_flags(flags: bytes | bytearray) -> int:
+    """The set, of a byte for each position: 0, or 1 for a member."""
+    return int(flags[::-1].translate(_DIGITS), 2)
+
+
+def chosen(column: Sequence[Any], bits: int) -> Iterable[Any]:
+    """What a column has at the members of a set, in the order of positions."""
+    if 20 * count(bits) < len(column):
+        return [column[position] for position in positions(bits)]
+    return compress(column, flags(bits, len(column)))
+
+
+#: Of digits the bytes 0 and 1.
+_VALUES = bytes(int(byte == 49) for byte in range(256))  # 49: "1"
+
 if hasattr(int, "bit_count"):  # Python 3.10
 
     def count(bits: int) -> int:
@@ -189,6 +209,18 @@ def pattern_of_double(number: float) -> int:
     """
     (bits,) = struct.unpack("<Q", struct.pack("<d", number + 0.0))
     return int(bits ^ (_ALL >> 1)) if bits & _SIGN else int(bits)
+
+
+def integer_of(pattern: int) -> int:
+    """The integer that a pattern stands for."""
+    return pattern - (1 << WIDTH) if pattern & _SIGN else pattern
+
+
+def double_of(pattern: int) -> float:
+    """The double that a pattern stands for."""
+    bits = pattern ^ (_ALL >> 1) if pattern & _SIGN else pattern
+    (number,) = struct.unpack("<d", struct.pack("<Q", bits))
+    return float(number)
 
 
 def ordered(pattern: int) -> int:
@@ -276,6 +308,42 @@ def compare_counts(slices: Sequence[int], within: int, number: int) -> tuple[int
 def transpose(patterns: Sequence[int]) -> dict[int, int]:
     """The slices of numbers, of which the first stands at position 0."""
     return {bit: int(column[::-1].translate(_DIGITS), 2) for bit, column in _columns(patterns)}
+
+
+def numbers(slices: Slices, used: int) -> array[int]:
+    """The patterns of all positions given out; 0 where there is no number."""
+    every = (1 << used) - 1
+    spread = bytearray(8 * used)
+    for byte in range(WIDTH // 8):
+        column = 0
+        for bit in range(8):
+            members = slices.get(8 * byte + bit, 0)
+            if members == every:
+                column |= int.from_bytes(bytes((1 << bit,)) * used, "little")
+            elif members:
+                column |= int.from_bytes(flags(members, used), "little") << bit
+        if column:
+            place = byte if sys.byteorder == "little" else 7 - byte
+            spread[place::8] = column.to_bytes(used, "little")
+    found = array("Q")
+    found.frombytes(spread)
+    return found
+
+
+def integers(patterns: array[int]) -> array[int]:
+    """The integers that patterns stand for."""
+    found = array("q")
+    found.frombytes(patterns.tobytes())
+    return found
+
+
+def doubles(patterns: array[int]) -> array[float]:
+    """The doubles that patterns stand for."""
+    if max(patterns, default=0) & _SIGN:
+        patterns = array("Q", (p ^ (_ALL >> 1) if p & _SIGN else p for p in patterns))
+    found = array("d")
+    found.frombytes(patterns.tobytes())
+    return found
 
 
 #: Of bytes 0 and 1 the digits.

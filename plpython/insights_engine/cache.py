@@ -17,8 +17,10 @@ Nothing is kept for conditions with ``now()`` in them.
 from __future__ import annotations
 
 import re
+from array import array
 from collections import OrderedDict
-from typing import Any, Callable, Optional
+from collections.abc import Mapping
+from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 from insights_engine import bitmaps
 from insights_engine.groups import Block
@@ -32,6 +34,27 @@ _MOST_LISTS = 50
 # A dictionary's entry with what it refers to, and the head of an integer.
 _ENTRY_BYTES = 200
 _INTEGER_BYTES = 28
+
+
+class Sized(Protocol):
+    """Something that is known of a block."""
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes in memory."""
+
+
+class Column(NamedTuple):
+    """A number for each position of a block, right for the positions of ``known``."""
+
+    known: int
+    numbers: array[Any]
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        stored = self.numbers.itemsize * len(self.numbers)
+        return _INTEGER_BYTES + (self.known.bit_length() >> 3) + stored
 
 
 class Known:
@@ -55,9 +78,10 @@ class Known:
         must = self.must & universe
         return Known(must, must if self.may is self.must else self.may & universe)
 
-    def size(self) -> int:
-        """Bytes in memory, about."""
-        size = _ENTRY_BYTES + (self.must.bit_length() >> 3)
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        size = _INTEGER_BYTES + (self.must.bit_length() >> 3)
         if self.may is not self.must:
             size += _INTEGER_BYTES + (self.may.bit_length() >> 3)
         return size
@@ -70,7 +94,8 @@ class Cache:
         self._installation = ""
         self._lists: dict[Any, tuple[str, list[Block]]] = {}
         self._planners: dict[Any, tuple[str, Planner]] = {}
-        self._known: OrderedDict[Any, dict[int, Known]] = OrderedDict()
+        #: Bounds, columns and the like, by what they are about and block.
+        self._known: OrderedDict[Any, dict[int, Any]] = OrderedDict()
         self._sizes: dict[Any, int] = {}
         self._bytes = 0
         self.limit = DEFAULT_BYTES
@@ -102,7 +127,7 @@ class Cache:
             gone = {block.block for block in known[1]} - {block.block for block in blocks}
             for key, table in self._known.items() if gone else ():
                 for block in gone & table.keys():
-                    self._count(key, -table.pop(block).size())
+                    self._count(key, -_size(table.pop(block)))
         elif len(self._lists) >= _MOST_LISTS:
             self._lists.clear()
         self._lists[scope] = (version, blocks)
@@ -124,14 +149,18 @@ class Cache:
         self._known.move_to_end(key)
         return found
 
-    def keep(self, key: Any, fresh: dict[int, Known]) -> None:
+    def columns(self, key: Any) -> Mapping[int, Any]:
+        """By block columns, or what else was kept under the key; only to be looked at."""
+        return self.known(key)
+
+    def keep(self, key: Any, fresh: Mapping[int, Sized]) -> None:
         """Adds what has become known, unless it alone is more than may be kept."""
-        size = sum(known.size() for known in fresh.values())
+        size = sum(map(_size, fresh.values()))
         if size > self.limit:
             return
         table = self._known.setdefault(key, {})
         for block in fresh.keys() & table.keys():
-            size -= table[block].size()
+            size -= _size(table[block])
         table.update(fresh)
         self._known.move_to_end(key)
         self._count(key, size)
@@ -145,6 +174,10 @@ class Cache:
         while self._bytes > self.limit:
             key, _ = self._known.popitem(last=False)
             self._bytes -= self._sizes.pop(key)
+
+
+def _size(known: Sized) -> int:
+    return _ENTRY_BYTES + known.nbytes
 
 
 def cached_bytes(setting: Optional[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from insights_engine import indexed, statistics, tree
+from insights_engine import indexed, sessions, statistics, tree
 from insights_engine.statement import Statement
 
 
@@ -13,10 +13,12 @@ def count_sql(statement: Statement, node: tree.Node) -> str:
     return f"select count(*)\nfrom {statement.traces}\nwhere {statement.where(node)}"
 
 
-def count(plpy: Any, statement: Statement, node: tree.Node) -> int:
-    """How many traces match."""
+def count(plpy: Any, statement: Statement, node: tree.Node, unit: str = sessions.TRACE) -> int:
+    """How many traces, or sessions, match."""
     if statement.experiments == []:
         return 0
+    if unit != sessions.TRACE:
+        return sessions.count(plpy, statement, node, unit)
     counts = indexed.counts(plpy, statement, [node])
     if counts is not None:
         return counts[0]
@@ -31,13 +33,26 @@ def _numbers(plpy: Any, statement: Statement, queries: list[str], prefix: str = 
 
 
 def correlate(
-    plpy: Any, statement: Statement, base: tree.Node, filter1: tree.Node, filter2: tree.Node
+    plpy: Any,
+    statement: Statement,
+    base: tree.Node,
+    filter1: tree.Node,
+    filter2: tree.Node,
+    unit: str = sessions.TRACE,
 ) -> dict[str, Any]:
     """The counts of two filters and the statistics that follow from them.
 
     ``filter1`` and ``filter2`` include the base.
     """
-    counts = statistics.Counts(*_four_counts(plpy, statement, base, filter1, filter2))
+    if unit == sessions.TRACE:
+        return associated(*_four_counts(plpy, statement, base, filter1, filter2))
+    table = sessions.pair_counts(plpy, statement, (base, filter1, filter2), unit)
+    return associated(table[1][1], table[2][2], table[1][2], table[0][0])
+
+
+def associated(filter1: int, filter2: int, joint: int, total: int) -> dict[str, Any]:
+    """The columns of a correlation, of its counts."""
+    counts = statistics.Counts(filter1, filter2, joint, total)
     found = statistics.associate(counts)
     return {
         "filter1_count": counts.filter1,

@@ -377,6 +377,26 @@ class Index:
         )
         return [(row["block"], row["position"], row["trace_id"]) for row in rows]
 
+    @property
+    def schema(self) -> str:
+        """MLflow's schema, as a quoted identifier."""
+        return self._statement.schema
+
+    def session_ids(
+        self, blocks: Sequence[Block], sets: Sequence[int]
+    ) -> list[tuple[int, int, Optional[str]]]:
+        """(block, position, session id) of the members of a set for each block."""
+        places = self._places(blocks, sets)
+        rows = plans.run(
+            self.plpy,
+            "select i.request_id, i.session_id from pg_catalog.unnest($1) u (id)"
+            f" join {self.schema}.trace_info i on i.request_id = u.id",
+            ("text[]",),
+            ([trace_id for _, _, trace_id in places],),
+        )
+        sessions = {row["request_id"]: row["session_id"] for row in rows}
+        return [(number, place, sessions.get(trace_id)) for number, place, trace_id in places]
+
     def ids(self, blocks: Sequence[Block], sets: Sequence[int]) -> list[str]:
         """The trace ids at some positions of each block."""
         return [trace_id for _, _, trace_id in self._places(blocks, sets)]

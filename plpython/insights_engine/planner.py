@@ -114,6 +114,12 @@ class Planner:
                 self._leaves[text] = found
         return found
 
+    def column(self, name: str) -> tuple[Series, Terms]:
+        """The numbers of a field of the trace, and terms of traces with what is no number."""
+        rows = self._terms(("trace",), name, "nxo")
+        series = self._series(rows).get(0) or Series({}, {})
+        return series, tuple(row[0] for row in rows if row[1] == "o" and row[3] == NUMBER)
+
     def timestamps(self) -> Series:
         """When the traces began."""
         if self._times is None:

@@ -17,6 +17,14 @@ def print_filter(node: tree.Node) -> str:
     return _trace_text(node)
 
 
+def print_part(node: tree.Node) -> str:
+    """The canonical text that means the same beside other conditions, in parentheses.
+
+    A condition on a span keeps its ``any(...)``, so that it speaks of a span of its own.
+    """
+    return _trace_text(node)
+
+
 # ----------------------------------------------------------------- trace level
 
 

@@ -29,6 +29,11 @@ class Series:
             for bit in sorted(terms, reverse=True)[: 1 + READ_AT_ONCE]:
                 yield terms[bit]
 
+    def slices(self, group: Group) -> dict[int, int]:
+        """All slices of the smallest numbers, by bit."""
+        group.fetch(self._low.values())
+        return {bit: group.union((term,)) for bit, term in self._low.items()}
+
     def there(self, group: Group) -> int:
         """The positions that have a number."""
         term = self._low.get(bitmaps.HAS_NUMBER)
@@ -37,6 +42,13 @@ class Series:
     def lowest(self, group: Group) -> bitmaps.Slices:
         """The slices of the smallest numbers."""
         return _Slices(group, self._low)
+
+    def highest(self, group: Group) -> bitmaps.Slices:
+        """The slices of the largest numbers."""
+        low = _Slices(group, self._low)
+        if bitmaps.HAS_NUMBER not in self._spread:
+            return low
+        return _Largest(low, _Slices(group, self._spread))
 
     def within(self, group: Group, wanted: Intervals) -> Pair:
         """The traces with a number in one of the intervals."""

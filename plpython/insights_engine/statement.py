@@ -55,6 +55,10 @@ class Statement:
         """A fresh statement about the same."""
         return Statement(self.schema, self.experiments, self.now_ms, parallel)
 
+    def fresh(self) -> Statement:
+        """A fresh statement about the same, to be run in parallel."""
+        return Statement(self.schema, self.experiments, self.now_ms, parallel=True)
+
     @property
     def traces(self) -> str:
         """The table of traces under its alias."""

@@ -2,7 +2,8 @@ create or replace function @mlflow@.insights_correlate(
     exp_ids text[],
     f1 text,
     f2 text,
-    base_filter text default null
+    base_filter text default null,
+    unit text default 'trace'
 )
 returns table (
     filter1_count bigint,
@@ -37,16 +38,16 @@ select
     r.odds_ratio_low,
     r.odds_ratio_high,
     r.p_value
-from insights.run_correlate(exp_ids, f1, f2, base_filter) r
+from insights.run_correlate(exp_ids, f1, f2, base_filter, unit) r
 where insights.accept(r.problem)
 $sql$;
 
-comment on function @mlflow@.insights_correlate(text[], text, text, text) is
+comment on function @mlflow@.insights_correlate(text[], text, text, text, text) is
     'How two filters go together among the traces of a base filter: counts, NPMI as MLflow '
-    'defines it, lift, phi, odds ratio with its 95 % interval, p-value';
+    'defines it, lift, phi, odds ratio with its 95 % interval, p-value; unit as in insights_count';
 
-revoke all on function @mlflow@.insights_correlate(text[], text, text, text) from public;
-grant execute on function @mlflow@.insights_correlate(text[], text, text, text) to public;
+revoke all on function @mlflow@.insights_correlate(text[], text, text, text, text) from public;
+grant execute on function @mlflow@.insights_correlate(text[], text, text, text, text) to public;
 
 -- The other two take the ids as numbers or as one text.  They have no SET clause
 -- and name every object in full, so that they are inlined and cost nothing.
@@ -55,7 +56,8 @@ create or replace function @mlflow@.insights_correlate(
     exp_ids int[],
     f1 text,
     f2 text,
-    base_filter text default null
+    base_filter text default null,
+    unit text default 'trace'
 )
 returns table (
     filter1_count bigint,
@@ -75,21 +77,22 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select * from @mlflow@.insights_correlate(exp_ids::pg_catalog.text[], f1, f2, base_filter)
+select * from @mlflow@.insights_correlate(exp_ids::pg_catalog.text[], f1, f2, base_filter, unit)
 $sql$;
 
-comment on function @mlflow@.insights_correlate(int[], text, text, text) is
+comment on function @mlflow@.insights_correlate(int[], text, text, text, text) is
     'How two filters go together among the traces of a base filter: counts, NPMI as MLflow '
-    'defines it, lift, phi, odds ratio with its 95 % interval, p-value';
+    'defines it, lift, phi, odds ratio with its 95 % interval, p-value; unit as in insights_count';
 
-revoke all on function @mlflow@.insights_correlate(int[], text, text, text) from public;
-grant execute on function @mlflow@.insights_correlate(int[], text, text, text) to public;
+revoke all on function @mlflow@.insights_correlate(int[], text, text, text, text) from public;
+grant execute on function @mlflow@.insights_correlate(int[], text, text, text, text) to public;
 
 create or replace function @mlflow@.insights_correlate(
     exp_ids text,
     f1 text,
     f2 text,
-    base_filter text default null
+    base_filter text default null,
+    unit text default 'trace'
 )
 returns table (
     filter1_count bigint,
@@ -109,12 +112,13 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select * from @mlflow@.insights_correlate(insights.experiment_ids(exp_ids), f1, f2, base_filter)
+select *
+from @mlflow@.insights_correlate(insights.experiment_ids(exp_ids), f1, f2, base_filter, unit)
 $sql$;
 
-comment on function @mlflow@.insights_correlate(text, text, text, text) is
+comment on function @mlflow@.insights_correlate(text, text, text, text, text) is
     'How two filters go together among the traces of a base filter: counts, NPMI as MLflow '
-    'defines it, lift, phi, odds ratio with its 95 % interval, p-value';
+    'defines it, lift, phi, odds ratio with its 95 % interval, p-value; unit as in insights_count';
 
-revoke all on function @mlflow@.insights_correlate(text, text, text, text) from public;
-grant execute on function @mlflow@.insights_correlate(text, text, text, text) to public;
+revoke all on function @mlflow@.insights_correlate(text, text, text, text, text) from public;
+grant execute on function @mlflow@.insights_correlate(text, text, text, text, text) to public;

@@ -1,6 +1,7 @@
 create or replace function @mlflow@.insights_count(
     exp_ids text[],
-    filter text default null
+    filter text default null,
+    unit text default 'trace'
 )
 returns bigint
 language sql
@@ -10,51 +11,56 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
 select r.result
-from insights.run_count(exp_ids, filter) r
+from insights.run_count(exp_ids, filter, unit) r
 where insights.accept(r.problem)
 $sql$;
 
-comment on function @mlflow@.insights_count(text[], text) is
-    'How many traces of the experiments (NULL: of all) match the filter';
+comment on function @mlflow@.insights_count(text[], text, text) is
+    'How many traces of the experiments (NULL: of all) match the filter; with unit ''session'' the '
+    'sessions of which some trace matches, with ''session_all'' those of which all do';
 
-revoke all on function @mlflow@.insights_count(text[], text) from public;
-grant execute on function @mlflow@.insights_count(text[], text) to public;
+revoke all on function @mlflow@.insights_count(text[], text, text) from public;
+grant execute on function @mlflow@.insights_count(text[], text, text) to public;
 
 -- The other two take the ids as numbers or as one text.  They have no SET clause
 -- and name every object in full, so that they are inlined and cost nothing.
 
 create or replace function @mlflow@.insights_count(
     exp_ids int[],
-    filter text default null
+    filter text default null,
+    unit text default 'trace'
 )
 returns bigint
 language sql
 stable
 parallel unsafe
 as $sql$
-select @mlflow@.insights_count(exp_ids::pg_catalog.text[], filter)
+select @mlflow@.insights_count(exp_ids::pg_catalog.text[], filter, unit)
 $sql$;
 
-comment on function @mlflow@.insights_count(int[], text) is
-    'How many traces of the experiments (NULL: of all) match the filter';
+comment on function @mlflow@.insights_count(int[], text, text) is
+    'How many traces of the experiments (NULL: of all) match the filter; with unit ''session'' the '
+    'sessions of which some trace matches, with ''session_all'' those of which all do';
 
-revoke all on function @mlflow@.insights_count(int[], text) from public;
-grant execute on function @mlflow@.insights_count(int[], text) to public;
+revoke all on function @mlflow@.insights_count(int[], text, text) from public;
+grant execute on function @mlflow@.insights_count(int[], text, text) to public;
 
 create or replace function @mlflow@.insights_count(
     exp_ids text,
-    filter text default null
+    filter text default null,
+    unit text default 'trace'
 )
 returns bigint
 language sql
 stable
 parallel unsafe
 as $sql$
-select @mlflow@.insights_count(insights.experiment_ids(exp_ids), filter)
+select @mlflow@.insights_count(insights.experiment_ids(exp_ids), filter, unit)
 $sql$;
 
-comment on function @mlflow@.insights_count(text, text) is
-    'How many traces of the experiments (NULL: of all) match the filter';
+comment on function @mlflow@.insights_count(text, text, text) is
+    'How many traces of the experiments (NULL: of all) match the filter; with unit ''session'' the '
+    'sessions of which some trace matches, with ''session_all'' those of which all do';
 
-revoke all on function @mlflow@.insights_count(text, text) from public;
-grant execute on function @mlflow@.insights_count(text, text) to public;
+revoke all on function @mlflow@.insights_count(text, text, text) from public;
+grant execute on function @mlflow@.insights_count(text, text, text) to public;

@@ -3,6 +3,7 @@ create or replace function insights.run_correlate(
     filter1 text,
     filter2 text,
     base_filter text,
+    unit text,
     out filter1_count bigint,
     out filter2_count bigint,
     out joint_count bigint,
@@ -24,11 +25,13 @@ set search_path = pg_catalog, pg_temp
 as $python$
 if "@engine@" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["@engine@"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter)
+return GD["@engine@"].correlate(
+    plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
+)
 $python$;
 
-comment on function insights.run_correlate(text[], text, text, text) is
+comment on function insights.run_correlate(text[], text, text, text, text) is
     'insights_correlate without raising';
 
-revoke all on function insights.run_correlate(text[], text, text, text) from public;
-grant execute on function insights.run_correlate(text[], text, text, text) to public;
+revoke all on function insights.run_correlate(text[], text, text, text, text) from public;
+grant execute on function insights.run_correlate(text[], text, text, text, text) to public;

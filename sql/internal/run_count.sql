@@ -1,6 +1,7 @@
 create or replace function insights.run_count(
     exp_ids text[],
     filter text,
+    unit text,
     out result bigint,
     out problem insights.problem
 )
@@ -11,11 +12,11 @@ set search_path = pg_catalog, pg_temp
 as $python$
 if "@engine@" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["@engine@"].count(plpy, '@mlflow@', exp_ids, filter)
+return GD["@engine@"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
-comment on function insights.run_count(text[], text) is
+comment on function insights.run_count(text[], text, text) is
     'insights_count without raising';
 
-revoke all on function insights.run_count(text[], text) from public;
-grant execute on function insights.run_count(text[], text) to public;
+revoke all on function insights.run_count(text[], text, text) from public;
+grant execute on function insights.run_count(text[], text, text) to public;

@@ -71,9 +71,9 @@ def test_fresh_equals_upgraded_step_by_step(
 def test_the_comparison_sees_differences(dsn: str) -> None:
     before = state(dsn)
     changes = (
-        "alter function insights_count(text[], text) volatile",
-        "revoke execute on function insights_count(text[], text) from public",
-        "comment on function insights_count(text[], text) is null",
+        "alter function insights_count(text[], text, text) volatile",
+        "revoke execute on function insights_count(text[], text, text) from public",
+        "comment on function insights_count(text[], text, text) is null",
         "alter table insights.installation add column more text",
         "comment on type insights.problem is 'other'",
         "alter table trace_info add constraint more check (true)",

@@ -87,6 +87,9 @@ def test_there_are_functions_and_public_ones_start_with_insights(
         "insights_search",
         "insights_count",
         "insights_correlate",
+        "insights_correlation_matrix",
+        "insights_facets",
+        "insights_timeseries",
         "insights_validate",
         "insights_explain",
     }
@@ -139,7 +142,9 @@ def test_parallel_marking(functions: list[dict[str, Any]]) -> None:
 
 def test_search_path(functions: list[dict[str, Any]]) -> None:
     for f in functions:
-        overload = f["schema"] == "public" and f["types"][:1] in (["integer[]"], ["text"])
+        overload = f["schema"] == "public" and (
+            f["types"][:1] in (["integer[]"], ["text"]) or "interval" in f["types"]
+        )
         inlined = f["name"] in INLINED or (overload and f["name"] != "insights_validate")
         if inlined or f["name"] in PROCEDURES:
             assert f["settings"] == [], f["signature"]
@@ -169,5 +174,9 @@ def test_overloads_agree_in_everything_but_the_ids(functions: list[dict[str, Any
         if "text[]" not in first_types:
             continue
         assert first_types == {"text[]", "integer[]", "text"}, name
-        assert len({tuple(f["types"][1:]) for f in found}) == 1, name
+        rest = {tuple(f["types"][1:]) for f in found}
+        assert len(found) == 3 * len(rest), name
+        # Those that take an interval take its text as well.
+        plain = {tuple(t.replace("interval", "text") for t in types) for types in rest}
+        assert len(plain) == 1, name
         assert len({f["comment"] for f in found}) == 1, name

@@ -1,0 +1,359 @@
+"""What is counted: traces, or the sessions that they belong to.
+
+A session matches a filter if some trace of it does (unit ``session``), or if all of
+its traces do (``session_all``), among the traces of the base and the requested
+experiments.  A session that spans several experiments is one session.  Traces without
+a session id belong to none.
+
+The index knows sessions by hash only, so which session the trace at a position belongs
+to is read from MLflow's tables, and kept by block like everything else that cannot
+change (cache.py).  Sessions are numbered from 1 as they are met; a set of sessions is
+an integer, bit by number, as a set of positions is.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from typing import Any, NamedTuple, Optional
+
+from insights_engine import bitmaps, indexed, plans, tree
+from insights_engine.cache import CACHE, Column
+from insights_engine.errors import InsightsError, visible
+from insights_engine.groups import Block
+from insights_engine.indexed import Index
+from insights_engine.statement import Statement
+
+TRACE, SESSION, SESSION_ALL = "trace", "session", "session_all"
+UNITS = (TRACE, SESSION, SESSION_ALL)
+
+#: Sessions that are known by number; more of them start anew.
+_MOST_NUMBERED = 1_000_000
+#: Below this share of a block's positions, they are looked up one by one.
+_FEW = 0.02
+
+_numbered: dict[str, int] = {}
+#: Numbers of different generations have nothing to do with each other.
+_generation = 0
+
+
+def check_unit(unit: Optional[str]) -> str:
+    """The unit, of which None stands for traces.  Raises InsightsError."""
+    if unit is None:
+        return TRACE
+    if unit not in UNITS:
+        raise InsightsError(
+            f"Invalid unit '{visible(unit, 60)}'.",
+            hint="Units are 'trace', 'session' (some trace of it matches) and 'session_all' (all "
+            "of its traces match).",
+        )
+    return unit
+
+
+class Sessions:
+    """Which session the trace at each position of an index belongs to."""
+
+    def __init__(self, index: Index) -> None:
+        global _generation
+        self._index = index
+        if len(_numbered) > _MOST_NUMBERED:
+            _numbered.clear()
+            _generation += 1
+        self._key = ("sessions", _generation)
+
+    def number(self, session_id: str) -> int:
+        """The number of a session."""
+        return _numbered.setdefault(session_id, len(_numbered) + 1)
+
+    def ids(self, numbers: Iterable[int]) -> dict[int, str]:
+        """The session ids of some numbers."""
+        wanted = set(numbers)
+        return {number: one for one, number in _numbered.items() if number in wanted}
+
+    def __len__(self) -> int:
+        """How many numbers have been given out."""
+        return len(_numbered)
+
+    def numbers(self, blocks: Sequence[Block], sets: Sequence[int]) -> list[Sequence[int]]:
+        """By block and position the number of the session, 0 for none.
+
+        Right for the positions of ``sets``, a set for each block, which must be such
+        as the index answers for.
+        """
+        known: dict[int, Any] = dict(CACHE.columns(self._key))
+        few: list[tuple[Block, int]] = []
+        for block, bits in zip(blocks, sets):
+            column = known.get(block.block)
+            lacking = bits if column is None else bits & ~column.known
+            if not lacking:
+                continue
+            if bitmaps.count(lacking) < _FEW * block.used:
+                few.append((block, lacking))
+            else:
+                known[block.block] = self._read(block)
+        if few:
+            known.update(self._look_up(few, known))
+        nothing = Column(0, array("i"))
+        found: list[Sequence[int]] = []
+        for block in blocks:
+            numbers = known.get(block.block, nothing).numbers
+            found.append(numbers or array("i", bytes(4 * block.used)))
+        return found
+
+    def _read(self, block: Block) -> Column:
+        """The sessions of a whole block."""
+        (row,) = plans.run(
+            self._index.plpy,
+            "select array_agg(t.position) as positions, array_agg(i.session_id) as sessions"
+            f" from insights.trace t join {self._index.schema}.trace_info i"
+            " on i.request_id = t.trace_id where t.block = $1 and i.session_id is not null",
+            ("int",),
+            (block.block,),
+        )
+        numbers = array("i", bytes(4 * block.used))
+        for position, session_id in zip(row["positions"] or (), row["sessions"] or ()):
+            numbers[position] = self.number(session_id)
+        # A trace that is pending may have another session by now than when it was indexed.
+        column = Column(self._index.universe(block), numbers)
+        CACHE.keep(self._key, {block.block: column})
+        return column
+
+    def _look_up(
+        self, wanted: Sequence[tuple[Block, int]], known: dict[int, Column]
+    ) -> dict[int, Column]:
+        """The sessions at a few positions, beside those that are known."""
+        found: dict[int, Column] = {}
+        for block, bits in wanted:
+            before = known.get(block.block)
+            mask, numbers = (0, None) if before is None else before
+            numbers = array("i", bytes(4 * block.used)) if numbers is None else numbers[:]
+            found[block.block] = Column(mask | bits, numbers)
+        blocks = [block for block, _ in wanted]
+        places = [bits for _, bits in wanted]
+        for number, position, session_id in self._index.session_ids(blocks, places):
+            if session_id is not None:
+                found[number].numbers[position] = self.number(session_id)
+        CACHE.keep(self._key, found)
+        return found
+
+
+class Marks:
+    """A set of sessions in the making."""
+
+    def __init__(self) -> None:
+        self._flags = bytearray()
+
+    def add_numbers(self, numbers: Iterable[int], most: int) -> None:
+        """Adds sessions by number, of which ``most`` is the largest possible."""
+        if len(self._flags) <= most:
+            self._flags += bytes(most + 1 - len(self._flags))
+        deque(map(self._flags.__setitem__, numbers, repeat(1)), maxlen=0)
+
+    def add(self, numbers: Sequence[int], bits: int, most: int) -> None:
+        """Adds the sessions of the traces at some positions of a block."""
+        if bits:
+            self.add_numbers(bitmaps.chosen(numbers, bits), most)
+
+    def set(self) -> int:
+        """The sessions, bit by number."""
+        if not self._flags:
+            return 0
+        self._flags[0] = 0  # the traces without a session
+        return bitmaps.of_flags(self._flags)
+
+
+class Flags(NamedTuple):
+    """A trace that was asked about by itself: what it belongs to, and what it matches."""
+
+    session_id: Optional[str]
+    matches: tuple[bool, ...]
+
+
+def asked(
+    plpy: Any, statement: Statement, nodes: Sequence[tree.Node], ids: Sequence[str]
+) -> list[Flags]:
+    """Of some traces in scope which nodes they match, by the raw predicate."""
+    conditions = ", ".join(statement.condition(node, "probe") for node in nodes)
+    given = statement.params.add(list(ids), "text[]")
+    rows = statement.run(
+        plpy,
+        f"select t.session_id, array[{conditions}]::bool[] as matches from {statement.traces}"
+        f" where t.request_id = any({given}) and {statement.scope()}",
+    )
+    return [Flags(row["session_id"], tuple(row["matches"])) for row in rows]
+
+
+# -------------------------------------------------------------------- counting
+
+#: How many units match both of two nodes, by their numbers.
+Table = list[list[int]]
+
+
+def pair_counts(plpy: Any, statement: Statement, nodes: Sequence[tree.Node], unit: str) -> Table:
+    """How many units match each node, on the diagonal, and each two of them.
+
+    The first node is the base: only traces that match it may match any other.
+    ``statement`` is for running in parallel.
+    """
+    if statement.experiments == []:
+        return _table(len(nodes))
+    return _of_index(plpy, statement, nodes, unit) or _of_tables(plpy, statement, nodes, unit)
+
+
+def count(plpy: Any, statement: Statement, node: tree.Node, unit: str) -> int:
+    """How many sessions match."""
+    # Only where all traces must match do those that do not match matter.
+    nodes = (tree.EVERYTHING, node) if unit == SESSION_ALL else (node,)
+    return pair_counts(plpy, statement, nodes, unit)[-1][-1]
+
+
+def counts_of_index(
+    plpy: Any, statement: Statement, nodes: Sequence[tree.Node], unit: str
+) -> Optional[list[int]]:
+    """How many units match each node; None where the index is of no use."""
+    base = [tree.EVERYTHING] if unit == SESSION_ALL else []
+    table = _of_index(plpy, statement, [*base, *nodes], unit, pairs=False)
+    return None if table is None else [row[n] for n, row in enumerate(table)][len(base) :]
+
+
+def counts_of_tables(
+    plpy: Any, statement: Statement, nodes: Sequence[tree.Node], unit: str
+) -> list[int]:
+    """The same from MLflow's tables; ``statement`` is fresh for each call of this."""
+    base = [tree.EVERYTHING] if unit == SESSION_ALL else []
+    found: list[int] = []
+    for first in range(0, len(nodes), _MOST_AT_ONCE):
+        some = [*base, *nodes[first : first + _MOST_AT_ONCE]]
+        table = _of_tables(plpy, statement.fresh(), some, unit)
+        found += [row[n] for n, row in enumerate(table)][len(base) :]
+    return found
+
+
+#: Nodes that have a bit each in a bigint.
+_MOST_AT_ONCE = 50
+
+
+def _table(size: int) -> Table:
+    return [[0] * size for _ in range(size)]
+
+
+def add_pairs(table: Table, sets: Sequence[int]) -> None:
+    """Adds the sizes of sets, and of what each two have in common."""
+    for number, bits in enumerate(sets):
+        if not bits:
+            continue
+        table[number][number] += bitmaps.count(bits)
+        for other in range(number):
+            both = bitmaps.count(bits & sets[other])
+            table[number][other] += both
+            table[other][number] += both
+
+
+def _of_index(
+    plpy: Any,
+    statement: Statement,
+    nodes: Sequence[tree.Node],
+    unit: str,
+    pairs: bool = True,
+) -> Optional[Table]:
+    """The table; without ``pairs`` its diagonal only."""
+    add = add_pairs if pairs else _add_each
+    index = indexed.open_index(plpy, statement, nodes)
+    if index is None:
+        return None
+    filters = [indexed.prepare(node) for node in nodes]
+    table = _table(len(nodes))
+    sessions = Sessions(index)
+    tally = Tally(sessions, len(nodes), unit)
+    for block, sets in zip(index.blocks, indexed.decided(index, filters)):
+        if unit == TRACE:
+            add(table, sets)
+        else:
+            tally.add(block, sets)
+    if index.overcharged:
+        return None
+    for one in asked(plpy, statement.again(), nodes, index.pending) if index.pending else ():
+        if unit == TRACE:
+            add(table, [int(matches) for matches in one.matches])
+        elif one.session_id is not None:
+            tally.add_trace(one)
+    if unit != TRACE:
+        add(table, tally.sets())
+    return table
+
+
+def _add_each(table: Table, sets: Sequence[int]) -> None:
+    for number, bits in enumerate(sets):
+        table[number][number] += bitmaps.count(bits)
+
+
+class Tally:
+    """The sessions that match each of some nodes, of which the first is the base."""
+
+    def __init__(self, sessions: Sessions, nodes: int, unit: str) -> None:
+        self._sessions = sessions
+        self._every = unit == SESSION_ALL
+        # With ``session_all`` all but the first: sessions with a trace that does not match.
+        self._marks = [Marks() for _ in range(nodes)]
+
+    def add(self, block: Block, sets: Sequence[int]) -> None:
+        """Adds the traces of a block: for each node the positions that match."""
+        if not sets[0]:
+            return
+        (numbers,) = self._sessions.numbers([block], [sets[0]])
+        most = len(self._sessions)
+        for mark, bits in zip(self._marks, self._kept(sets)):
+            mark.add(numbers, bits, most)
+
+    def add_trace(self, trace: Flags) -> None:
+        """Adds a trace by itself."""
+        number = self._sessions.number(trace.session_id or "")
+        most = len(self._sessions)
+        for mark, bits in zip(self._marks, self._kept([int(one) for one in trace.matches])):
+            if bits:
+                mark.add_numbers((number,), most)
+
+    def _kept(self, sets: Sequence[int]) -> Sequence[int]:
+        if not self._every:
+            return sets
+        return [sets[0], *(sets[0] & ~bits for bits in sets[1:])]
+
+    def sets(self) -> list[int]:
+        """The sessions that match each node."""
+        sets = [mark.set() for mark in self._marks]
+        if self._every:
+            return [sets[0], *(sets[0] & ~bits for bits in sets[1:])]
+        return sets
+
+
+def _of_tables(plpy: Any, statement: Statement, nodes: Sequence[tree.Node], unit: str) -> Table:
+    """The same from MLflow's tables: how often each combination of nodes is matched.
+
+    Each filter is a set of its own, so that its subqueries become joins; as mere flags
+    of one scan they would have to be hashed or probed trace by trace.
+    """
+    matches = "\nunion all\n".join(
+        f"select t.request_id, t.session_id, {1 << number}::bigint as mask\n"
+        f"from {statement.traces}\nwhere {statement.where(node)}"
+        + ("" if unit == TRACE else " and t.session_id is not null")
+        for number, node in enumerate(nodes)
+    )
+    units = (
+        "select t.session_id, bit_or(t.mask) as mask\n"
+        f"from (\n{matches}\n) t\ngroup by t.request_id, t.session_id"
+    )
+    if unit != TRACE:
+        together = "bit_and" if unit == SESSION_ALL else "bit_or"
+        units = f"select {together}(u.mask) as mask from (\n{units}\n) u group by u.session_id"
+    table = _table(len(nodes))
+    for mask, number in statement.run_in_parallel(
+        plpy,
+        f"select array[m.mask::text, count(*)::text]\nfrom (\n{units}\n) m\ngroup by m.mask",
+    ):
+        matched = bitmaps.positions(int(mask or 0))
+        for one in matched:
+            for other in matched:
+                table[one][other] += int(number or 0)
+    return table

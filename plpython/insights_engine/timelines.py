@@ -1,0 +1,247 @@
+"""The traces of a block in the order of time, with their numbers.
+
+A bucket of a series is then a run of bits.  In most blocks the order is that of the
+positions; where it is not, the slices are put into it once a session, as a block's
+numbers never change.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from copy import copy
+from typing import Any, NamedTuple, Optional
+
+from insights_engine import bitmaps
+from insights_engine.cache import CACHE
+from insights_engine.groups import Block, Group, all_positions
+from insights_engine.indexed import GROUP, Index
+
+_KEY = ("timelines",)
+#: Slices of fixed-point numbers; numbers that need more are summed one by one.
+_MOST_BITS = 2 * bitmaps.WIDTH
+
+
+class Sliced(NamedTuple):
+    """Numbers, bit by bit, of the traces that have one; the highest bit is negative."""
+
+    there: bytes
+    slices: dict[int, bytes]
+    #: The bit that is negative.
+    sign: int = bitmaps.WIDTH - 1
+    #: The numbers are multiples of two to the power of this; None: there are no slices.
+    exponent: Optional[int] = 0
+
+    def part(self, start: int, end: int) -> Part:
+        """What is in some whole bytes."""
+        found = {}
+        for bit, members in self.slices.items():
+            own = members[start:end]
+            if any(own):
+                found[bit] = own
+        return Part(self.there[start:end], found)
+
+
+class Part(NamedTuple):
+    """A few whole bytes of sliced numbers."""
+
+    there: bytes
+    slices: dict[int, bytes]
+
+
+class Timeline:
+    """The traces of a block, dead ones among them, in the order of time."""
+
+    __slots__ = (
+        *("_first_ms", "_order", "_places", "_times"),
+        *("costs", "execution", "nbytes", "numbers", "odd", "tokens"),
+    )
+
+    def __init__(
+        self,
+        times: Sequence[int],
+        order: Optional[array[int]],
+        sliced: tuple[Sliced, Sliced, Sliced],
+        numbers: tuple[array[int], array[int], array[float]],
+        odd: int,
+    ) -> None:
+        self._first_ms = times[0]
+        # When they began, ms after the first.
+        self._times = narrow(array("q", [time - times[0] for time in times]))
+        self.execution, self.tokens, self.costs = sliced
+        #: The same numbers one by one, 0 for none.
+        self.numbers = numbers
+        #: Positions whose cost is there, but no finite number.
+        self.odd = odd
+        # The position of each, and the place of each position; None: they are the same.
+        self._order = order
+        self._places: Optional[array[int]] = None
+        if order is not None:
+            self._places = array("H", bytes(2 * len(order)))
+            for place, position in enumerate(order):
+                self._places[position] = place
+        #: About what it takes in memory.
+        self.nbytes = (
+            sum(one.itemsize * len(one) for one in (self._times, *numbers))
+            + (0 if order is None else 4 * len(order))
+            + sum(len(one.there) * (1 + len(one.slices)) for one in sliced)
+        )
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def time_ms(self, place: int) -> int:
+        """When a trace began."""
+        return self._first_ms + self._times[place]
+
+    def ordered(self, bits: int) -> int:
+        """A set of positions as a set of places in time."""
+        order, places = self._order, self._places
+        if order is None or places is None:
+            return bits
+        used = len(order)
+        if bits == all_positions(used):
+            return bits
+        if 10 * bitmaps.count(bits) < used:
+            flags = bytearray(used)
+            for position in bitmaps.positions(bits):
+                flags[places[position]] = 1
+            return bitmaps.of_flags(flags)
+        return bitmaps.of_flags(bytes(map(bitmaps.flags(bits, used).__getitem__, order)))
+
+    def in_order(self, numbers: Sequence[int]) -> Sequence[int]:
+        """Numbers by position as numbers by place in time."""
+        if self._order is None:
+            return numbers
+        return [numbers[position] for position in self._order]
+
+    def end_before(self, time_ms: int, start: int) -> int:
+        """How many began before then, if ``start`` of them did."""
+        return bisect_left(self._times, time_ms - self._first_ms, start)
+
+
+def narrow(numbers: array[int]) -> array[int]:
+    """The same integers in half the room, if they fit."""
+    if numbers and min(numbers) >= -(2**31) and max(numbers) < 2**31:
+        return array("i", numbers)
+    return numbers
+
+
+def timelines(index: Index, blocks: Sequence[Block]) -> Iterator[Timeline]:
+    """The timeline of each block, in their order."""
+    size = GROUP // bitmaps.POSITIONS
+    for first in range(0, len(blocks), size):
+        some = blocks[first : first + size]
+        known = dict(CACHE.columns(_KEY))
+        lacking = [block for block in some if block.block not in known]
+        if lacking:
+            fresh = _read(index, lacking)
+            CACHE.keep(_KEY, fresh)
+            known.update(fresh)
+        for block in some:
+            yield known[block.block]
+
+
+def _read(index: Index, blocks: Sequence[Block]) -> dict[int, Timeline]:
+    # The places of blocks in a group belong to the group.
+    group = Group(index.plpy, [copy(block) for block in blocks])
+    planner = index.planner
+    all_times = _divided(group, planner.timestamps().slices(group))
+    execution, tokens, costs = (
+        _divided(group, planner.column(name)[0].slices(group))
+        for name in ("execution_time_ms", "total_tokens", "total_cost")
+    )
+    _, odd = planner.column("total_cost")
+    group.fetch(odd)
+    odd_ones = group.divided(group.union(odd))
+    found: dict[int, Timeline] = {}
+    for number, block in enumerate(blocks):
+        used = block.used
+        times = bitmaps.integers(bitmaps.numbers(all_times[number], used))
+        order: Optional[array[int]] = array("H", sorted(range(used), key=times.__getitem__))
+        if order == array("H", range(used)):
+            order = None
+        spent = _ordered(bitmaps.doubles(bitmaps.numbers(costs[number], used)), order)
+        found[block.block] = Timeline(
+            _ordered(times, order),
+            order,
+            (
+                _sliced(execution[number], order, used),
+                _sliced(tokens[number], order, used),
+                _fixed_point(costs[number].get(bitmaps.HAS_NUMBER, 0), spent, order),
+            ),
+            (
+                _integers(execution[number], order, used),
+                _integers(tokens[number], order, used),
+                spent,
+            ),
+            odd_ones[number],
+        )
+    return found
+
+
+def _ordered(numbers: array[Any], order: Optional[array[int]]) -> array[Any]:
+    if order is None:
+        return numbers
+    return array(numbers.typecode, map(numbers.__getitem__, order))
+
+
+def _integers(slices: dict[int, int], order: Optional[array[int]], used: int) -> array[int]:
+    return narrow(_ordered(bitmaps.integers(bitmaps.numbers(slices, used)), order))
+
+
+def _divided(group: Group, slices: dict[int, int]) -> list[dict[int, int]]:
+    """Slices for each block."""
+    found: list[dict[int, int]] = [{} for _ in group.blocks]
+    for bit, members in slices.items():
+        for own, part in zip(found, group.divided(members)):
+            own[bit] = part
+    return found
+
+
+def _sliced(slices: dict[int, int], order: Optional[array[int]], used: int) -> Sliced:
+    """Slices in the order of time."""
+    there = slices.get(bitmaps.HAS_NUMBER, 0)
+    rest = {bit: bits for bit, bits in slices.items() if bits and bit != bitmaps.HAS_NUMBER}
+    if order is not None:
+        there = _permuted(there, order)
+        rest = {bit: _permuted(bits, order) for bit, bits in rest.items()}
+    size = (used + 7) >> 3
+    return Sliced(
+        there.to_bytes(size, "little"),
+        {bit: bits.to_bytes(size, "little") for bit, bits in rest.items()},
+    )
+
+
+def _permuted(bits: int, order: array[int]) -> int:
+    flags = bitmaps.flags(bits, len(order))
+    return bitmaps.of_flags(bytes(map(flags.__getitem__, order)))
+
+
+def _fixed_point(there: int, values: array[float], order: Optional[array[int]]) -> Sliced:
+    """Doubles in the order of time as fixed-point numbers, exactly.
+
+    Without slices, if that takes too many of them.
+    """
+    if order is not None:
+        there = _permuted(there, order)
+    size = (len(values) + 7) >> 3
+    # A double is an integer of 53 bits times a power of two.
+    parts = [math.frexp(value) for value in values]
+    powers = [power for fraction, power in parts if fraction]
+    low, high = min(powers, default=0) - 53, max(powers, default=0)
+    if high - low >= _MOST_BITS:
+        return Sliced(there.to_bytes(size, "little"), {}, exponent=None)
+    numbers = [
+        int(fraction * 2.0**53) << (power - 53 - low) if fraction else 0
+        for fraction, power in parts
+    ]
+    mask = (1 << bitmaps.WIDTH) - 1
+    found: dict[int, bytes] = {}
+    for first in range(0, _MOST_BITS, bitmaps.WIDTH):
+        half = array("Q", [number >> first & mask for number in numbers])
+        for bit, bits in bitmaps.transpose(half).items():
+            found[first + bit] = bits.to_bytes(size, "little")
+    return Sliced(there.to_bytes(size, "little"), found, _MOST_BITS - 1, low)

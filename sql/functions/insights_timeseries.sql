@@ -1,0 +1,305 @@
+create or replace function @mlflow@.insights_timeseries(
+    exp_ids text[],
+    filter text,
+    bucket text default '1 hour',
+    start_time timestamptz default null,
+    end_time timestamptz default null,
+    time_zone text default 'UTC',
+    unit text default 'trace'
+)
+returns table (
+    "time" timestamptz,
+    matched bigint,
+    total bigint,
+    rate double precision,
+    errors bigint,
+    error_rate double precision,
+    p50_ms double precision,
+    p95_ms double precision,
+    p99_ms double precision,
+    tokens bigint,
+    cost double precision
+)
+language sql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $sql$
+select
+    to_timestamp(r.start_ms / 1000.0),
+    r.matched,
+    r.total,
+    r.rate,
+    r.errors,
+    r.error_rate,
+    r.p50_ms,
+    r.p95_ms,
+    r.p99_ms,
+    r.tokens,
+    r.cost
+from insights.run_timeseries(
+    exp_ids,
+    filter,
+    bucket,
+    -- The first millisecond that is not before; an infinite time is no bound.
+    case when isfinite(start_time) then ceil(extract(epoch from start_time) * 1000)::bigint end,
+    case when isfinite(end_time) then ceil(extract(epoch from end_time) * 1000)::bigint end,
+    time_zone,
+    unit
+) r
+where insights.accept(r.problem)
+$sql$;
+
+comment on function @mlflow@.insights_timeseries(
+    text[], text, text, timestamptz, timestamptz, text, text
+) is
+    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
+    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+
+revoke all on function @mlflow@.insights_timeseries(
+    text[], text, text, timestamptz, timestamptz, text, text
+) from public;
+grant execute on function @mlflow@.insights_timeseries(
+    text[], text, text, timestamptz, timestamptz, text, text
+) to public;
+
+-- The others take the ids as numbers or as one text, the bucket as an interval.  They have no SET
+-- clause and name every object in full, so that they are inlined and cost nothing.
+
+create or replace function @mlflow@.insights_timeseries(
+    exp_ids int[],
+    filter text,
+    bucket text default '1 hour',
+    start_time timestamptz default null,
+    end_time timestamptz default null,
+    time_zone text default 'UTC',
+    unit text default 'trace'
+)
+returns table (
+    "time" timestamptz,
+    matched bigint,
+    total bigint,
+    rate double precision,
+    errors bigint,
+    error_rate double precision,
+    p50_ms double precision,
+    p95_ms double precision,
+    p99_ms double precision,
+    tokens bigint,
+    cost double precision
+)
+language sql
+stable
+parallel unsafe
+as $sql$
+select *
+from @mlflow@.insights_timeseries(
+    exp_ids::pg_catalog.text[], filter, bucket, start_time, end_time, time_zone, unit
+)
+$sql$;
+
+comment on function @mlflow@.insights_timeseries(
+    int[], text, text, timestamptz, timestamptz, text, text
+) is
+    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
+    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+
+revoke all on function @mlflow@.insights_timeseries(
+    int[], text, text, timestamptz, timestamptz, text, text
+) from public;
+grant execute on function @mlflow@.insights_timeseries(
+    int[], text, text, timestamptz, timestamptz, text, text
+) to public;
+
+create or replace function @mlflow@.insights_timeseries(
+    exp_ids text,
+    filter text,
+    bucket text default '1 hour',
+    start_time timestamptz default null,
+    end_time timestamptz default null,
+    time_zone text default 'UTC',
+    unit text default 'trace'
+)
+returns table (
+    "time" timestamptz,
+    matched bigint,
+    total bigint,
+    rate double precision,
+    errors bigint,
+    error_rate double precision,
+    p50_ms double precision,
+    p95_ms double precision,
+    p99_ms double precision,
+    tokens bigint,
+    cost double precision
+)
+language sql
+stable
+parallel unsafe
+as $sql$
+select *
+from @mlflow@.insights_timeseries(
+    insights.experiment_ids(exp_ids), filter, bucket, start_time, end_time, time_zone, unit
+)
+$sql$;
+
+comment on function @mlflow@.insights_timeseries(
+    text, text, text, timestamptz, timestamptz, text, text
+) is
+    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
+    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+
+revoke all on function @mlflow@.insights_timeseries(
+    text, text, text, timestamptz, timestamptz, text, text
+) from public;
+grant execute on function @mlflow@.insights_timeseries(
+    text, text, text, timestamptz, timestamptz, text, text
+) to public;
+
+create or replace function @mlflow@.insights_timeseries(
+    exp_ids text[],
+    filter text,
+    bucket interval,
+    start_time timestamptz default null,
+    end_time timestamptz default null,
+    time_zone text default 'UTC',
+    unit text default 'trace'
+)
+returns table (
+    "time" timestamptz,
+    matched bigint,
+    total bigint,
+    rate double precision,
+    errors bigint,
+    error_rate double precision,
+    p50_ms double precision,
+    p95_ms double precision,
+    p99_ms double precision,
+    tokens bigint,
+    cost double precision
+)
+language sql
+stable
+parallel unsafe
+as $sql$
+select *
+from @mlflow@.insights_timeseries(
+    exp_ids, filter, bucket::pg_catalog.text, start_time, end_time, time_zone, unit
+)
+$sql$;
+
+comment on function @mlflow@.insights_timeseries(
+    text[], text, interval, timestamptz, timestamptz, text, text
+) is
+    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
+    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+
+revoke all on function @mlflow@.insights_timeseries(
+    text[], text, interval, timestamptz, timestamptz, text, text
+) from public;
+grant execute on function @mlflow@.insights_timeseries(
+    text[], text, interval, timestamptz, timestamptz, text, text
+) to public;
+
+create or replace function @mlflow@.insights_timeseries(
+    exp_ids int[],
+    filter text,
+    bucket interval,
+    start_time timestamptz default null,
+    end_time timestamptz default null,
+    time_zone text default 'UTC',
+    unit text default 'trace'
+)
+returns table (
+    "time" timestamptz,
+    matched bigint,
+    total bigint,
+    rate double precision,
+    errors bigint,
+    error_rate double precision,
+    p50_ms double precision,
+    p95_ms double precision,
+    p99_ms double precision,
+    tokens bigint,
+    cost double precision
+)
+language sql
+stable
+parallel unsafe
+as $sql$
+select *
+from @mlflow@.insights_timeseries(
+    exp_ids::pg_catalog.text[],
+    filter,
+    bucket::pg_catalog.text,
+    start_time,
+    end_time,
+    time_zone,
+    unit
+)
+$sql$;
+
+comment on function @mlflow@.insights_timeseries(
+    int[], text, interval, timestamptz, timestamptz, text, text
+) is
+    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
+    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+
+revoke all on function @mlflow@.insights_timeseries(
+    int[], text, interval, timestamptz, timestamptz, text, text
+) from public;
+grant execute on function @mlflow@.insights_timeseries(
+    int[], text, interval, timestamptz, timestamptz, text, text
+) to public;
+
+create or replace function @mlflow@.insights_timeseries(
+    exp_ids text,
+    filter text,
+    bucket interval,
+    start_time timestamptz default null,
+    end_time timestamptz default null,
+    time_zone text default 'UTC',
+    unit text default 'trace'
+)
+returns table (
+    "time" timestamptz,
+    matched bigint,
+    total bigint,
+    rate double precision,
+    errors bigint,
+    error_rate double precision,
+    p50_ms double precision,
+    p95_ms double precision,
+    p99_ms double precision,
+    tokens bigint,
+    cost double precision
+)
+language sql
+stable
+parallel unsafe
+as $sql$
+select *
+from @mlflow@.insights_timeseries(
+    insights.experiment_ids(exp_ids),
+    filter,
+    bucket::pg_catalog.text,
+    start_time,
+    end_time,
+    time_zone,
+    unit
+)
+$sql$;
+
+comment on function @mlflow@.insights_timeseries(
+    text, text, interval, timestamptz, timestamptz, text, text
+) is
+    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
+    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+
+revoke all on function @mlflow@.insights_timeseries(
+    text, text, interval, timestamptz, timestamptz, text, text
+) from public;
+grant execute on function @mlflow@.insights_timeseries(
+    text, text, interval, timestamptz, timestamptz, text, text
+) to public;

@@ -1,0 +1,217 @@
+"""insights_facets: what rows look like, and what is refused; the oracle checks the counts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import psycopg
+import pytest
+from insights_engine.histogram import edges
+
+from tests.semantics.world import Assessment, Span, Trace, attributes
+from tests.sql.conftest import Loader, checked
+
+Rows = list[tuple[Any, ...]]
+
+
+def facets(connection: psycopg.Connection[Any], *arguments: Any, columns: str = "*") -> Rows:
+    places = ", ".join(["%s"] * len(arguments))
+    return connection.execute(
+        f"select {columns} from insights_facets({places})".encode(), arguments
+    ).fetchall()
+
+
+@pytest.fixture
+def hundred(put: Loader, module_conn: psycopg.Connection[Any]) -> None:
+    """Some of them indexed, the others pending."""
+    put(
+        *(
+            Trace(
+                f"t{n:02}",
+                1 if n < 60 else 2,
+                1_700_000_000_000 + n,
+                execution_time_ms=None if n == 7 else n * n,
+                status="ERROR" if n % 10 == 0 else "OK",
+                session_id=f"s{n % 9}" if n % 3 else None,
+                cost={"total_cost": n / 1000},
+                tags={"tier": ("free", "pro", "team's")[n % 3], "round": str(n)},
+                spans=(
+                    Span("1", attributes(model=f"m{n % 4}"), "chat", "LLM", end_ns=n * 1_000_000),
+                    Span("2", attributes(k=n / 4), "find", "TOOL" if n % 2 else "RETRIEVER"),
+                ),
+                assessments=(
+                    Assessment("feedback", "score", json.dumps(n % 30 / 10)),
+                    Assessment("feedback", "ok", json.dumps(n % 2 == 0)),
+                ),
+            )
+            for n in range(100)
+        )
+    )
+    module_conn.execute("select insights_refresh(80)")
+
+
+@pytest.mark.usefixtures("hundred")
+def test_values_by_frequency(module_conn: psycopg.Connection[Any]) -> None:
+    assert facets(module_conn, "1", "", "tags.tier") == [
+        ("free", None, None, "tags.tier = 'free'", 20, 20 / 60),
+        ("pro", None, None, "tags.tier = 'pro'", 20, 20 / 60),
+        ("team's", None, None, "tags.tier = 'team''s'", 20, 20 / 60),
+    ]
+    assert facets(module_conn, None, "status = 'ERROR'", "span.type") == [
+        ("LLM", None, None, "any(span.type = 'LLM')", 10, 1.0),
+        ("RETRIEVER", None, None, "any(span.type = 'RETRIEVER')", 10, 1.0),
+    ]
+    assert facets(module_conn, None, "", "session", 2) == [
+        ("s1", None, None, "session_id = 's1'", 11, 0.11),
+        ("s2", None, None, "session_id = 's2'", 11, 0.11),
+        (None, None, None, "session_id IS NULL", 34, 0.34),
+    ]
+    model = facets(module_conn, None, "", "span.attributes['model']", 1)
+    assert model == [("m0", None, None, "any(span.attributes.model = 'm0')", 25, 0.25)]
+
+
+@pytest.mark.usefixtures("hundred")
+def test_numbers_become_intervals(module_conn: psycopg.Connection[Any]) -> None:
+    columns = "value, low, high, filter, count"
+    assert facets(module_conn, None, "", "execution_time_ms", 5, columns=columns) == [
+        (
+            f"{low} to {low + 2000}",
+            low,
+            low + 2000,
+            f"execution_time_ms >= {low} AND execution_time_ms < {low + 2000}",
+            sum(low <= n * n < low + 2000 for n in range(100) if n != 7),
+        )
+        for low in range(0, 10_000, 2000)
+    ] + [(None, None, None, "execution_time_ms IS NULL", 1)]
+    found = facets(module_conn, None, "", "feedback.score", 3, columns="low, high, count")
+    assert found == [(0.0, 1.0, 40), (1.0, 2.0, 30), (2.0, 3.0, 30)]
+    found = facets(module_conn, None, "", "tags.round", 4, columns="low, high, count")
+    assert found == [(n, n + 25.0, 25) for n in (0, 25, 50, 75)]
+    found = facets(module_conn, None, "", "span.duration_ms", 2, columns="low, count, filter")
+    assert found == [
+        (0.0, 100, "any(span.duration_ms >= 0 AND span.duration_ms < 50)"),
+        (50.0, 50, "any(span.duration_ms >= 50 AND span.duration_ms < 100)"),
+    ]
+    # Few numbers are values, the most frequent first.
+    few = facets(module_conn, None, "timestamp_ms < 1700000000003", "total_cost")
+    assert few == [
+        ("0", 0.0, 0.0, "total_cost = 0", 1, 1 / 3),
+        ("0.001", 0.001, 0.001, "total_cost = 0.001", 1, 1 / 3),
+        ("0.002", 0.002, 0.002, "total_cost = 0.002", 1, 1 / 3),
+    ]
+
+
+@pytest.mark.usefixtures("hundred")
+def test_sessions(module_conn: psycopg.Connection[Any]) -> None:
+    found = facets(module_conn, None, "", "status", 20, "session", columns="value, count, share")
+    assert found == [("ERROR", 6, 1.0), ("OK", 6, 1.0)]
+    found = facets(module_conn, None, "", "status", 20, "session_all", columns="value, count")
+    assert found == []
+    found = facets(module_conn, None, "", "tags.tier", 20, "session_all", columns="value, count")
+    assert found == [("pro", 3), ("team's", 3)]
+
+
+@pytest.mark.usefixtures("hundred")
+def test_experiments_in_every_form(module_conn: psycopg.Connection[Any]) -> None:
+    for exp_ids, expected in [
+        ([1], 54),
+        (["1"], 54),
+        ("1", 54),
+        ("1,2", 90),
+        (None, 90),
+        ("{}", None),
+        ([99], None),
+    ]:
+        rows = facets(module_conn, exp_ids, None, "status", 1, columns="count")
+        assert rows == ([] if expected is None else [(expected,)]), exp_ids
+
+
+@pytest.mark.usefixtures("hundred")
+def test_a_read_only_transaction_and_a_role_that_sees_some(
+    module_conn: psycopg.Connection[Any],
+) -> None:
+    with module_conn.transaction():
+        module_conn.execute("set transaction read only")
+        assert facets(module_conn, None, "", "status", columns="count") == [(90,), (10,)]
+    with module_conn.transaction(force_rollback=True):
+        # Row security hides the second experiment from a role, and the index with it.
+        module_conn.execute("alter table trace_info enable row level security")
+        module_conn.execute("create policy one on trace_info using (experiment_id = 1)")
+        module_conn.execute("create role sees_one")
+        module_conn.execute(
+            "grant select on trace_info, spans, trace_tags, trace_request_metadata, assessments,"
+            " entity_associations to sees_one"
+        )
+        module_conn.execute("set local role sees_one")
+        assert facets(module_conn, None, "", "status", columns="count") == [(54,), (6,)]
+        row = module_conn.execute(
+            "select sum(matched), sum(total) from insights_timeseries(null::text[], '')"
+        ).fetchone()
+        assert row == (60, 60)
+        row = module_conn.execute(
+            "select total_count from insights_correlation_matrix(null::text[], array['', ''])"
+        ).fetchone()
+        assert row == (60,)
+
+
+def test_a_value_that_is_too_long_to_ask_for_has_no_filter(
+    put: Loader, module_conn: psycopg.Connection[Any]
+) -> None:
+    put(
+        *(
+            Trace(value[0], 1, 1, spans=(Span("s", attributes(k=value)),))
+            for value in ("x" * 70_000, "y")
+        )
+    )
+    for _ in range(2):
+        found = facets(module_conn, "1", "", "span.attributes.k", columns="length(value), filter")
+        assert found == [(70_000, None), (1, "any(span.attributes.k = 'y')")]
+        module_conn.execute("select insights_refresh()")
+
+
+@pytest.mark.parametrize(
+    ("field", "message", "detail"),
+    [
+        ("span.statu", "Invalid span attribute 'statu'", "span.statu\n     ^^^^^"),
+        ("tags.a = 1", "expected the name of one field", "tags.a = 1\n^^^^^^^^^^"),
+        ("", "expected the name of one field", None),
+        (None, "expected the name of one field", None),
+    ],
+)
+def test_bad_fields_are_refused(
+    module_conn: psycopg.Connection[Any], field: str | None, message: str, detail: str | None
+) -> None:
+    with pytest.raises(psycopg.Error) as caught:
+        facets(module_conn, "1", "", field)
+    diag = checked(caught.value)
+    assert message in (diag.message_primary or "")
+    if detail is not None:
+        assert (diag.message_detail or "").lstrip("\n") == detail
+
+
+@pytest.mark.parametrize("most", [0, -1, 1001, None])
+def test_bad_limits_are_refused(module_conn: psycopg.Connection[Any], most: int | None) -> None:
+    with pytest.raises(psycopg.Error) as caught:
+        facets(module_conn, "1", "", "status", most)
+    assert "It must be at least 1 and at most 1000" in str(checked(caught.value).message_primary)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "most", "whole", "expected"),
+    [
+        (0, 99, 10, True, list(range(0, 101, 10))),
+        (3, 4, 20, True, [3, 4, 5]),
+        (0.3, 0.7, 4, False, [0.2, 0.4, 0.6, 0.8]),
+        (-5, 5, 1, False, [-10, 0, 10]),
+        (0.1, 0.3, 3, False, [0.1, 0.2, 0.3, 0.4]),
+        (7, 7, 3, True, [7, 8]),
+        (1e300, 1.5e308, 2, False, [0, 1e308, None]),
+        (-(2**63), 2**63 - 1, 4, True, [None, -5 * 10**18, 0, 5 * 10**18, None]),
+        (1e16, 1e16 + 4, 2, False, [1e16, 1e16 + 2, None]),
+    ],
+)
+def test_edges_are_round(
+    low: float, high: float, most: int, whole: bool, expected: list[float | None]
+) -> None:
+    assert list(edges(low, high, most, whole)) == expected
