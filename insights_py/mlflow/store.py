@@ -24,7 +24,6 @@ from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlTraceInfo
 from mlflow.store.tracking.sqlalchemy_store import (
     _TRACE_INFO_COLUMNS,
     SqlAlchemyStore,
-    _build_trace_infos_from_rows,
 )
 from mlflow.store.tracking.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 from mlflow.tracing.analysis import TraceFilterCorrelationResult
@@ -33,6 +32,8 @@ from mlflow.utils.validation import _parse_experiment_ids, _resolve_experiment_i
 from sqlalchemy import Integer, Text, any_, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, array_agg
 from sqlalchemy.exc import DBAPIError
+
+from insights_py.mlflow import trace_infos
 
 if TYPE_CHECKING:
     from mlflow.genai.scorers.online.entities import CompletedSession
@@ -68,7 +69,7 @@ _FIND_FUNCTIONS = sqlalchemy.text(
             join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
             where (
                     n.nspname = 'insights'
-                    and p.proname in ('search_trace_ids', 'match_trace_ids')
+                    and p.proname in ('search_page', 'match_trace_ids')
                     or n.oid = c.relnamespace
                     and p.proname = 'insights_correlate'
                 )
@@ -175,7 +176,7 @@ class _InsightsSearch(SqlAlchemyStore):
         token, offset = _page_start(page_token)
         with _refusals(), self.ManagedSessionMaker() as session:
             page = (
-                func.insights.search_trace_ids(
+                func.insights.search_page(
                     _text_array(self._searched_experiments(session, locations)),
                     cast(_text(filter_string), Text),
                     cast(max_results, Integer),
@@ -183,20 +184,22 @@ class _InsightsSearch(SqlAlchemyStore):
                     cast(token, Text),
                     cast(offset, Integer),
                 )
-                .table_valued("trace_id", "next_page_token", with_ordinality="position")
+                .table_valued(
+                    "trace_id", "attached", "next_page_token", with_ordinality="position"
+                )
                 .render_derived(name="page")
             )
-            # One statement, hence one snapshot, for the ids and the rows; and
-            # MLflow's own query, which holds the rows to the active workspace.
+            # One statement, hence one snapshot, for all of a page; and MLflow's own
+            # query, which holds the traces to the active workspace.
             rows = (
                 self._trace_query(session)
-                .with_entities(*_TRACE_INFO_COLUMNS, page.c.next_page_token)
+                .with_entities(*_TRACE_INFO_COLUMNS, page.c.attached, page.c.next_page_token)
                 .join(page, page.c.trace_id == SqlTraceInfo.request_id)
                 .order_by(page.c.position)
                 .all()
             )
             next_page_token = rows[-1].next_page_token if rows else None
-            return _build_trace_infos_from_rows(session, rows), next_page_token
+            return trace_infos.build(rows), next_page_token
 
     def _searched_experiments(
         self, session: Session, locations: list[str] | None
