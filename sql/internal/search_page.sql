@@ -43,8 +43,17 @@ begin
                 where m.request_id = i.trace_id
             ),
             (
-                -- MLflow asks for no order, and gets the table's.
-                select pg_catalog.json_agg(a order by a.ctid)
+                -- Values alone, in the order that the plugin knows: names would be half
+                -- of the text.  MLflow asks for no order of rows, and gets the table's.
+                select pg_catalog.json_agg(
+                    pg_catalog.json_build_array(
+                        a.assessment_id, a.trace_id, a.name, a.assessment_type, a.value, a.error,
+                        a.created_timestamp, a.last_updated_timestamp, a.source_type, a.source_id,
+                        a.run_id, a.span_id, a.rationale, a.overrides, a.valid,
+                        a.assessment_metadata
+                    )
+                    order by a.ctid
+                )
                 from @mlflow@.assessments a
                 where a.trace_id = i.trace_id
             )
