@@ -20,9 +20,7 @@ TIME = tree.TraceNumber("timestamp_ms")
 _NAMES = (tree.TraceText("trace_id"), tree.TraceText("session_id"))
 
 
-def find(
-    plpy: Any, statement: Statement, node: tree.Node
-) -> Optional[tuple[list[str], list[str]]]:
+def find(plpy: Any, statement: Statement, node: tree.Node) -> Optional[tuple[list[str], list[str]]]:
     """All traces that match, surely and perhaps; None if they may be many.
 
     ``statement`` has no parameters yet, and gets some.
