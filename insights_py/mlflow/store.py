@@ -172,17 +172,15 @@ class _InsightsSearch(SqlAlchemyStore):
     ) -> tuple[list[TraceInfo], str | None]:
         self._validate_max_results_param(max_results)
         token, offset = _page_start(page_token)
-        filter_string = _text(filter_string)
-        order_by = _texts(order_by)
+        arguments = {
+            "filter": _text(filter_string),
+            "max_results": max_results,
+            "order_by": _texts(order_by),
+            "page_token": token,
+            "page_offset": offset,
+        }
         with _refusals(), self.ManagedSessionMaker() as session:
-            arguments = {
-                "exp_ids": _texts(self._searched_experiments(session, locations)),
-                "filter": filter_string,
-                "max_results": max_results,
-                "order_by": order_by,
-                "page_token": token,
-                "page_offset": offset,
-            }
+            arguments["exp_ids"] = _texts(self._searched_experiments(session, locations))
             # Around the ORM, which has nothing to do for plain columns but takes time.
             rows = session.connection().execute(self._page_statement(session), arguments).all()
             next_page_token = rows[-1].next_page_token if rows else None

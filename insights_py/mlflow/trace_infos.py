@@ -120,5 +120,5 @@ def _present(keys: Sequence[str], numbers: Sequence[Any]) -> Mapping[str, Any]:
 
 def _assessment(values: Sequence[Any]) -> Assessment:
     # MLflow's method looks at attributes only, and an ORM object is dear to make.
-    stored = SimpleNamespace(**dict(zip(_ASSESSMENT, values, strict=True)))
+    stored: Any = SimpleNamespace(**dict(zip(_ASSESSMENT, values, strict=True)))
     return SqlAssessments.to_mlflow_entity(stored)

@@ -17,7 +17,8 @@ from insights_engine.statement import Statement
 FEW = 100
 
 TIME = tree.TraceNumber("timestamp_ms")
-_NAMES = (tree.TraceText("trace_id"), tree.TraceText("session_id"))
+_ID = tree.TraceText("trace_id")
+_SESSION = tree.TraceText("session_id")
 
 
 def find(plpy: Any, statement: Statement, node: tree.Node) -> Optional[tuple[list[str], list[str]]]:
@@ -25,21 +26,23 @@ def find(plpy: Any, statement: Statement, node: tree.Node) -> Optional[tuple[lis
 
     ``statement`` has no parameters yet, and gets some.
     """
+    experiments = statement.experiments
     items = conjuncts(node)
-    names = [item for item in items if _names(item)]
+    # MLflow's index on sessions begins with the experiment.
+    fields = (_ID,) if experiments is None else (_ID, _SESSION)
+    names = [item for item in items if _names(item, fields)]
     bounds = time_bounds(node)
-    # Newest first is the usual order: what begins at the newest trace ends soon enough.
-    if not names and not any(_lower(bound) for bound in bounds):
-        return None
-    if statement.experiments is None and not bounds:
-        # MLflow's index on sessions begins with the experiment.
-        names = [item for item in names if item.field == _NAMES[0]]
-        if not names:
+    order = ""
+    if not names:
+        if not any(map(_lower, bounds)) or (experiments is not None and len(experiments) > 1):
             return None
+        # Lest the planner hope to meet enough of them early in the table, where the
+        # oldest are; this order has an index, in one experiment as in all.
+        order = " order by t.timestamp_ms desc"
     narrow = names + bounds
     where = [statement.scope(), *(statement.condition(item, "probe") for item in narrow)]
     sql = (
-        f"select t.request_id from {statement.traces} where {' and '.join(where)}"
+        f"select t.request_id from {statement.traces} where {' and '.join(where)}{order}"
         f" limit {statement.params.add(FEW + 1, 'bigint')}"
     )
     rows = plans.run(plpy, sql, statement.params.types, statement.params.values)
@@ -64,14 +67,14 @@ def time_bounds(node: tree.Node) -> list[tree.Node]:
 
 
 def _lower(bound: tree.Node) -> bool:
-    """Whether it excludes all that is older than some time."""
+    """Whether it excludes all that is older than some time, as newest first would not."""
     if isinstance(bound, tree.Between):
         return not bound.negated
     return isinstance(bound, tree.NumberCompare) and bound.op in (">", ">=", "=")
 
 
-def _names(item: tree.Node) -> bool:
-    """Whether it requires one of some ids, or one of some sessions."""
+def _names(item: tree.Node, fields: Sequence[tree.TraceText]) -> bool:
+    """Whether it requires one of some values of one of the fields."""
     if isinstance(item, tree.In):
-        return not item.negated and item.field in _NAMES
-    return isinstance(item, tree.TextCompare) and item.op == "=" and item.field in _NAMES
+        return not item.negated and item.field in fields
+    return isinstance(item, tree.TextCompare) and item.op == "=" and item.field in fields

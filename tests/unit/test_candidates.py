@@ -99,3 +99,9 @@ def test_a_session_is_looked_up_within_experiments() -> None:
     assert find("trace_id = 't1'", None) == (["t0", "t1"], [])
     assert find("trace_id = 't1' AND session = 's'", None) == ([], ["t0", "t1"])
     assert find("timestamp > 5", None) == (["t0", "t1"], [])
+
+
+def test_times_are_looked_up_where_an_index_gives_the_newest() -> None:
+    assert find("timestamp > 5", [1, 2]) is None
+    assert find("timestamp > 5 AND session = 's'", [1, 2]) == (["t0", "t1"], [])
+    assert find("timestamp < 5 AND session = 's'", None) is None
