@@ -180,6 +180,8 @@ class _Finder:
         few = candidates.find(self._plpy, self._statement(), self._query.filter)
         if few is not None:
             return few
+        if _about_content(self._query.filter):
+            return None
         if self._query.order[0] == _NEWEST_FIRST and not offset:
             before_ms = None if start is None else start.values[0]
             assert before_ms is None or isinstance(before_ms, int)
@@ -302,6 +304,18 @@ class _Finder:
 
     def _values(self, row: dict[str, Any]) -> tuple[Any, ...]:
         return tuple([row[name] for name in self._names])
+
+
+def _about_content(filter: tree.Node) -> bool:
+    """Whether it asks for patterns in whole spans, of which our index knows nothing."""
+    bounds = candidates.time_bounds(filter)
+    rest = [item for item in candidates.conjuncts(filter) if item not in bounds]
+    return bool(rest) and all(
+        isinstance(item, tree.AnySpan)
+        and isinstance(item.condition, tree.Match)
+        and item.condition.field == tree.SpanText("content")
+        for item in rest
+    )
 
 
 def _order_by(columns: Sequence[SortColumn], prefix: str) -> str:
