@@ -399,14 +399,15 @@ def test_the_largest_page(
 # ----------------------------------------------------- functions for the plugin
 
 
-def test_search_trace_ids_pages_by_token_and_by_offset(
+def test_search_page_pages_by_token_and_by_offset(
     put: Loader, module_conn: psycopg.Connection[Any]
 ) -> None:
     put(*some(7))
 
     def page(token: str | None, offset: int | None) -> tuple[list[str], str | None]:
         rows = module_conn.execute(
-            "select * from insights.search_trace_ids(array['1'], '', 3, null, %s, %s)",
+            "select trace_id, next_page_token"
+            " from insights.search_page(array['1'], '', 3, null, %s, %s)",
             (token, offset),
         ).fetchall()
         return [row[0] for row in rows], rows[-1][1] if rows else None
