@@ -28,20 +28,17 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.store.tracking import SEARCH_TRACES_DEFAULT_MAX_RESULTS
 from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlTraceInfo
-from mlflow.store.tracking.sqlalchemy_store import (
-    _TRACE_INFO_COLUMNS,
-    SqlAlchemyStore,
-    _build_trace_infos_from_rows,
-)
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.tracking.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
 from mlflow.tracing.analysis import TraceFilterCorrelationResult
 from mlflow.utils.search_utils import SearchTraceUtils
 from mlflow.utils.validation import _parse_experiment_ids, _resolve_experiment_ids_and_locations
-from sqlalchemy import Integer, Text, any_, cast, func, select
+from sqlalchemy import Integer, Select, Text, any_, bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, array_agg
 from sqlalchemy.exc import DBAPIError
 
 from insights_py import errors
+from insights_py.mlflow import trace_infos
 
 if TYPE_CHECKING:
     from mlflow.genai.scorers.online.entities import CompletedSession
@@ -79,7 +76,7 @@ _FIND_FUNCTIONS = sqlalchemy.text(
             join pg_catalog.pg_namespace as n on n.oid = p.pronamespace
             where (
                     n.nspname = 'insights'
-                    and p.proname in ('search_trace_ids', 'match_trace_ids')
+                    and p.proname in ('search_page', 'match_trace_ids')
                     or n.oid = c.relnamespace
                     and p.proname = 'insights_correlate'
                 )
@@ -94,6 +91,7 @@ class _InsightsSearch(SqlAlchemyStore):
     """The three methods, to stand before either of MLflow's stores."""
 
     _mlflow_schema: str | None = None  # Known once the functions have been seen.
+    _page: Select[Any] | None = None  # The same for every page, without workspaces.
 
     def __init__(
         self, db_uri: str, default_artifact_root: str | None, read_db_uri: str | None = None
@@ -184,30 +182,47 @@ class _InsightsSearch(SqlAlchemyStore):
     ) -> tuple[list[TraceInfo], str | None]:
         self._validate_max_results_param(max_results)
         token, offset = _page_start(page_token)
+        arguments = {
+            "filter": _text(filter_string),
+            "max_results": max_results,
+            "order_by": _texts(order_by),
+            "page_token": token,
+            "page_offset": offset,
+        }
         with _refusals(), self.ManagedSessionMaker() as session:
-            page = (
-                func.insights.search_trace_ids(
-                    _text_array(self._searched_experiments(session, locations)),
-                    cast(_text(filter_string), Text),
-                    cast(max_results, Integer),
-                    _text_array(order_by),
-                    cast(token, Text),
-                    cast(offset, Integer),
-                )
-                .table_valued("trace_id", "next_page_token", with_ordinality="position")
-                .render_derived(name="page")
-            )
-            # One statement, hence one snapshot, for the ids and the rows; and
-            # MLflow's own query, which holds the rows to the active workspace.
-            rows = (
-                self._trace_query(session)
-                .with_entities(*_TRACE_INFO_COLUMNS, page.c.next_page_token)
-                .join(page, page.c.trace_id == SqlTraceInfo.request_id)
-                .order_by(page.c.position)
-                .all()
-            )
+            arguments["exp_ids"] = _texts(self._searched_experiments(session, locations))
+            # Around the ORM, which has nothing to do for plain columns but takes time.
+            rows = session.connection().execute(self._page_statement(session), arguments).all()
             next_page_token = rows[-1].next_page_token if rows else None
-            return _build_trace_infos_from_rows(session, rows), next_page_token
+            return trace_infos.build(rows), next_page_token
+
+    def _page_statement(self, session: Session) -> Select[Any]:
+        """The statement that reads a page, in one snapshot, from the function's arguments."""
+        if self._page is not None:
+            return self._page
+        page = (
+            func.insights.search_page(
+                cast(bindparam("exp_ids"), ARRAY(Text)),
+                cast(bindparam("filter"), Text),
+                cast(bindparam("max_results"), Integer),
+                cast(bindparam("order_by"), ARRAY(Text)),
+                cast(bindparam("page_token"), Text),
+                cast(bindparam("page_offset"), Integer),
+            )
+            .table_valued("trace_id", "attached", "next_page_token", with_ordinality="position")
+            .render_derived(name="page")
+        )
+        # MLflow's own query, which holds the traces to the active workspace.
+        statement: Select[Any] = (
+            self._trace_query(session)
+            .with_entities(*trace_infos.COLUMNS, page.c.attached, page.c.next_page_token)
+            .join(page, page.c.trace_id == SqlTraceInfo.request_id)
+            .order_by(page.c.position)
+            .statement
+        )
+        if not self.supports_workspaces:
+            self._page = statement
+        return statement
 
     def _searched_experiments(
         self, session: Session, locations: list[str] | None
@@ -426,10 +441,12 @@ def _sendable(value: Any) -> Any:
     return _storable(value) if isinstance(value, str) else value
 
 
+def _texts(values: Iterable[Any] | None) -> list[str | None] | None:
+    return None if values is None else [_text(str(value)) for value in values]
+
+
 def _text_array(values: Iterable[Any] | None) -> Any:
-    if values is None:
-        return cast(None, ARRAY(Text))
-    return cast([_text(str(value)) for value in values], ARRAY(Text))
+    return cast(_texts(values), ARRAY(Text))
 
 
 def _page_start(page_token: str | bytes | None) -> tuple[str | None, int | None]:

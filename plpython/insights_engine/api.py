@@ -345,7 +345,7 @@ def search_traces(
     return _many(plpy, answer, _nothing(*SEARCH_COLUMNS))
 
 
-def search_trace_ids(
+def search_page(
     plpy: Any,
     schema: str,
     exp_ids: Ids,
@@ -354,15 +354,14 @@ def search_trace_ids(
     order_by: Ids,
     page_token: Optional[str],
     page_offset: Optional[int],
-) -> Iterator[dict[str, Any]]:
+) -> dict[str, Any]:
     """A page of matching traces: their ids alone."""
 
-    def answer() -> Iterator[dict[str, Any]]:
+    def answer() -> dict[str, Any]:
         page = _page(plpy, schema, exp_ids, filter, max_results, order_by, page_token, page_offset)
-        for trace_id in page.trace_ids:
-            yield {"trace_id": trace_id, "next_page_token": page.next_page_token}
+        return {"trace_ids": page.trace_ids, "next_page_token": page.next_page_token}
 
-    return _many(plpy, answer, _nothing("trace_id", "next_page_token"))
+    return _one(plpy, answer, _nothing("trace_ids", "next_page_token"))
 
 
 def match_trace_ids(

@@ -12,6 +12,7 @@ be asked about one by one are too many.
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional, Union
@@ -344,6 +345,21 @@ class Index:
                 found[int(block or 0)] = bitmaps.union_of(map(int, (positions or "").split(",")))
             self._everywhere[one.text] = found
 
+    def is_settled(self, one: Prepared) -> bool:
+        """Whether it is known of every position which match."""
+        if not one.lasting:
+            return False
+        known = CACHE.known((self._scope, one.text))
+        for block in self.blocks:
+            pair = known.get(block.block)
+            if pair is None:
+                return False
+            if pair.may is not pair.must:
+                live = pair.within(self.universe(block))
+                if live.may is not live.must:
+                    return False
+        return True
+
     def matching(self, node: tree.Node, ids: Sequence[str]) -> list[str]:
         """Those of some traces that match, by the raw predicate."""
         statement = self._statement.again()
@@ -569,22 +585,40 @@ def _raw_counts(
 # ------------------------------------------------------------------------ pages
 
 
+class Settled(enum.Enum):
+    """What a search asks of a filter that the index leaves open."""
+
+    #: Some traces may be left open.
+    WHATEVER = 0
+    #: It has been settled for all traces, or the index is of no use.
+    ALREADY = 1
+    #: It is to be settled now, by asking about all traces.
+    EVERYWHERE = 2
+
+
 def newest(
     plpy: Any,
     statement: Statement,
     node: tree.Node,
     limit: int,
     before_ms: Optional[int],
+    settled: Settled = Settled.WHATEVER,
 ) -> Optional[tuple[list[str], list[str]]]:
     """Traces among which are the ``limit`` newest that match: surely, and perhaps.
 
     ``before_ms``: only traces that began then or earlier.  Pending traces are
-    always among the second.
+    always among the second; others are only where ``settled`` allows it.
     """
     index = open_index(plpy, statement, (node,))
     if index is None:
         return None
     one = prepare(node)
+    if settled is Settled.ALREADY and not index.is_settled(one):
+        return None
+    if settled is Settled.EVERYWHERE:
+        if sum(block.used for block in index.blocks) > GROUP:
+            return None
+        index.settle_everywhere((one,))
     times = index.planner.timestamps()
     sure_ids: list[str] = []
     open_ids = list(index.pending)
@@ -597,6 +631,8 @@ def newest(
         if enough and blocks[0].last_ms < (oldest_ms or 0):
             break
         (pairs,) = index.bounds((one,), blocks)
+        if settled is Settled.EVERYWHERE:
+            pairs = index.settle(one, blocks, pairs)
         group = Group(plpy, blocks)
         group.fetch(times.terms())
         must = group.joined([pair.must for pair in pairs])

@@ -1,11 +1,12 @@
 """Search: which traces, in which order, and the rows that show them.
 
-Newest-first pages of filters that match often are answered by walking the
-index on (experiment, time) and probing trace by trace, as stock MLflow does.
-Filters that match seldom would make that walk long; they are answered as a
-set.  No estimate decides between the two but a look: the walk begins with a
-window of the newest traces and goes on only while its hits promise that the
-page will soon be full.
+A page is made of the few traces to which MLflow's own indexes or ours narrow the
+filter down.  Where neither does, newest-first pages of filters that match often
+are answered by walking the index on (experiment, time) and probing trace by
+trace, as stock MLflow does.  Filters that match seldom would make that walk long;
+they are answered as a set.  No estimate decides between the two but a look: the
+walk begins with a window of the newest traces and goes on only while its hits
+promise that the page will soon be full.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
-from insights_engine import attributes, indexed, paging, printer, tree
+from insights_engine import attributes, indexed, narrowing, paging, plans, printer, tree
 from insights_engine.errors import InsightsError
 from insights_engine.ordering import Clause, SortColumn, compile_order
 from insights_engine.paging import Position
@@ -61,7 +62,7 @@ def check_max_results(max_results: Optional[int]) -> int:
     return max_results
 
 
-_NEWEST_FIRST = Clause(tree.TraceNumber("timestamp_ms"), descending=True)
+_NEWEST_FIRST = Clause(narrowing.TIME, descending=True)
 
 
 @dataclass(frozen=True)
@@ -130,14 +131,22 @@ class _Finder:
         self._query = query
         self._now_ms = now_ms
         self._types = [column.type for column in query.columns()]
+        self._names = [f"k{n}" for n in range(len(self._types))]
 
     def rows(self, limit: int, start: Optional[Position], offset: int) -> list[_Row]:
         """The first ``limit`` rows after ``start``."""
+        by_time = self._query.order[0].field == narrowing.TIME
+        # The walk heeds the bounds on the time by itself.
+        everything = len(narrowing.time_bounds(self._query.filter)) == len(
+            narrowing.conjuncts(self._query.filter)
+        )
+        if everything and by_time and not offset:
+            return self._walk(limit, limit, start)
         if self._query.filter != tree.EVERYTHING:
-            rows = self._from_index(limit, start, offset)
-            if rows is not None:
-                return rows
-        if offset or self._query.order[0].field != tree.TraceNumber("timestamp_ms"):
+            few = self._few(limit, start, offset)
+            if few is not None:
+                return self._sorted(*few, limit, start, offset)
+        if offset or not by_time:
             return self._as_set(limit, start, offset)
         found: list[_Row] = []
         walked = 0
@@ -154,6 +163,9 @@ class _Finder:
             expected = missing * walked / len(found) if found else math.inf
             patience = max(PATIENCE * walked, SHORT_WALK)
             if expected > patience:
+                few = self._newest(missing, start, indexed.Settled.EVERYWHERE)
+                if few is not None:
+                    return found + self._sorted(*few, missing, start, 0)
                 return found + self._as_set(missing, start, 0)
             window = max(FIRST_WINDOW, math.ceil(expected * 1.3))
 
@@ -162,29 +174,52 @@ class _Finder:
             self._query.schema, self._query.experiments, self._now_ms, parallel=parallel
         )
 
-    # --------------------------------------------------------- by the index
+    # ------------------------------------------------------------ a few traces
 
-    def _from_index(
+    def _few(
         self, limit: int, start: Optional[Position], offset: int
-    ) -> Optional[list[_Row]]:
-        """The same, if the index narrows it down to a few traces."""
-        statement = self._statement()
-        by_time = self._query.order[0] == _NEWEST_FIRST
-        if by_time and not offset:
-            before_ms = None if start is None else start.values[0]
-            assert before_ms is None or isinstance(before_ms, int)
-            few = indexed.newest(self._plpy, statement, self._query.filter, limit, before_ms)
-        else:
-            few = indexed.matches(self._plpy, statement, self._query.filter, SMALL_SET)
-        if few is None:
+    ) -> Optional[tuple[list[str], list[str]]]:
+        """Traces among which are those of the page, surely and perhaps; None: too many."""
+        few = narrowing.find(self._plpy, self._statement(), self._query.filter)
+        if few is not None:
+            return few
+        settled = indexed.Settled.WHATEVER
+        if _about_content(self._query.filter):
+            settled = indexed.Settled.ALREADY
+        if self._query.order[0] == _NEWEST_FIRST and not offset:
+            return self._newest(limit, start, settled)
+        if settled is indexed.Settled.ALREADY:
             return None
-        sure, perhaps = few
+        return indexed.matches(self._plpy, self._statement(), self._query.filter, SMALL_SET)
+
+    def _newest(
+        self, limit: int, start: Optional[Position], settled: indexed.Settled
+    ) -> Optional[tuple[list[str], list[str]]]:
+        """The same by the index, of the newest first."""
+        if self._query.order[0] != _NEWEST_FIRST:
+            return None
+        before_ms = None if start is None else start.values[0]
+        assert before_ms is None or isinstance(before_ms, int)
+        return indexed.newest(
+            self._plpy, self._statement(), self._query.filter, limit, before_ms, settled
+        )
+
+    def _sorted(
+        self,
+        sure: Sequence[str],
+        perhaps: Sequence[str],
+        limit: int,
+        start: Optional[Position],
+        offset: int,
+    ) -> list[_Row]:
+        """The page among these traces, the second of which are asked whether they match."""
         if not sure and not perhaps:
             return []
+        statement = self._statement()
         columns, joins = compile_order(self._query.order, statement.params, statement.schema)
-        where = f"t.request_id = any({statement.params.add(sure + perhaps, 'text[]')})"
+        where = f"t.request_id = any({statement.params.add([*sure, *perhaps], 'text[]')})"
         if perhaps:
-            asked = statement.params.add(perhaps, "text[]")
+            asked = statement.params.add(list(perhaps), "text[]")
             condition = statement.condition(self._query.filter, "probe")
             where += (
                 f"\nand {statement.scope()}"
@@ -199,9 +234,13 @@ class _Finder:
             f"limit {statement.params.add(limit, 'bigint')}"
             f" offset {statement.params.add(offset, 'bigint')}"
         )
-        return [
-            _Row(row["request_id"], self._values(row)) for row in statement.run(self._plpy, sql)
-        ]
+        # The plan to sort ids is always the same, and worth keeping.
+        rows = (
+            statement.run(self._plpy, sql)
+            if perhaps
+            else plans.run(self._plpy, sql, statement.params.types, statement.params.values)
+        )
+        return [_Row(row["request_id"], self._values(row)) for row in rows]
 
     # -------------------------------------------------------------- as a set
 
@@ -216,7 +255,7 @@ class _Finder:
         order = _order_by(columns, "k")
         # Materialized where an index would serve the order, lest the planner hope
         # for an early end of a long walk; any other order has to see all hits.
-        by_time = self._query.order[0].field == tree.TraceNumber("timestamp_ms")
+        by_time = self._query.order[0].field == narrowing.TIME
         fence = "materialized" if by_time else "not materialized"
         sql = (
             f"with hits as {fence} (\n"
@@ -241,7 +280,7 @@ class _Finder:
         """
         columns, joins = compile_order(self._query.order, statement.params, statement.schema)
         where = statement.scope()
-        for bound in _time_bounds(self._query.filter):
+        for bound in narrowing.time_bounds(self._query.filter):
             where += f"\nand {statement.condition(bound, 'probe')}"
         if start is not None:
             where += f"\nand {paging.after(columns, start.values, statement.params)}"
@@ -278,7 +317,19 @@ class _Finder:
         return Position(self._values(rows[0]), self._now_ms) if len(rows) else None
 
     def _values(self, row: dict[str, Any]) -> tuple[Any, ...]:
-        return tuple(row[f"k{n}"] for n in range(len(self._types)))
+        return tuple([row[name] for name in self._names])
+
+
+def _about_content(filter: tree.Node) -> bool:
+    """Whether it asks for patterns in whole spans, of which our index knows nothing."""
+    bounds = narrowing.time_bounds(filter)
+    rest = [item for item in narrowing.conjuncts(filter) if item not in bounds]
+    return bool(rest) and all(
+        isinstance(item, tree.AnySpan)
+        and isinstance(item.condition, tree.Match)
+        and item.condition.field == tree.SpanText("content")
+        for item in rest
+    )
 
 
 def _order_by(columns: Sequence[SortColumn], prefix: str) -> str:
@@ -293,16 +344,6 @@ def _typed(text: Optional[str], type: str) -> Any:
     if text is None:
         return None
     return int(text) if type == "bigint" else float(text) if type == "double precision" else text
-
-
-def _time_bounds(filter: tree.Node) -> list[tree.Node]:
-    items = filter.items if isinstance(filter, tree.And) else (filter,)
-    return [
-        item
-        for item in items
-        if isinstance(item, (tree.NumberCompare, tree.Between))
-        and item.field == tree.TraceNumber("timestamp_ms")
-    ]
 
 
 def match_trace_ids(plpy: Any, query: Query, trace_ids: Sequence[str], now_ms: int) -> list[str]:

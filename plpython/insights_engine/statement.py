@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from insights_engine import tree
+from insights_engine import plans, tree
 from insights_engine.rawsql import Params, compile_filter
 
 
@@ -106,8 +106,9 @@ class Statement:
 
 def current_time_ms(plpy: Any) -> int:
     """What ``now()`` in a filter stands for: when this statement began."""
-    rows = plpy.execute(
+    rows = plans.run(
+        plpy,
         "select pg_catalog.floor(extract(epoch from pg_catalog.statement_timestamp()) * 1000)"
-        "::bigint as now_ms"
+        "::bigint as now_ms",
     )
     return int(rows[0]["now_ms"])

@@ -23,7 +23,7 @@ CALLS = (
     "select * from insights_correlate('1', '', '', %s)",
     "select insights_validate(%s)",
     "select * from insights_explain('1', %s)",
-    "select * from insights.search_trace_ids('{1}', %s)",
+    "select * from insights.search_page('{1}', %s)",
     "select * from insights.match_trace_ids('{1}', %s, '{a}')",
 )
 

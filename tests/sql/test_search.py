@@ -399,14 +399,15 @@ def test_the_largest_page(
 # ----------------------------------------------------- functions for the plugin
 
 
-def test_search_trace_ids_pages_by_token_and_by_offset(
+def test_search_page_pages_by_token_and_by_offset(
     put: Loader, module_conn: psycopg.Connection[Any]
 ) -> None:
     put(*some(7))
 
     def page(token: str | None, offset: int | None) -> tuple[list[str], str | None]:
         rows = module_conn.execute(
-            "select * from insights.search_trace_ids(array['1'], '', 3, null, %s, %s)",
+            "select trace_id, next_page_token"
+            " from insights.search_page(array['1'], '', 3, null, %s, %s)",
             (token, offset),
         ).fetchall()
         return [row[0] for row in rows], rows[-1][1] if rows else None
@@ -443,3 +444,46 @@ def test_match_trace_ids_keeps_the_order_given(
     with pytest.raises(psycopg.Error) as caught:
         matching("status =", ["1"], ["a"])
     checked(caught.value)
+
+
+def test_pages_of_what_had_to_be_asked_everywhere(
+    put: Loader, search: Search, module_conn: psycopg.Connection[Any]
+) -> None:
+    """Rare texts, which the index knows nothing of: asked once, then known."""
+    put()
+    module_conn.execute(
+        "insert into trace_info (request_id, experiment_id, timestamp_ms, status)"
+        " select 'm' || n, 1, n / 2, 'OK' from generate_series(1, 8000) n"
+    )
+    module_conn.execute(
+        "insert into spans"
+        " (trace_id, experiment_id, span_id, status, start_time_unix_nano, content)"
+        " select 'm' || n, 1, 's', 'OK', 0, case when n % 900 < 2 then 'rare' else 'text' end"
+        " from generate_series(1, 8000) n"
+    )
+    while module_conn.execute("select pending from insights_refresh()").fetchone() != (0,):
+        pass
+    expected = [
+        row[0]
+        for row in module_conn.execute(
+            "select t.request_id from trace_info t join spans s on s.trace_id = t.request_id"
+            " where s.content = 'rare' order by t.timestamp_ms desc, t.request_id"
+        )
+    ]
+    assert len(expected) == 17
+    rare = "span.content LIKE '%rare%'"
+    for size in (1, 3, 5, 17, 100):
+        pages = search.pages(size, filter=rare)
+        assert [trace_id for page in pages for trace_id in page] == expected
+    put_back = "update spans set content = 'text' where trace_id = %s"
+    module_conn.execute(put_back, (expected[0],))
+    module_conn.execute(
+        "insert into spans"
+        " (trace_id, experiment_id, span_id, status, start_time_unix_nano, content)"
+        " values ('m4001', 1, 'more', 'OK', 0, 'rare')"
+    )
+    for _ in range(2):
+        pages = search.pages(5, filter=rare)
+        found = [trace_id for page in pages for trace_id in page]
+        assert found == sorted({*expected[1:], "m4001"}, key=lambda i: (-(int(i[1:]) // 2), i))
+        module_conn.execute("select insights_refresh()")
