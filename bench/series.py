@@ -124,7 +124,7 @@ def _intervals(name: str, field: str, column: str, width: str) -> Case:
 
 # --------------------------------------------------------------- matrix and sessions
 
-_FILTERS = {
+FILTERS = {
     "status = 'ERROR'": "status = 'ERROR'",
     "execution_time_ms > 10000": "execution_time_ms > 10000",
     "tags.environment = 'production'": "environment = 'production'",
@@ -139,15 +139,15 @@ _FILTERS = {
 
 
 def _matrix() -> Case:
-    filters = ", ".join(f"$${filter}$$" for filter in _FILTERS)
-    flags = ", ".join(f"({sql}) as f{n}" for n, sql in enumerate(_FILTERS.values()))
+    filters = ", ".join(f"$${filter}$$" for filter in FILTERS)
+    flags = ", ".join(f"({sql}) as f{n}" for n, sql in enumerate(FILTERS.values()))
     pairs = ", ".join(
         f"count(*) filter (where f{one} and f{other})"
-        for one, other in combinations(range(len(_FILTERS)), 2)
+        for one, other in combinations(range(len(FILTERS)), 2)
     )
     sql = f"select {pairs} from (select {flags} from traces)".replace("%%", "%")
     return Case(
-        f"matrix: {len(_FILTERS)} filters",
+        f"matrix: {len(FILTERS)} filters",
         f"select joint_count from insights_correlation_matrix(%s::text[], array[{filters}])",
         sql,
         sql,

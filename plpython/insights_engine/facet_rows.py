@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from heapq import nsmallest
 from typing import Any, NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, fields, histogram, sessions, tree, values
@@ -172,6 +173,13 @@ class Found(NamedTuple):
     counts: dict[Facet, int]
 
 
+def most_frequent(ranking: Counter[str], most: int) -> list[str]:
+    """The most frequent values, of equally frequent ones the first by code points."""
+    least = sorted(ranking.values(), reverse=True)[:most][-1:]
+    candidates = (value for value, count in ranking.items() if count >= (least or [0])[0])
+    return nsmallest(most, candidates, key=lambda value: (-ranking[value], value))
+
+
 def _numbers_first(vocabulary: Optional[Vocabulary], most: int) -> bool:
     """Whether a field looks as if intervals were to come of it."""
     return vocabulary is not None and bool(vocabulary.series) and len(vocabulary.values) > 4 * most
@@ -237,7 +245,7 @@ class Candidates:
 
     def _ranked(self, ranking: Counter[str]) -> Found:
         field = self._question.field
-        best = sorted(ranking, key=lambda value: (-ranking[value], value))[: self._question.most]
+        best = most_frequent(ranking, self._question.most)
         facets = [of_text(field, text) for text in best]
         # What is stored in two forms of text is one value of an assessment, whose traces
         # were counted for each form.
@@ -335,15 +343,21 @@ class Candidates:
     def _by_session(self, score: Score) -> None:
         """The same where the value is the session, which is known by number."""
         known = sessions.Sessions(self._index)
-        pairs = [pair for pair in zip(self._index.blocks, self._matching) if pair[1]]
-        columns = [known.numbers([block], [bits])[0] for block, bits in pairs]
-        text_of = known.ids(
-            number
-            for column, (_, bits) in zip(columns, pairs)
-            for number in bitmaps.chosen(column, bits)
-        )
-        for column, (block, bits) in zip(columns, pairs):
-            score.add_column(text_of, block, column, bits)
+        traces: Counter[int] = Counter()
+        for block, bits in zip(self._index.blocks, self._matching):
+            if bits:
+                (column,) = known.numbers([block], [bits])
+                traces.update(bitmaps.chosen(column, bits))
+        traces.pop(0, None)
+        least = 1
+        if self._question.unit == sessions.TRACE and len(traces) > self._question.most:
+            # A session with fewer traces cannot be among the most frequent ones, even if
+            # all pending traces are its.
+            ranked = sorted(traces.values(), reverse=True)
+            least = ranked[self._question.most] - len(self._index.pending)
+        for number, count in traces.items():
+            if count >= least:
+                score.add_session(known.session_id(number), number, count)
 
     # ------------------------------------------------- what the index has not captured
 
@@ -424,6 +438,13 @@ class Score:
         for (term, session), count in Counter(pairs).items():
             if term:
                 self._by_session.setdefault(text_of[term], Counter())[session] += count
+
+    def add_session(self, session_id: str, number: int, count: int) -> None:
+        """Adds as many traces of a session, whose id is the value."""
+        if self._unit == sessions.TRACE:
+            self._counts[session_id] += count
+        else:
+            self._by_session.setdefault(session_id, Counter())[number] += count
 
     def _of_block(self, block: Block) -> Sequence[int]:
         found = self._numbers.get(block.block)

@@ -26,6 +26,7 @@ from insights_engine.facet_rows import (
     intervals_of,
     may_be_numeric,
     missing_of,
+    most_frequent,
     of_number,
     of_text,
     present,
@@ -206,8 +207,7 @@ def _by_value(
     found: Counter[str] = Counter()
     for value, count in rows:
         found[values.shown(field, value or "")] += int(count or 0)
-    best = sorted(found, key=lambda value: (-found[value], value))
-    for text in best[: question.most + numeric]:
+    for text in most_frequent(found, question.most + numeric):
         if not fields.is_number(field):
             yield of_text(field, text), found[text]
             continue

@@ -35,6 +35,8 @@ _MOST_NUMBERED = 1_000_000
 _FEW = 0.02
 
 _numbered: dict[str, int] = {}
+#: The session ids by number; there is no number 0.
+_named: list[str] = [""]
 #: Numbers of different generations have nothing to do with each other.
 _generation = 0
 
@@ -60,17 +62,21 @@ class Sessions:
         self._index = index
         if len(_numbered) > _MOST_NUMBERED:
             _numbered.clear()
+            del _named[1:]
             _generation += 1
         self._key = ("sessions", _generation)
 
     def number(self, session_id: str) -> int:
         """The number of a session."""
-        return _numbered.setdefault(session_id, len(_numbered) + 1)
+        found = _numbered.get(session_id)
+        if found is None:
+            found = _numbered[session_id] = len(_named)
+            _named.append(session_id)
+        return found
 
-    def ids(self, numbers: Iterable[int]) -> dict[int, str]:
-        """The session ids of some numbers."""
-        wanted = set(numbers)
-        return {number: one for one, number in _numbered.items() if number in wanted}
+    def session_id(self, number: int) -> str:
+        """The id of a session."""
+        return _named[number]
 
     def __len__(self) -> int:
         """How many numbers have been given out."""

@@ -13,8 +13,9 @@ tokens and costs are always those of the traces that match.
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Callable, Optional
 
@@ -28,7 +29,7 @@ from insights_engine.timelines import Part, Sliced, Timeline, timelines
 _PERCENTILES = (0.5, 0.95, 0.99)
 _FAILED = tree.TextCompare(tree.TraceText("status"), "=", "ERROR")
 #: Up to so many matching traces of a bucket in a block are looked at one by one.
-_FEW = 150
+_FEW = 800
 #: Costs are summed as multiples of two to the power of this, of which every double is one,
 #: and those of the smallest doubles whose last bits are zero.
 _FINEST = -1200
@@ -101,7 +102,7 @@ class Bucket:
         #: and failed; or with ``session_all`` with one that does not.
         self.sessions: tuple[set[int], set[int], set[int]] = (set(), set(), set())
 
-    def add_tokens(self, tokens: Sequence[int]) -> None:
+    def add_tokens(self, tokens: Iterable[int]) -> None:
         """Adds the tokens of some traces."""
         self.tokens = sum(tokens) + (self.tokens or 0)
 
@@ -210,8 +211,9 @@ def sum_of(within: int, slices: Mapping[int, bytes], sign: int) -> int:
 def total_of(numbers: Sequence[float], further: int) -> float:
     """The sum of doubles and of a multiple of the finest one."""
     try:
-        rest = float(Fraction(further, 1 << -_FINEST)) if further else 0.0
-        return math.fsum((*numbers, rest))
+        if not further:
+            return math.fsum(numbers)
+        return math.fsum((*numbers, float(Fraction(further, 1 << -_FINEST))))
     except ValueError:  # infinities of both signs
         return math.nan
     except OverflowError:
@@ -375,8 +377,7 @@ class _Collected:
         bucket.matched += bitmaps.count(matching)
         bucket.errors += bitmaps.count(failed)
         if bitmaps.count(matching) <= _FEW:
-            chosen = [start + place for place in bitmaps.positions(matching >> (start & 7))]
-            self._add_few(bucket, timeline, chosen)
+            self._add_few(bucket, timeline, start, end, matching)
             return
         within = matching.to_bytes(last - first, "little")
         bucket.latencies.add(timeline.execution.part(first, last), within)
@@ -396,19 +397,24 @@ class _Collected:
             cost = sum_of(having, costs.slices, timeline.costs.sign)
             bucket.spent = (cost << ((exponent or 0) - _FINEST)) + (bucket.spent or 0)
 
-    def _add_few(self, bucket: Bucket, timeline: Timeline, places: Sequence[int]) -> None:
-        """Adds the numbers of a few traces, which looking at slices would cost more than."""
+    def _add_few(
+        self, bucket: Bucket, timeline: Timeline, start: int, end: int, matching: int
+    ) -> None:
+        """Adds the numbers of a few traces, for which slices would be too much to look at."""
+        first, last, shift = start >> 3, (end + 7) >> 3, start & 7
         execution, tokens, costs = timeline.numbers
-        ways: Sequence[tuple[Sliced, Sequence[Any], Callable[[Any], None]]] = (
+        ways: Sequence[tuple[Sliced, array[Any], Callable[[Any], None]]] = (
             (timeline.execution, execution, bucket.latencies.others.extend),
             (timeline.tokens, tokens, bucket.add_tokens),
             (timeline.costs, costs, bucket.costs.extend),
         )
+        every = (1 << (end - start)) - 1
         for sliced, numbers, add in ways:
-            there = sliced.there
-            found = [numbers[place] for place in places if there[place >> 3] >> (place & 7) & 1]
-            if found:
-                add(found)
+            having = (matching & int.from_bytes(sliced.there[first:last], "little")) >> shift
+            if having == every:
+                add(numbers[start:end])
+            elif having:
+                add(bitmaps.chosen(numbers[start:end], having))
 
     def _add_sessions(
         self, bucket: Bucket, numbers: Sequence[int], universe: int, matching: int, failed: int

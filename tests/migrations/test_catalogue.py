@@ -57,6 +57,9 @@ def test_the_public_functions_are_all_there(functions: list[Function]) -> None:
         "insights_search",
         "insights_count",
         "insights_correlate",
+        "insights_correlation_matrix",
+        "insights_facets",
+        "insights_timeseries",
         "insights_validate",
         "insights_explain",
     }

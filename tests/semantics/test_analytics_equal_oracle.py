@@ -367,6 +367,8 @@ MOMENTS = (
     datetime(2023, 12, 31, 23, 59, 59, 999000, tzinfo=UTC),
 )
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe")
+#: Within the range of slices, and beyond it.
+COSTS = (0.0, 0.1, 0.25, 1e-9, 3.3, -0.5, 5e-324, 1e300)
 STEPS_MS = (1, 60_000, 3_600_000, 20_000_000)
 BUCKETS = (
     *("15 minutes", "1 hour", "6 hours", "7 hours"),
@@ -413,12 +415,13 @@ def test_series(module_conn: psycopg.Connection[Any], prepare: Prepare, seed: in
             + dice.choice((1, 60_000, 3_600_000, 20_000_000)) * dice.randrange(9),
             execution_time_ms=dice.choice((None, dice.randrange(1000))),
             tokens=dice.choice(({}, {"total_tokens": dice.randrange(1000)})),
-            cost=dice.choice(({}, {"total_cost": dice.random()})),
+            cost=dice.choice(({}, {"total_cost": pick(dice, COSTS)})),
         )
         for trace in scenario.world.traces
     )
     scenario = replace(scenario, world=World(scenario.world.experiments, traces))
     prepared(module_conn, scenario, prepare, dice)
+    look_at_slices(module_conn, pick(dice, (True, False)))
     everything = Question(tree.EVERYTHING, "", (), 1)
     for question in (everything, *scenario.questions):
         bounds = [
@@ -431,6 +434,17 @@ def test_series(module_conn: psycopg.Connection[Any], prepare: Prepare, seed: in
         if bucket == "15 minutes" and None not in bounds:
             bucket = "1 hour"
         check_series(module_conn, scenario, question, bucket, bounds, zone, unit)
+
+
+def look_at_slices(connection: psycopg.Connection[Any], always: bool) -> None:
+    """Has sets of bits answered by slices however small they are, or as usual."""
+    connection.execute("select insights_timeseries('{}', '')")
+    connection.execute(
+        "do language plpython3u $$\n"
+        "import sys\n"
+        f"sys.modules['insights_engine.timeseries']._FEW = {0 if always else 800}\n"
+        "$$"
+    )
 
 
 def check_series(
@@ -501,7 +515,9 @@ def check_bucket(
     tokens = [t.tokens["total_tokens"] for t in those if "total_tokens" in t.tokens]
     assert row["tokens"] == (sum(tokens) if tokens else None), about
     costs = [t.cost["total_cost"] for t in those if "total_cost" in t.cost]
-    assert row["cost"] == (pytest.approx(math.fsum(costs), rel=1e-12) if costs else None), about
+    scale = max(map(abs, costs), default=0) * 1e-15
+    expected = pytest.approx(math.fsum(costs), rel=1e-12, abs=scale) if costs else None
+    assert row["cost"] == expected, about
 
 
 def percentile(numbers: Sequence[int], fraction: float) -> float | None:
