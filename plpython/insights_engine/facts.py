@@ -672,7 +672,12 @@ class Facts:
                     if positions[-1] != position:
                         positions.append(position)
                 for series, number in numbers:
-                    series.add(position, number)
+                    # As in Series.add, for the first number of the trace.
+                    if series.positions[-1] != position:
+                        series.positions.append(position)
+                        series.low.append(number)
+                    else:
+                        series.add(position, number)
         self._span_count.note(position, total)
         for three in columns:
             for positions in self._span_columns.get(three) or self._columns_of(*three):

@@ -7,54 +7,28 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $plpgsql$
 declare
-    least_id text;
-    greatest_id text;
+    noted text;
 begin
-    if tg_op = 'INSERT' then
-        select min(n.request_id), max(n.request_id)
-        into least_id, greatest_id
-        from new_rows n;
-    elsif tg_op = 'DELETE' then
-        select min(o.request_id), max(o.request_id)
-        into least_id, greatest_id
-        from old_rows o;
-    else
-        select min(c.request_id), max(c.request_id)
-        into least_id, greatest_id
-        from (
-            select o.request_id
-            from old_rows o
-            union all
-            select n.request_id
-            from new_rows n
-        ) c;
-    end if;
-    if least_id is null
-        or least_id = greatest_id and least_id = current_setting('insights.noted', true)
+    if array[coalesce(new.request_id, old.request_id), coalesce(old.request_id, new.request_id)]::text[]
+        <@ ('{' || current_setting('insights.noted', true) || '}')::text[]
     then
         return null;
     end if;
 
     lock table insights.pending in row exclusive mode nowait;
-    if least_id = greatest_id then
-        insert into insights.pending (trace_id) values (least_id);
-        perform set_config('insights.noted', least_id, true);
-    elsif tg_op = 'INSERT' then
-        insert into insights.pending (trace_id)
-        select distinct n.request_id
-        from new_rows n;
-    elsif tg_op = 'DELETE' then
-        insert into insights.pending (trace_id)
-        select distinct o.request_id
-        from old_rows o;
-    else
-        insert into insights.pending (trace_id)
-        select o.request_id
-        from old_rows o
-        union
-        select n.request_id
-        from new_rows n;
+    insert into insights.pending (trace_id) values (coalesce(new.request_id, old.request_id));
+    if old.request_id <> new.request_id then
+        insert into insights.pending (trace_id) values (old.request_id);
     end if;
+    -- Statements that go back and forth between some traces note each of them once;
+    -- looking through a long list would take longer than noting.
+    noted := current_setting('insights.noted', true);
+    noted := set_config(
+        'insights.noted',
+        case when length(noted) between 1 and 1000 then noted || ',' else '' end
+            || '"' || replace(replace(coalesce(new.request_id, old.request_id), '\', '\\'), '"', '\"') || '"',
+        true
+    );
     return null;
 exception when others then
     begin
@@ -67,6 +41,6 @@ end
 $plpgsql$;
 
 comment on function insights.note_request_id() is
-    'Trigger: notes the traces of a changed table whose column request_id names them';
+    'Trigger: notes the trace of a changed row whose column request_id names it';
 
 revoke all on function insights.note_request_id() from public;

@@ -1,4 +1,5 @@
--- Notes which traces a statement of MLflow's has changed, and nothing else.
+-- Notes which trace a row of MLflow's belongs to that a statement has changed, and
+-- nothing else.
 --
 -- The statement must never fail or wait because of it.  So it takes a lock only
 -- where it can have it at once, and catches every error: what cannot be noted is
@@ -9,8 +10,15 @@
 --
 -- MLflow changes a trace by several statements of a transaction; one note of it is
 -- enough, since nobody sees it before the transaction ends.  The setting
--- insights.noted is the trace that was noted last; it ends with the transaction,
--- is rolled back with its savepoints, and insights.forget_noted resets it.
+-- insights.noted lists what has been noted, the latest traces at least, as the
+-- elements of an array are written.  It ends with the transaction, is rolled back
+-- with its savepoints, and insights.forget_noted resets it.  Most calls end there, so
+-- that is a single expression.
+--
+-- For each row, because a table of the rows that a statement has changed takes longer
+-- to be made than these calls, and copies the contents of spans.  No WHEN and no
+-- UPDATE OF: with these MLflow's migrations could neither drop the column nor change
+-- its type.
 --
 -- SECURITY DEFINER because MLflow's role may write its own tables only.
 create or replace function insights.note_trace_id() returns trigger
@@ -21,54 +29,28 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $plpgsql$
 declare
-    least_id text;
-    greatest_id text;
+    noted text;
 begin
-    if tg_op = 'INSERT' then
-        select min(n.trace_id), max(n.trace_id)
-        into least_id, greatest_id
-        from new_rows n;
-    elsif tg_op = 'DELETE' then
-        select min(o.trace_id), max(o.trace_id)
-        into least_id, greatest_id
-        from old_rows o;
-    else
-        select min(c.trace_id), max(c.trace_id)
-        into least_id, greatest_id
-        from (
-            select o.trace_id
-            from old_rows o
-            union all
-            select n.trace_id
-            from new_rows n
-        ) c;
-    end if;
-    if least_id is null
-        or least_id = greatest_id and least_id = current_setting('insights.noted', true)
+    if array[coalesce(new.trace_id, old.trace_id), coalesce(old.trace_id, new.trace_id)]::text[]
+        <@ ('{' || current_setting('insights.noted', true) || '}')::text[]
     then
         return null;
     end if;
 
     lock table insights.pending in row exclusive mode nowait;
-    if least_id = greatest_id then
-        insert into insights.pending (trace_id) values (least_id);
-        perform set_config('insights.noted', least_id, true);
-    elsif tg_op = 'INSERT' then
-        insert into insights.pending (trace_id)
-        select distinct n.trace_id
-        from new_rows n;
-    elsif tg_op = 'DELETE' then
-        insert into insights.pending (trace_id)
-        select distinct o.trace_id
-        from old_rows o;
-    else
-        insert into insights.pending (trace_id)
-        select o.trace_id
-        from old_rows o
-        union
-        select n.trace_id
-        from new_rows n;
+    insert into insights.pending (trace_id) values (coalesce(new.trace_id, old.trace_id));
+    if old.trace_id <> new.trace_id then
+        insert into insights.pending (trace_id) values (old.trace_id);
     end if;
+    -- Statements that go back and forth between some traces note each of them once;
+    -- looking through a long list would take longer than noting.
+    noted := current_setting('insights.noted', true);
+    noted := set_config(
+        'insights.noted',
+        case when length(noted) between 1 and 1000 then noted || ',' else '' end
+            || '"' || replace(replace(coalesce(new.trace_id, old.trace_id), '\', '\\'), '"', '\"') || '"',
+        true
+    );
     return null;
 exception when others then
     begin
@@ -81,6 +63,6 @@ end
 $plpgsql$;
 
 comment on function insights.note_trace_id() is
-    'Trigger: notes the traces of a changed table whose column trace_id names them';
+    'Trigger: notes the trace of a changed row whose column trace_id names it';
 
 revoke all on function insights.note_trace_id() from public;

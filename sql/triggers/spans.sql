@@ -1,17 +1,6 @@
-create or replace trigger insights_insert
-after insert on @mlflow@.spans
-referencing new table as new_rows
-for each statement execute function insights.note_trace_id();
-
-create or replace trigger insights_update
-after update on @mlflow@.spans
-referencing old table as old_rows new table as new_rows
-for each statement execute function insights.note_trace_id();
-
-create or replace trigger insights_delete
-after delete on @mlflow@.spans
-referencing old table as old_rows
-for each statement execute function insights.note_trace_id();
+create or replace trigger insights_change
+after insert or update or delete on @mlflow@.spans
+for each row execute function insights.note_trace_id();
 
 create or replace trigger insights_truncate
 after truncate on @mlflow@.spans

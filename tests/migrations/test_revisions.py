@@ -78,7 +78,7 @@ def test_the_comparison_sees_differences(dsn: str) -> None:
         "comment on type insights.problem is 'other'",
         "alter table trace_info add constraint more check (true)",
         "revoke usage on schema insights from public",
-        "drop trigger insights_insert on spans",
+        "drop trigger insights_change on spans",
         "drop policy readers_of_traces on insights.term",
         "alter table insights.term disable row level security",
         "alter table insights.pending reset (vacuum_truncate)",

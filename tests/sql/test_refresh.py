@@ -206,6 +206,21 @@ def test_names_beyond_the_limit_share_signatures(world: Callable[..., Connection
     assert problems(conn) == []
 
 
+def test_the_order_in_which_spans_are_read_does_not_matter(
+    world: Callable[..., Connection],
+) -> None:
+    conn = world(trace(1, spans=tuple(span(n, f"name {n}", n=n) for n in range(5))))
+    refresh(conn)
+    with conn.transaction(force_rollback=True):
+        # Moves a row behind the others.
+        conn.execute("set local session_replication_role = replica")
+        conn.execute("update spans set content = content where name = 'name 0'")
+        assert problems(conn) == []
+        conn.execute("set local enable_indexscan = off")
+        conn.execute("set local enable_bitmapscan = off")
+        assert problems(conn) == []
+
+
 def test_long_contents_are_read_one_by_one_and_the_longest_not_at_all(
     world: Callable[..., Connection],
 ) -> None:

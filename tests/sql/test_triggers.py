@@ -437,6 +437,64 @@ def test_a_renamed_column_of_mlflows_is_counted(traces: Connection) -> None:
         assert missed(traces) == 1
 
 
+#: Ids that the list of noted traces has to quote, or that are parts of each other.
+ODD_IDS = ["NULL", "", 'a"b', "a,b", "a", "b", "{a}", "a\\", 'a\\"', " a ", "ä\n"]
+
+
+def test_ids_of_any_spelling_are_noted_once(traces: Connection) -> None:
+    ids = [trace_id for trace_id in ODD_IDS if trace_id not in ("a", "b")]
+    with traces.transaction():
+        add_traces(traces, *ids)
+        for _ in range(2):
+            for trace_id in ODD_IDS:
+                traces.execute(
+                    "update trace_info set status = 'ERROR' where request_id = %s", [trace_id]
+                )
+    assert pending(traces) == sorted(ODD_IDS)
+    assert missed(traces) == 0
+
+
+def test_more_traces_than_a_transaction_remembers_are_all_noted(traces: Connection) -> None:
+    ids = [f"tr-{number:032x}" for number in range(100)]
+    with traces.transaction():
+        add_traces(traces, *ids)
+        for trace_id in reversed(ids):
+            traces.execute(INSERTS["spans"].format(trace_id).encode())
+    assert set(pending(traces)) == set(ids)
+    with traces.transaction():
+        for trace_id in ids[:20] * 3:
+            traces.execute("update spans set status = 'ERROR' where trace_id = %s", [trace_id])
+    assert pending(traces) == ids[:20]
+    traces.execute("delete from trace_info where request_id <> 'a'")
+    assert set(pending(traces)) == {*ids, "b", "c"}
+    assert missed(traces) == 0
+
+
+def test_garbage_in_the_list_of_noted_traces_is_counted(traces: Connection) -> None:
+    with traces.transaction():
+        traces.execute("""select set_config('insights.noted', '}{"', true)""")
+        write_everywhere(traces, "d")
+    assert pending(traces) == []
+    assert missed(traces) >= 12
+
+
+@pytest.mark.parametrize("table", KEYS)
+def test_mlflow_can_change_its_columns(traces: Connection, table: str) -> None:
+    """As its migrations might do it; a WHEN or a list of columns would stand in the way."""
+    rows = traces.execute(
+        "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0"
+        " and atttypid = 'varchar'::regtype",
+        [table],
+    ).fetchall()
+    columns = [row[0] for row in rows]
+    assert KEYS[table] in columns
+    for column in columns:
+        with traces.transaction(force_rollback=True):
+            traces.execute(f"alter table {table} alter {column} type text".encode())
+            traces.execute(f"alter table {table} rename {column} to other".encode())
+            traces.execute(f"delete from {table}".encode())
+
+
 # ------------------------------------------------------------------ privileges
 
 
