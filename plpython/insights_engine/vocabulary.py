@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, fields, plans, rawsql, tree
+from insights_engine import values as values_of_fields
 from insights_engine.bounds import (
     _LONGEST_KEY,
     CONTENT,
@@ -82,8 +83,7 @@ def vocabulary_of(index: Index, field: tree.Field) -> Optional[Vocabulary]:
         (*numbers, *lost),
         [Series(low, spread) for low, spread in slices.values()],
         _number_of(field),
-        isinstance(field, (tree.Tag, tree.Metadata))
-        or (isinstance(field, tree.TraceText) and field.name not in ("run_id", "prompt")),
+        values_of_fields.is_single(field),
     )
 
 
