@@ -216,9 +216,12 @@ def total_of(numbers: Sequence[float], further: int) -> float:
         return math.fsum((*numbers, float(Fraction(further, 1 << -_FINEST))))
     except ValueError:  # infinities of both signs
         return math.nan
-    except OverflowError:
+    except OverflowError:  # on the way at least
         exact = sum(map(Fraction, numbers), Fraction(further, 1 << -_FINEST))
-        return math.inf if exact > 0 else -math.inf
+        try:
+            return float(exact)
+        except OverflowError:
+            return math.inf if exact > 0 else -math.inf
 
 
 def series(
