@@ -119,15 +119,18 @@ def _of_tables(plpy: Any, statement: Statement, question: Question) -> _Answer:
     if numeric or may_be_numeric(field):
         sql = statement.fresh()
         pairs = values.pairs(sql, field, _matching(sql, question), nulls=True)
+        traces = "select bool_or(p.number is not null) as numbered from p group by p.request_id"
         columns = (
-            "count(distinct p.request_id)",
-            "count(distinct p.request_id) filter (where p.number is not null)",
-            "count(distinct p.number)",
-            *(f"{end}(p.number) filter (where {_finite(field)})" for end in ("min", "max")),
+            f"(select count(*) from ({traces}) t)",
+            f"(select count(*) filter (where t.numbered) from ({traces}) t)",
+            "(select count(distinct p.number) from p)",
+            *(f"(select {end}(p.number) from p where {_finite(field)})" for end in ("min", "max")),
         )
-        texts = ", ".join(f"({column})::text" for column in columns)
+        if numeric:
+            columns = ("1", "1", *columns[2:])
+        texts = ", ".join(f"{column}::text" for column in columns)
         ((present, numbered, different, *ends),) = sql.run_in_parallel(
-            plpy, f"select array[{texts}]\nfrom (\n{pairs}\n) p"
+            plpy, f"with p as materialized (\n{pairs}\n)\nselect array[{texts}]"
         )
         numeric = numeric or present == numbered != "0"
         several = int(different or 0) > most
@@ -171,23 +174,26 @@ def _matching(statement: Statement, question: Question) -> str:
 def _counted(statement: Statement, question: Question, key: str, numbers: bool) -> str:
     """A query for (key, count): how many units have a value with that key."""
     pairs = values.pairs(statement, question.field, _matching(statement, question), numbers=numbers)
-    if question.unit == sessions.TRACE:
-        return (
-            f"select {key} as key, count(distinct p.request_id) as count\nfrom (\n{pairs}\n) p\n"
-            f"group by {key}"
+    if question.unit == sessions.SESSION_ALL:
+        per_trace = (
+            f"select {key} as key, p.session_id, p.request_id\nfrom (\n{pairs}\n) p\n"
+            "where p.session_id is not null group by 1, 2, 3"
         )
-    if question.unit == sessions.SESSION:
         return (
-            f"select {key} as key, count(distinct p.session_id) as count\nfrom (\n{pairs}\n) p\n"
-            f"where p.session_id is not null\ngroup by {key}"
+            "select g.key, count(*) as count\nfrom (\n"
+            "select d.key, d.session_id, count(*) as traces\n"
+            f"from (\n{per_trace}\n) d group by d.key, d.session_id\n) g\n"
+            f"join (select t.session_id, count(*) as traces from {statement.traces}"
+            f" where {statement.scope()} group by t.session_id) a using (session_id)\n"
+            "where g.traces = a.traces\ngroup by g.key"
         )
+    if question.unit == sessions.TRACE and values.is_single(question.field):
+        return f"select {key} as key, count(*) as count\nfrom (\n{pairs}\n) p\ngroup by 1"
+    # Grouped twice, as count(distinct) would sort.
+    unit = "p.request_id" if question.unit == sessions.TRACE else "p.session_id"
     return (
-        "select g.key, count(*) as count\nfrom (\n"
-        f"select {key} as key, p.session_id, count(distinct p.request_id) as traces\n"
-        f"from (\n{pairs}\n) p\nwhere p.session_id is not null\ngroup by {key}, p.session_id\n) g\n"
-        f"join (select t.session_id, count(*) as traces from {statement.traces}"
-        f" where {statement.scope()} group by t.session_id) a using (session_id)\n"
-        "where g.traces = a.traces\ngroup by g.key"
+        f"select d.key, count(*) as count\nfrom (\nselect {key} as key, {unit}\n"
+        f"from (\n{pairs}\n) p\nwhere {unit} is not null group by 1, 2\n) d\ngroup by d.key"
     )
 
 
@@ -222,7 +228,8 @@ def _by_interval(
     """How many units have a number in each interval."""
     finite = [edge for edge in edges if edge is not None]
     given = statement.params.add(finite, f"{values.number_type(question.field)}[]")
-    key = f"pg_catalog.width_bucket(p.number, {given})" if finite else "1"
+    # The parameter stands in a subquery, lest its text be read anew for every number.
+    key = f"pg_catalog.width_bucket(p.number, (select {given}))" if finite else "1"
     counted = _counted(statement, question, key, numbers=True)
     rows = statement.run_in_parallel(
         plpy,

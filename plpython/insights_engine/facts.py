@@ -16,35 +16,35 @@ from __future__ import annotations
 import json
 import math
 import re
-from binascii import crc32
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional, Protocol, Union
 
 from insights_engine.attributes import attributes_of, loads, number_form, storable
+from insights_engine.terms import (
+    CONTENT,
+    LONGEST_KEY,
+    NUMBER,
+    PARTS,
+    SEPARATOR,
+    SESSION,
+    TEXT,
+    bucket_of,
+    hidden_slot_of,
+)
 
 #: Distinct texts of a key, signatures counted apart, that get a term each.
 VALUES = 1_000
 #: The same for keys that are not attributes', whose signature is always the same.
 TRACE_VALUES = 4_000
-#: Hash buckets that the other texts of a key share.
-BUCKETS = 1_024
 #: Longer texts are always hashed.
 LONGEST_VALUE = 250
-LONGEST_KEY = 250
 #: Distinct keys of attributes, and of the parts of them, that are indexed.
 KEYS = 2_000
-HIDDEN_BUCKETS = 256
 #: Parts of an attribute's value that are indexed: how many of one value, how many
 #: different ones of one attribute, and how far down.
 PARTS_OF_VALUE = 24
 PARTS_OF_KEY = 100
 DEPTH = 3
-
-# Slots of role "o": what was not captured.
-TEXT, NUMBER, PARTS, CONTENT, SESSION, HIDDEN = 0, 1, 2, 3, 4, 16
-
-#: Between the keys of a path.
-SEPARATOR = "\x1f"
 
 #: Attributes with a value of their own in nearly every span.
 UNINDEXED = frozenset(
@@ -219,11 +219,6 @@ class Texts:
 def most_values(kind: str) -> int:
     """How many texts of a key get a term each."""
     return VALUES if kind == "attribute" else TRACE_VALUES
-
-
-def bucket_of(text: str) -> int:
-    """The hash bucket of a text."""
-    return crc32(text.encode()) % BUCKETS
 
 
 class _Values(dict[Optional[str], _Entry]):
@@ -738,7 +733,7 @@ class Facts:
     def _hide(self, position: int, signature: int, key: str) -> None:
         """An attribute whose key is not indexed."""
         if not _UNSTORABLE.search(key):
-            slot = HIDDEN + crc32(key.encode()) % HIDDEN_BUCKETS
+            slot = hidden_slot_of(key)
             self._mark(position, "attribute", "", signature, "o", slot)
 
     def note_parts(self, where: _Path, value: dict[str, Any]) -> None:

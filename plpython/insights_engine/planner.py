@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional
@@ -38,6 +37,17 @@ from insights_engine.span_conditions import (
     Spans,
     SpanUnknown,
 )
+from insights_engine.terms import (
+    CONTENT,
+    LONGEST_KEY,
+    NUMBER,
+    PARTS,
+    SEPARATOR,
+    SESSION,
+    TEXT,
+    bucket_of,
+    hidden_slot_of,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import TypeGuard
@@ -46,22 +56,10 @@ if TYPE_CHECKING:
 FEW_VALUES = 200
 #: Predicates that a planner remembers.
 _MOST_LEAVES = 200
-BUCKETS = 1024
-HIDDEN_BUCKETS = 256
-#: Slots of role ``o``: what was not captured.
-TEXT, NUMBER, PARTS, CONTENT, SESSION, HIDDEN = 0, 1, 2, 3, 4, 16
-#: Between the keys of a path into an attribute's value.
-SEPARATOR = "\x1f"
-_LONGEST_KEY = 250
 
 _NUMBER_KINDS = frozenset(("tag", "metadata", "feedback", "expectation"))
 _SINGLE_KINDS = frozenset(("trace", "tag", "metadata"))
 _COLUMN_NUMBERS = frozenset(name for name in tree.TRACE_NUMBER_FIELDS if not name.endswith("_cost"))
-
-
-def bucket_of(value: str) -> int:
-    """The hash bucket of a value that has no term of its own."""
-    return binascii.crc32(value.encode("utf-8", "surrogatepass")) % BUCKETS
 
 
 class Planner:
@@ -619,11 +617,11 @@ class Planner:
 
     def _attribute(self, node: tree.Predicate, target: tree.SpanAttribute) -> SpanCondition:
         top = target.path[0]
-        if any(SEPARATOR in step for step in target.path) or len(top) > _LONGEST_KEY:
+        if any(SEPARATOR in step for step in target.path) or len(top) > LONGEST_KEY:
             return SpanUnknown()
         key = SEPARATOR.join(target.path)
         # Whole spans, or whole keys, of which nothing is known.
-        hidden = HIDDEN + binascii.crc32(top.encode("utf-8", "surrogatepass")) % HIDDEN_BUCKETS
+        hidden = hidden_slot_of(top)
         lost = self._terms(("attribute",), "", "o", [CONTENT, hidden])
         if len(target.path) > 1:
             lost += self._terms(("attribute",), top, "o", [PARTS])

@@ -216,9 +216,12 @@ def total_of(numbers: Sequence[float], further: int) -> float:
         return math.fsum((*numbers, float(Fraction(further, 1 << -_FINEST))))
     except ValueError:  # infinities of both signs
         return math.nan
-    except OverflowError:
+    except OverflowError:  # on the way at least
         exact = sum(map(Fraction, numbers), Fraction(further, 1 << -_FINEST))
-        return math.inf if exact > 0 else -math.inf
+        try:
+            return float(exact)
+        except OverflowError:
+            return math.inf if exact > 0 else -math.inf
 
 
 def series(
@@ -494,41 +497,43 @@ def _of_tables(
         f" and t.timestamp_ms >= {add(within[0], 'bigint')}"
         f" and t.timestamp_ms < {add(within[-1], 'bigint')}"
     )
-    matches = "m.request_id is not null"
-    failed = f"{matches} and t.status = 'ERROR'"
     if unit == sessions.TRACE:
         counts = [
             "count(*)",
-            f"count(*) filter (where {matches})",
-            f"count(*) filter (where {failed})",
+            "count(*) filter (where t.matches)",
+            "count(*) filter (where t.matches and t.failed)",
         ]
     else:
-        of = "count(distinct t.session_id)"
+        # Distinct ones are sorted, which no language's order is needed for.
+        of = 'count(distinct t.session_id collate "C")'
         counts = [of]
-        for condition in (matches, failed):
+        for condition in ("t.matches", "(t.matches and t.failed)"):
             if unit == sessions.SESSION_ALL:
-                counts.append(f"{of} - {of} filter (where ({condition}) is not true)")
+                counts.append(f"{of} - {of} filter (where not {condition})")
             else:
                 counts.append(f"{of} filter (where {condition})")
     fractions = ", ".join(map(repr, _PERCENTILES))
-    of_matching = f"filter (where {matches})"
     columns = [
-        f"pg_catalog.width_bucket(t.timestamp_ms, {add(list(within), 'bigint[]')})",
+        "t.number",
         *counts,
-        f"percentile_cont(array[{fractions}]) within group"
-        f" (order by t.execution_time_ms::float8) {of_matching}",
-        f"sum(t.total_tokens) {of_matching}",
+        f"percentile_cont(array[{fractions}]) within group (order by t.latency)"
+        " filter (where t.matches)",
+        "sum(t.total_tokens) filter (where t.matches)",
         # As decimals, whose sum depends on no order of the rows.
-        f"sum(t.total_cost::text::numeric) {of_matching}",
+        "sum(t.total_cost::text::numeric) filter (where t.matches)",
     ]
     texts = ", ".join(f"({column})::text" for column in columns)
+    # The parameter stands in a subquery, lest its text be read anew for every trace.
+    place = f"pg_catalog.width_bucket(t.timestamp_ms, (select {add(list(within), 'bigint[]')}))"
     rows = statement.run_in_parallel(
         plpy,
-        f"with m as materialized (\n{matching}\n)\nselect array[{texts}]\n"
+        f"with m as materialized (\n{matching}\n)\nselect array[{texts}]\nfrom (\n"
+        f"select {place} as number, m.request_id is not null as matches,"
+        " t.status = 'ERROR' as failed, t.execution_time_ms::float8 as latency,"
+        " t.total_tokens, t.total_cost, t.session_id\n"
         f"from {statement.traces} left join m on m.request_id = t.request_id\n"
         f"where {statement.scope()} and t.timestamp_ms >= {add(within[0], 'bigint')}"
-        f" and t.timestamp_ms < {add(within[-1], 'bigint')}\n"
-        f"group by {columns[0]}",
+        f" and t.timestamp_ms < {add(within[-1], 'bigint')}\n) t\ngroup by t.number",
     )
     found = {int(row[0] or 0) - 1: row[1:] for row in rows}
     for number, start_ms in enumerate(edges[:-1]):

@@ -23,6 +23,13 @@ def is_whole(field: tree.Field) -> bool:
     return isinstance(field, tree.TraceNumber) and field.name in WHOLE
 
 
+def is_single(field: tree.Field) -> bool:
+    """Whether a trace has one value at the most."""
+    if isinstance(field, tree.TraceText):
+        return field.name not in ("run_id", "prompt")
+    return isinstance(field, (tree.TraceNumber, tree.Tag, tree.Metadata))
+
+
 def number_type(field: tree.Field) -> str:
     """The type of the column ``number`` of `pairs`."""
     return "numeric" if is_whole(field) else "float8"

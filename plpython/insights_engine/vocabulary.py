@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import binascii
 from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, fields, plans, rawsql, tree
+from insights_engine import values as values_of_fields
 from insights_engine.cache import CACHE, Column
 from insights_engine.groups import Block, Group, Terms, all_positions
 from insights_engine.indexed import Index
-from insights_engine.planner import (
-    _LONGEST_KEY,
+from insights_engine.slices import Series
+from insights_engine.terms import (
     CONTENT,
-    HIDDEN,
-    HIDDEN_BUCKETS,
+    LONGEST_KEY,
     NUMBER,
     PARTS,
     SEPARATOR,
     SESSION,
     TEXT,
+    hidden_slot_of,
 )
-from insights_engine.slices import Series
 
 
 class Vocabulary(NamedTuple):
@@ -79,8 +78,7 @@ def vocabulary_of(index: Index, field: tree.Field) -> Optional[Vocabulary]:
         (*numbers, *lost),
         [Series(low, spread) for low, spread in slices.values()],
         _number_of(field),
-        isinstance(field, (tree.Tag, tree.Metadata))
-        or (isinstance(field, tree.TraceText) and field.name not in ("run_id", "prompt")),
+        values_of_fields.is_single(field),
     )
 
 
@@ -119,7 +117,7 @@ def _place(field: tree.Field) -> Optional[tuple[Sequence[str], str]]:
         return None if field.name == "content" else (("span",), field.name)
     if isinstance(field, tree.SpanNumber):
         return ("span",), "duration"
-    if any(SEPARATOR in step for step in field.path) or len(field.path[0]) > _LONGEST_KEY:
+    if any(SEPARATOR in step for step in field.path) or len(field.path[0]) > LONGEST_KEY:
         return None
     return ("attribute",), SEPARATOR.join(field.path)
 
@@ -131,8 +129,7 @@ def _lost(index: Index, field: tree.Field) -> Terms:
         wanted.append(("trace", "assessments", [SESSION]))
     elif isinstance(field, tree.SpanAttribute):
         top = field.path[0]
-        hash_of_key = binascii.crc32(top.encode("utf-8", "surrogatepass")) % HIDDEN_BUCKETS
-        wanted.append(("attribute", "", [CONTENT, HIDDEN + hash_of_key]))
+        wanted.append(("attribute", "", [CONTENT, hidden_slot_of(top)]))
         if len(field.path) > 1:
             wanted.append(("attribute", top, [PARTS]))
     found: list[int] = []

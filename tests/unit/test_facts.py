@@ -17,7 +17,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from insights_engine import attributes, facts
-from insights_engine.facts import CONTENT, HIDDEN, NUMBER, PARTS, SEPARATOR, TEXT, Facts
+from insights_engine.facts import Facts
+from insights_engine.terms import (
+    CONTENT,
+    HIDDEN,
+    NUMBER,
+    PARTS,
+    SEPARATOR,
+    TEXT,
+    bucket_of,
+)
 
 Content = str | None
 #: (type, name, status, duration, content)
@@ -124,7 +133,7 @@ class Said:
         if unknown:
             return
         for text in texts - values:
-            bucket = facts.bucket_of(text)
+            bucket = bucket_of(text)
             assert self.has(position, key, signature, "o", TEXT) or (
                 self.has(position, key, 0, "h", bucket)
             ), about
@@ -249,7 +258,7 @@ def test_values_beyond_the_limit_are_hashed_but_known_ones_stay() -> None:
     traces = [[span({"a": f"v{n}", "n": n})] for n in range(3000)]
     said = Said([*traces, [span({"a": "late"})]])
     assert len(said.facts.texts["attribute", "a"].candidates) == 2000
-    assert said.has(3000, "a", 0, "h", facts.bucket_of("late"))
+    assert said.has(3000, "a", 0, "h", bucket_of("late"))
     # A number printed by JSON is found by its value.
     assert said.has(2999, "n", 1, "o", TEXT)
     assert not any(fact[1] == "n" and fact[3] == "h" for fact in said.facts.plain)
