@@ -18,9 +18,12 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from typing import Any, Callable, Optional
+from collections.abc import Iterable
+from typing import Any, Callable, Optional, TypeVar
 
 from insights_engine.bounds import Block, Planner
+
+Items = TypeVar("Items")
 
 #: Must and may, of a predicate in a block; of a filter that was asked about: which
 #: of the positions asked about match, and which were asked about.
@@ -45,6 +48,8 @@ class Cache:
         self._planners: dict[Any, tuple[str, Planner]] = {}
         self._pairs: OrderedDict[Any, dict[int, Pair]] = OrderedDict()
         self._sizes: dict[Any, int] = {}
+        self._columns: dict[int, tuple[Any, int]] = {}
+        self._items: Any = None
         self._bytes = 0
         self.limit = DEFAULT_BYTES
 
@@ -55,6 +60,8 @@ class Cache:
             self._planners.clear()
             self._pairs.clear()
             self._sizes.clear()
+            self._columns.clear()
+            self._items = None
             self._bytes = 0
             self._installation = installation
         self.limit = limit
@@ -70,6 +77,7 @@ class Cache:
         known = self._lists.get(scope)
         if known is not None:
             gone = {block.block for block in known[1]} - {block.block for block in blocks}
+            self._drop_columns(gone)
             for key, pairs in self._pairs.items() if gone else ():
                 for block in gone & pairs.keys():
                     self._count(key, -_size(pairs.pop(block)))
@@ -109,11 +117,44 @@ class Cache:
         self._count(key, size)
         self._shrink()
 
+    # ------------------------------------------------- what discoveries look at
+
+    def items(self, make: Callable[[], Items]) -> Items:
+        """What the vocabulary can be counted as; it grows with the vocabulary."""
+        if self._items is None:
+            self._items = make()
+        found: Items = self._items
+        return found
+
+    def column(self, block: int) -> Any:
+        """The sets of all items in a block, if they are known."""
+        known = self._columns.get(block)
+        return None if known is None else known[0]
+
+    def keep_column(self, block: int, column: Any, size: int) -> None:
+        """Keeps the sets of a block, if there is room.
+
+        Discoveries go through all blocks, time and again in the same order: if not
+        all of them can be kept, dropping the oldest would have none of them kept.
+        """
+        if self._bytes + size <= self.limit and block not in self._columns:
+            self._columns[block] = (column, size)
+            self._bytes += size
+
+    def _drop_columns(self, blocks: Iterable[int]) -> None:
+        for block in blocks:
+            dropped = self._columns.pop(block, None)
+            if dropped is not None:
+                self._bytes -= dropped[1]
+
     def _count(self, key: Any, size: int) -> None:
         self._sizes[key] = self._sizes.get(key, 0) + size
         self._bytes += size
 
     def _shrink(self) -> None:
+        # What was asked about is worth more than what might be.
+        while self._bytes > self.limit and self._columns:
+            self._drop_columns([next(iter(self._columns))])
         while self._bytes > self.limit:
             key, _ = self._pairs.popitem(last=False)
             self._bytes -= self._sizes.pop(key)

@@ -17,6 +17,11 @@ def print_filter(node: tree.Node) -> str:
     return _trace_text(node)
 
 
+def print_apart(node: tree.Node) -> str:
+    """The same, to be put beside any other filter: conditions on spans stand in ``any()``."""
+    return "" if node == tree.EVERYTHING else _trace_text(node)
+
+
 # ----------------------------------------------------------------- trace level
 
 

@@ -1,0 +1,370 @@
+"""The traces that a discovery is about, in parts: their items, base and target.
+
+A part is a block of the index, or some traces that the index does not answer for:
+those that changed since, or all where there is no index to be used.  Of these the
+facts are collected as a refresh would, in memory: nothing is written.  The sets of
+base and target are exact in all parts; what is not known of a trace's facts is an
+item of its own (see `candidates`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Optional
+
+from insights_engine import bitmaps, indexed, plans, tree
+from insights_engine.bounds import Block, all_positions
+from insights_engine.cache import CACHE
+from insights_engine.candidates import MARK_OF_SESSIONS, Items, Signature, Term, items_of
+from insights_engine.columns import Columns, bits_of
+from insights_engine.facts import Facts
+from insights_engine.rows import MARK, Placed, Reader
+from insights_engine.statement import Statement
+
+#: Traces that are not indexed are read so many at a time, ...
+READ_AT_ONCE = 4_000
+#: ... and these bytes of what was found in them are kept, to be looked at again.
+KEPT_BYTES = 64 * 2**20
+
+#: Whatever a filter asks, facts about assessments are looked at.
+_ASSESSED = tree.IsNull(tree.Assessment("assessment", "any"), negated=True)
+
+
+class Part:
+    """Some traces by position: which are in the base, and which in the target as well."""
+
+    def __init__(self, used: int, base: int, target: int) -> None:
+        self.used = used
+        self.base = base
+        self.target = target
+
+    def columns(self) -> Columns:
+        """The items that the traces have."""
+        raise NotImplementedError
+
+    def trace_ids(self) -> Sequence[Optional[str]]:
+        """The trace at each position, where there is one in the base."""
+        raise NotImplementedError
+
+
+class Indexed(Part):
+    """A block."""
+
+    def __init__(self, plpy: Any, items: Items, block: Block, base: int, target: int) -> None:
+        super().__init__(block.used, base, target)
+        self._plpy = plpy
+        self._items = items
+        self.block = block
+
+    def columns(self) -> Columns:
+        known = CACHE.column(self.block.block)
+        if isinstance(known, Columns):
+            return known
+        found = self._read()
+        CACHE.keep_column(self.block.block, found, found.size)
+        return found
+
+    def _read(self) -> Columns:
+        (row,) = plans.run(
+            self._plpy,
+            # All postings of the block pass by, since most are wanted; comparing each
+            # with an array instead would take as long as the array is.
+            "select pg_catalog.array_agg(p.term) as terms,"
+            " pg_catalog.array_agg(p.members) as members"
+            " from (select * from insights.posting p where p.block = $1 offset 0) p"
+            " join pg_catalog.unnest($2) as w (term) on w.term = p.term",
+            ("int", "int[]"),
+            (self.block.block, self._items.terms()),
+        )
+        found = zip(row["terms"] or (), row["members"] or ())
+        everywhere = bitmaps.encode_set(all_positions(self.used), self.used)
+        experiment = self._items.number(("e", self.block.experiment_id))
+        of_term = {**self._items.of_term, -1: (experiment,)}
+        return Columns([(-1, everywhere), *found], of_term, self.used)
+
+    def trace_ids(self) -> Sequence[Optional[str]]:
+        found: list[Optional[str]] = [None] * self.used
+        for row in plans.run(
+            self._plpy,
+            "select t.position, t.trace_id from insights.trace t where t.block = $1",
+            ("int",),
+            (self.block.block,),
+        ):
+            found[row["position"]] = row["trace_id"]
+        return found
+
+
+class Unindexed(Part):
+    """Traces whose facts are collected when they are asked for."""
+
+    def __init__(
+        self, plpy: Any, statement: Statement, items: Items, traces: Sequence[Placed], target: int
+    ) -> None:
+        super().__init__(len(traces), all_positions(len(traces)), target)
+        self._plpy = plpy
+        self._statement = statement
+        self._items = items
+        self._traces = traces
+        self._columns: Optional[Columns] = None
+        #: Whether the columns are kept between two questions.
+        self.keep = False
+
+    def columns(self) -> Columns:
+        if self._columns is not None:
+            return self._columns
+        vocabulary = _Vocabulary()
+        facts = Facts(vocabulary)
+        _Reader(self._plpy, self._statement).collect(facts, self._traces)
+        found = self._of(facts, vocabulary)
+        if self.keep:
+            self._columns = found
+        return found
+
+    def _of(self, facts: Facts, vocabulary: _Vocabulary) -> Columns:
+        of_term: dict[int, tuple[int, ...]] = {}
+        stored: list[tuple[int, bytes]] = []
+        for term, positions in _terms(facts):
+            names = items_of(term, vocabulary.signatures)
+            items = tuple([self._items.number(name) for name in names])
+            if items:
+                of_term[len(stored)] = items
+                stored.append((len(stored), bitmaps.encode(positions, self.used)))
+        by_experiment: dict[int, list[int]] = {}
+        for trace in self._traces:
+            by_experiment.setdefault(trace.experiment_id, []).append(trace.position)
+        for experiment_id, positions in by_experiment.items():
+            of_term[len(stored)] = (self._items.number(("e", experiment_id)),)
+            stored.append((len(stored), bitmaps.encode(positions, self.used)))
+        return Columns(stored, of_term, self.used)
+
+    def trace_ids(self) -> Sequence[Optional[str]]:
+        return [trace.trace_id for trace in self._traces]
+
+
+def _terms(facts: Facts) -> Iterator[tuple[Term, Sequence[int]]]:
+    """Collected facts, but for numbers, as terms with their positions."""
+    for (kind, key, signature, role, slot), positions in facts.plain.items():
+        if len(positions) > 1:
+            yield Term(0, kind, key, signature, role, slot, ""), positions[1:]
+    for texts in facts.texts.values():
+        for (signature, text, _), positions in texts.candidates.items():
+            yield Term(0, texts.kind, texts.key, signature, "v", 0, text), positions[1:]
+
+
+class _Vocabulary:
+    """What a collection of facts starts with: nothing, but signatures get numbers."""
+
+    def __init__(self) -> None:
+        self.signatures: dict[int, Signature] = {}
+        self._numbers: dict[tuple[Optional[str], Optional[str], str], int] = {}
+
+    def signature(self, type: Optional[str], name: Optional[str], status: str) -> int:
+        """The number of a signature."""
+        number = self._numbers.setdefault((type, name, status), len(self._numbers) + 1)
+        self.signatures[number] = Signature(type, name, status, None)
+        return number
+
+    def attribute_keys(self) -> Iterable[str]:
+        """None are known."""
+        return ()
+
+    def full_keys(self) -> set[tuple[str, str]]:
+        """None are."""
+        return set()
+
+    def values(self, kind: str, key: str) -> frozenset[tuple[int, str]]:
+        """None are known."""
+        return frozenset()
+
+
+class _Reader(Reader):
+    """Reads what others of the same session lend from MLflow's tables alone.
+
+    ``insights.carrier`` knows indexed traces only, and not every role may read it.
+    """
+
+    def __init__(self, plpy: Any, statement: Statement) -> None:
+        super().__init__(plpy, statement.schema)
+        self._statement = statement
+        self._with_sessions = True
+
+    def _lent_assessments(self, traces: Sequence[Placed]) -> dict[int, list[dict[str, Any]]]:
+        statement = self._statement.again()
+        schema = statement.schema
+        ids = statement.params.add([trace.trace_id for trace in traces], "text[]")
+        scope = statement.scope().replace("t.experiment_id", "c.experiment_id")
+        rows = statement.run(
+            self._plpy,
+            "with sessions as materialized ("
+            "  select u.n, t.request_id, t.session_id"
+            f"  from pg_catalog.unnest({ids}) with ordinality as u (trace_id, n)"
+            f"  join {schema}.trace_info t on t.request_id = u.trace_id"
+            "  where t.session_id is not null),"
+            " carriers as materialized ("
+            f"  select c.request_id, c.session_id from {schema}.trace_info c"
+            f"  where {scope} and c.session_id in (select s.session_id from sessions s)"
+            f"  and exists (select from {schema}.assessments a where a.trace_id = c.request_id"
+            f"  and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0))"
+            " select s.n, a.assessment_type as kind, a.name, a.value, a.valid,"
+            " a.is_numeric_value as numeric, a.aggregate_value as number, false as elsewhere"
+            " from sessions s join carriers c on c.session_id = s.session_id"
+            " and c.request_id <> s.request_id"
+            f" join {schema}.assessments a on a.trace_id = c.request_id"
+            " where a.valid and a.assessment_type in ('feedback', 'expectation')"
+            f" and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0",
+        )
+        found: dict[int, list[dict[str, Any]]] = {}
+        for row in rows:
+            found.setdefault(row["n"] - 1, []).append(row)
+        return found
+
+
+class Population:
+    """The parts; ``base`` and ``target`` are filters, of which the second includes the first."""
+
+    def __init__(self, plpy: Any, statement: Statement, base: tree.Node, target: tree.Node) -> None:
+        self._plpy = plpy
+        self._statement = statement
+        self._base = base
+        self._target = target
+        self._left = KEPT_BYTES
+        self.items = Items()
+        self.parts: list[Part] = []
+        if statement.experiments == []:
+            return
+        index = indexed.open_index(plpy, statement, (base, target, _ASSESSED))
+        if index is None:
+            self._add_everything()
+        else:
+            known = CACHE.items(Items)
+            known.read(plpy)
+            for block in index.blocks:
+                known.number(("e", block.experiment_id))
+            # From here on it stays as it is: the numbers of what else is found follow.
+            self.items = Items(known)
+            away = index.pending + self._add_blocks(index, known)
+            self._add_given(away)
+
+    @property
+    def total(self) -> int:
+        """How many traces are in the base."""
+        return sum(bitmaps.count(part.base) for part in self.parts)
+
+    @property
+    def targets(self) -> int:
+        """How many traces are in the target."""
+        return sum(bitmaps.count(part.target) for part in self.parts)
+
+    # ---------------------------------------------------------------- the index
+
+    def _add_blocks(self, index: indexed.Index, known: Items) -> list[str]:
+        """Adds the blocks; the traces of theirs that have to be looked at one by one."""
+        sets = self._sets(index)
+        marked = self._marked(index)
+        away: list[str] = []
+        for block, (base, target) in zip(index.blocks, sets):
+            unsure = marked.get(block.block, 0) & base
+            if unsure:
+                base &= ~unsure
+                target &= ~unsure
+                away += index.ids((block,), (unsure,))
+            if base:
+                self.parts.append(Indexed(self._plpy, known, block, base, target))
+        return away
+
+    def _sets(self, index: indexed.Index) -> Iterable[tuple[int, int]]:
+        """Base and target by block."""
+        filters = [indexed.prepare(self._base), indexed.prepare(self._target)]
+        found = [(base, target & base) for base, target in indexed.decided(index, filters)]
+        if not index.overcharged:
+            return found
+        # The index leaves too much open: MLflow's tables are asked about all.
+        base = self._raw_sets(index, self._base)
+        target = self._raw_sets(index, self._target)
+        return [
+            (base.get(block.block, 0), target.get(block.block, 0) & base.get(block.block, 0))
+            for block in index.blocks
+        ]
+
+    def _raw_sets(self, index: indexed.Index, node: tree.Node) -> dict[int, int]:
+        if node == tree.EVERYTHING:
+            return {block.block: index.universe(block) for block in index.blocks}
+        statement = self._statement.again()
+        rows = statement.run(
+            self._plpy,
+            "select i.block, pg_catalog.array_agg(i.position) as positions"
+            f" from (select t.request_id from {statement.traces}"
+            f" where {statement.where(node)} offset 0) t"
+            " join insights.trace i on i.trace_id = t.request_id group by i.block",
+        )
+        used = {block.block: block for block in index.blocks}
+        return {
+            row["block"]: bits_of(sorted(row["positions"])) & index.universe(used[row["block"]])
+            for row in rows
+            if row["block"] in used
+        }
+
+    def _marked(self, index: indexed.Index) -> dict[int, int]:
+        """By block the traces whose session has assessments in another experiment."""
+        rows = plans.run(
+            self._plpy,
+            "select p.block, p.members from insights.term v"
+            " join insights.posting p on p.term = v.term"
+            " where v.kind = $1 and v.key = $2 and v.role = 'o' and v.slot = $3"
+            " and p.block = any($4)",
+            ("text", "text", "smallint", "int[]"),
+            (*MARK_OF_SESSIONS[1:], [block.block for block in index.blocks]),
+        )
+        return {row["block"]: bitmaps.decode(row["members"]) for row in rows}
+
+    # ------------------------------------------------------------- other traces
+
+    def _add_given(self, ids: Sequence[str]) -> None:
+        """Adds those of some traces that are in the base."""
+        if not ids:
+            return
+        statement = self._statement.again()
+        given = statement.params.add(list(ids), "text[]")
+        flag = statement.condition(self._target, "probe")
+        rows = statement.run(
+            self._plpy,
+            f"select t.request_id, t.experiment_id, {flag} as wanted from {statement.traces}"
+            f" where t.request_id = any({given}) and {statement.where(self._base, 'probe')}"
+            " order by t.request_id",
+        )
+        for start in range(0, len(rows), READ_AT_ONCE):
+            self._add_unindexed(rows[start : start + READ_AT_ONCE])
+
+    def _add_everything(self) -> None:
+        """Adds all traces in the base."""
+        statement = self._statement.again()
+        flag = statement.condition(self._target, "set")
+        sql = (
+            f"select t.request_id, t.experiment_id, {flag} as wanted from {statement.traces}"
+            f" where {statement.where(self._base)}"
+        )
+        plan = self._plpy.prepare(sql, statement.params.types)
+        cursor = self._plpy.cursor(plan, statement.params.values)
+        while True:
+            rows = cursor.fetch(READ_AT_ONCE)
+            self._add_unindexed(rows)
+            if len(rows) < READ_AT_ONCE:
+                cursor.close()
+                return
+
+    def _add_unindexed(self, rows: Sequence[dict[str, Any]]) -> None:
+        traces = [
+            Placed(position, row["request_id"], row["experiment_id"])
+            for position, row in enumerate(rows)
+        ]
+        wanted = [position for position, row in enumerate(rows) if row["wanted"]]
+        if traces:
+            part = Unindexed(self._plpy, self._statement, self.items, traces, bits_of(wanted))
+            # Those that come first are kept; the others are read once more if need be.
+            part.keep = self._left > 0
+            self._left -= len(traces) * _BYTES_OF_A_TRACE
+            self.parts.append(part)
+
+
+#: About what is kept of a trace of 40 facts.
+_BYTES_OF_A_TRACE = 400

@@ -1,0 +1,126 @@
+"""Every row of a discovery has the counts of its filter, whoever is asked.
+
+An example is a random hostile world, of which the index may have seen everything,
+a part or nothing; each of its discoveries asks for all facts, significant or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import psycopg
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from insights_engine import tree
+from insights_engine.parser import parse_filter
+from insights_engine.printer import print_filter
+from psycopg.rows import dict_row
+
+from tests.semantics import agreement
+from tests.semantics.strategies import Question, Scenario, conjunction, normal_form, scenarios
+from tests.semantics.test_index_equals_oracle import refresh, refresh_all
+from tests.semantics.test_raw_equals_oracle import EXAMPLES
+from tests.semantics.world import load
+
+RANDOM = settings(
+    max_examples=max(EXAMPLES // 3, 1),
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+COUNTS = ("target_count", "fact_count", "joint_count", "total_count")
+
+
+@RANDOM
+@given(scenario=scenarios(questions=12))
+def test_indexed(module_conn: psycopg.Connection[Any], scenario: Scenario) -> None:
+    check(module_conn, scenario, refresh_all)
+
+
+@RANDOM
+@given(scenario=scenarios(questions=12), seed=st.integers(0, 2**32))
+def test_partly_indexed(
+    module_conn: psycopg.Connection[Any], scenario: Scenario, seed: int
+) -> None:
+    def refresh_some(connection: psycopg.Connection[Any]) -> None:
+        dice = Random(seed)
+        for _ in range(dice.randint(1, 3)):
+            refresh(connection, dice.randint(1, 4))
+
+    check(module_conn, scenario, refresh_some)
+
+
+@RANDOM
+@given(scenario=scenarios(questions=8))
+def test_without_an_index(module_conn: psycopg.Connection[Any], scenario: Scenario) -> None:
+    def distrust(connection: psycopg.Connection[Any]) -> None:
+        connection.execute("update insights.state set built = false")
+
+    try:
+        check(module_conn, scenario, distrust)
+    finally:
+        module_conn.execute("update insights.state set built = true")
+
+
+def check(
+    connection: psycopg.Connection[Any],
+    scenario: Scenario,
+    prepare: Callable[[psycopg.Connection[Any]], None],
+) -> None:
+    load(connection, scenario.world)
+    prepare(connection)
+    for index, question in enumerate(scenario.questions):
+        base = scenario.questions[index - 1] if index % 3 == 1 else None
+        check_rows(connection, scenario, question, base)
+
+
+def check_rows(
+    connection: psycopg.Connection[Any],
+    scenario: Scenario,
+    target: Question,
+    base: Question | None,
+) -> None:
+    """Hold the rows of one discovery against the oracle and insights_correlate."""
+    ids = agreement.scope_ids(scenario.scope)
+    base_text = None if base is None else base.text
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            "select * from insights_discover(%s::text[], %s, %s, min_support => 1,"
+            " max_results => 50000, fdr => 1, direction => 'both', restatements => true)",
+            (ids, target.text, base_text),
+        ).fetchall()
+    within = [] if base is None else [base.surface]
+    total = agreement.answer(scenario, normal_form(conjunction(*within)))
+    one = agreement.answer(scenario, normal_form(conjunction(*within, target.surface)))
+    for row in rows:
+        node = parse_filter(row["filter"])
+        other = agreement.answer(scenario, node) & total
+        expected = (len(one), len(other), len(one & other), len(total))
+        found = tuple(row[name] for name in COUNTS)
+        assert found == expected, (target.text, base_text, row)
+        correlated = connection.execute(
+            "select filter1_count, filter2_count, joint_count, total_count"
+            " from insights_correlate(%s::text[], %s, %s, %s)",
+            (ids, target.text, row["filter"], base_text),
+        ).fetchone()
+        assert correlated == expected, (target.text, base_text, row)
+    shown = {text for row in rows for text in (row["filter"], *row["similar"])}
+    if 0 < len(one) < len(total):
+        for text in statuses(scenario):
+            other = agreement.answer(scenario, parse_filter(text)) & total
+            # What is exactly as frequent inside as outside goes neither with it nor against it.
+            if len(one & other) * len(total) != len(one) * len(other):
+                assert text in shown, (target.text, base_text)
+    else:
+        assert not rows
+
+
+def statuses(scenario: Scenario) -> set[str]:
+    """Facts that must be there, whatever else is: nothing makes them uncertain."""
+    return {print_filter(status(trace.status)) for trace in scenario.world.traces}
+
+
+def status(value: str) -> tree.Node:
+    return tree.TextCompare(tree.TraceText("status"), "=", value)
