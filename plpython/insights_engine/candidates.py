@@ -52,6 +52,7 @@ MOST_EQUAL_NUMBERS = 32
 #: Hash buckets of span names, see `postings.Stored`.
 _NAME_BUCKETS = 256
 
+FACTS = frozenset("vpse")
 _ASSESSMENTS = ("feedback", "expectation")
 #: Traces whose session has assessments in another experiment.
 MARK_OF_SESSIONS: Name = ("o", "trace", "assessments", SESSION)
@@ -123,11 +124,6 @@ def items_of(term: Term, signatures: dict[int, Signature]) -> Iterator[Name]:
             yield ("o", "span", signature.status, signature.bucket)
         if signature.type is not None:
             yield ("s", "type", signature.type, signature.status)
-
-
-def is_fact(name: Name) -> bool:
-    """Whether an item is a fact, not what makes facts uncertain."""
-    return name[0] in "vpse"
 
 
 def _readable(stored: str) -> str:
@@ -228,6 +224,10 @@ class Items:
             assert self._below is not None
             return self._below.name(number)
         return self._names[number - self._start]
+
+    def is_fact(self, number: int) -> bool:
+        """Whether an item is a fact, not what makes facts uncertain."""
+        return self.name(number)[0] in FACTS
 
     def numeric_values(self, kind: str, key: str) -> int:
         """How many values of a key read as numbers."""

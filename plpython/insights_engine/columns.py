@@ -7,28 +7,96 @@ The others are bitmaps: an intersection and a population count each.
 
 from __future__ import annotations
 
-import sys
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import Optional
+from typing import Callable, Optional
 
 from insights_engine import bitmaps
 
-# Of an item that is kept as an integer: its object, and the places that refer to it.
+# Of an item that is kept as an integer: its object, and what refers to it.
 _BITMAP_BYTES = 44
+# Of one that is listed: its numbers, and its place in the dictionary.
+_LISTED_BYTES = 120
+
+
+class _Sets:
+    """The sets of some items."""
+
+    __slots__ = ("_positions", "bitmap_counts", "bitmap_items", "bitmaps", "ends", "listed_items")
+
+    def __init__(self) -> None:
+        self.listed_items = array("i")
+        #: Where the positions of each end; they begin where those before end.
+        self.ends = array("I")
+        self._positions = array("H")
+        self.bitmap_items = array("i")
+        self.bitmaps: list[int] = []
+        self.bitmap_counts = array("I")
+
+    def add_list(self, item: int, positions: array[int]) -> None:
+        """An item with few positions, ascending."""
+        self.listed_items.append(item)
+        self._positions.extend(positions)
+        self.ends.append(len(self._positions))
+
+    def add_bitmap(self, item: int, bits: int) -> None:
+        """An item with many."""
+        self.bitmap_items.append(item)
+        self.bitmaps.append(bits)
+        self.bitmap_counts.append(bitmaps.count(bits))
+
+    def size(self) -> int:
+        """About how many bytes of memory they take."""
+        return (
+            2 * len(self._positions)
+            + _LISTED_BYTES * len(self.listed_items)
+            + sum(_BITMAP_BYTES + bits.bit_length() // 7 for bits in self.bitmaps)
+        )
+
+    def add_counts(self, totals: list[int], within: Optional[bytes], bits: int) -> None:
+        """Adds the number of members of each item; of those in a set, unless it is None."""
+        start = 0
+        if within is None:
+            for item, end in zip(self.listed_items, self.ends):
+                totals[item] += end - start
+                start = end
+            for item, members in zip(self.bitmap_items, self.bitmap_counts):
+                totals[item] += members
+            return
+        # How many members of the set there are up to each place of the array.
+        hits = list(accumulate(map(within.__getitem__, self._positions)))
+        hits.append(0)
+        # The count before the first place is the one at index -1.
+        before = 0
+        for item, end in zip(self.listed_items, self.ends):
+            until = hits[end - 1]
+            if until != before:
+                totals[item] += until - before
+                before = until
+        count = bitmaps.count
+        for item, members in zip(self.bitmap_items, self.bitmaps):
+            totals[item] += count(members & bits)
+
+    def listed(self, place: int) -> array[int]:
+        """The positions of the item at a place of ``listed_items``."""
+        return self._positions[self.ends[place - 1] if place else 0 : self.ends[place]]
 
 
 class Columns:
-    """The items that some traces have, with their positions."""
+    """The items that some traces have, with their positions.
 
-    __slots__ = (
-        *("_bitmap_counts", "_bitmap_items", "_bitmaps", "_ends", "_listed_items"),
-        *("_places", "_positions", "_starts", "size", "used"),
-    )
+    The facts are apart from what makes facts uncertain, which is seldom counted.
+    """
+
+    __slots__ = ("_facts", "_opaque", "_places", "size", "used")
 
     def __init__(
-        self, postings: Iterable[tuple[int, bytes]], items: Mapping[int, Sequence[int]], used: int
+        self,
+        postings: Iterable[tuple[int, bytes]],
+        items: Mapping[int, Sequence[int]],
+        is_fact: Callable[[int], bool],
+        used: int,
     ) -> None:
         """Of (term, its positions as stored) and the items that each term is part of."""
         self.used = used
@@ -42,91 +110,49 @@ class Columns:
                     several[item].append(members)
                 else:
                     several[item] = [first[item], members]
-        listed = array("i")
-        starts = array("I")
-        ends = array("I")
-        positions = array("H")
-        self._bitmap_items = array("i")
-        self._bitmaps: list[int] = []
+        self._facts = _Sets()
+        self._opaque = _Sets()
         for item, members in first.items():
-            if item not in several and bitmaps.is_list(members):
-                listed.append(item)
-                starts.append(len(positions))
-                positions.frombytes(memoryview(members)[1:])
-                ends.append(len(positions))
-            elif item not in several:
-                self._bitmap_items.append(item)
-                self._bitmaps.append(bitmaps.bits_of_bitmap(members))
-        if sys.byteorder == "big":
-            positions.byteswap()
-        for item, stored in several.items():
-            bits = _united(stored, used)
-            if bitmaps.count(bits) <= _LONGEST_LIST:
-                listed.append(item)
-                starts.append(len(positions))
-                positions.extend(bitmaps.positions(bits))
-                ends.append(len(positions))
+            chosen = self._facts if is_fact(item) else self._opaque
+            if item in several:
+                bits = _united(several[item], used)
+                if bitmaps.count(bits) <= _LONGEST_LIST:
+                    chosen.add_list(item, array("H", bitmaps.positions(bits)))
+                else:
+                    chosen.add_bitmap(item, bits)
+            elif bitmaps.is_list(members):
+                chosen.add_list(item, array("H", bitmaps.listed_positions(members)))
             else:
-                self._bitmap_items.append(item)
-                self._bitmaps.append(bits)
-        self._listed_items = listed
-        self._starts = starts
-        self._ends = ends
-        self._positions = positions
-        self._bitmap_counts = array("I", map(bitmaps.count, self._bitmaps))
-        self._places: Optional[dict[int, int]] = None
-        #: About how many bytes of memory this takes.
-        self.size = (
-            2 * len(positions)
-            + 12 * len(listed)
-            + len(self._bitmaps) * (_BITMAP_BYTES + (used >> 3) * 16 // 15)
-        )
+                chosen.add_bitmap(item, bitmaps.bits_of_bitmap(members))
+        self._places: Optional[dict[int, tuple[_Sets, int]]] = None
+        self.size = self._facts.size() + self._opaque.size()
 
     def add_counts(self, totals: list[int], within: Optional[int]) -> None:
-        """Adds the number of members of each item in a set; None: in all positions."""
+        """Adds the number of members of each fact in a set; None: in all positions."""
         if within is None:
-            for item, start, end in zip(self._listed_items, self._starts, self._ends):
-                totals[item] += end - start
-            for item, members in zip(self._bitmap_items, self._bitmap_counts):
-                totals[item] += members
-            return
-        if not within:
-            return
-        # How many members of the set come before each place of the array.
-        before = list(accumulate(map(flags(within, self.used).__getitem__, self._positions)))
-        before.append(0)  # what comes before the first, at index -1
-        starts, ends = self._starts, self._ends
-        for item, start, end in zip(self._listed_items, starts, ends):
-            totals[item] += before[end - 1] - before[start - 1]
-        count = bitmaps.count
-        for item, bits in zip(self._bitmap_items, self._bitmaps):
-            totals[item] += count(bits & within)
+            self._facts.add_counts(totals, None, 0)
+        elif within:
+            self._facts.add_counts(totals, flags(within, self.used), within)
+
+    def add_opaque_counts(self, totals: list[int]) -> None:
+        """Adds the number of members of each item that is no fact."""
+        self._opaque.add_counts(totals, None, 0)
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
         """The sets of some items, as far as there are any."""
         if self._places is None:
-            self._places = {
-                **{item: place for place, item in enumerate(self._listed_items)},
-                **{item: ~place for place, item in enumerate(self._bitmap_items)},
-            }
+            self._places = {}
+            for sets in (self._facts, self._opaque):
+                for place, item in enumerate(sets.listed_items):
+                    self._places[item] = (sets, place)
+                for place, item in enumerate(sets.bitmap_items):
+                    self._places[item] = (sets, ~place)
         found: dict[int, int] = {}
         for item in items:
-            place = self._places.get(item)
-            if place is None:
-                continue
-            if place < 0:
-                found[item] = self._bitmaps[~place]
-            else:
-                listed = self._positions[self._starts[place] : self._ends[place]]
-                found[item] = bits_of(listed)
+            if item in self._places:
+                sets, place = self._places[item]
+                found[item] = sets.bitmaps[~place] if place < 0 else bits_of(sets.listed(place))
         return found
-
-    def members(self) -> Iterator[tuple[int, Sequence[int]]]:
-        """The positions of each item, ascending."""
-        for item, start, end in zip(self._listed_items, self._starts, self._ends):
-            yield item, self._positions[start:end]
-        for item, bits in zip(self._bitmap_items, self._bitmaps):
-            yield item, bitmaps.positions(bits)
 
 
 _LONGEST_LIST = 100

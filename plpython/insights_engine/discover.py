@@ -8,8 +8,9 @@ target, which of them are the same thing twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Callable, NamedTuple, Optional
 
 from insights_engine import bitmaps, candidates, printer, ranking, statistics, tree
 from insights_engine.bounds import all_positions
@@ -18,31 +19,14 @@ from insights_engine.errors import FilterError
 from insights_engine.multiple import TargetTests, benjamini_hochberg
 from insights_engine.options import Options
 from insights_engine.parser import parse_filter
-from insights_engine.population import Part, Population
+from insights_engine.population import Population
 
 #: Facts that the index leaves uncertain are counted one by one if they might be
 #: significant: the most promising of them, so many.
 MOST_SETTLED = 50
-#: Facts compared with each other at a time, to group those that are near-identical.
-COMPARED_AT_ONCE = 200
-
-
-class Found(NamedTuple):
-    """A significant fact."""
-
-    filter: str
-    label: candidates.Label
-    #: Traces of the base, and of the target, that have the fact.
-    among: int
-    joint: int
-    p_value: float
-    q_value: float
-    test: str
-    restates: bool
-    #: How strongly it goes with the target, for the ranking.
-    strength: float
-    #: What its positions are found by: an item.
-    item: int
+#: The strongest facts are compared with each other so many at a time, to group those
+#: that are near-identical.
+COMPARED_AT_ONCE = 60
 
 
 class Tested(NamedTuple):
@@ -54,6 +38,30 @@ class Tested(NamedTuple):
     among: int
     joint: int
     p_value: float
+
+
+class Found(NamedTuple):
+    """A significant fact."""
+
+    fact: Tested
+    q_value: float
+    #: How strongly it goes with the target, for the ranking.
+    strength: float
+
+    @property
+    def order(self) -> tuple[float, float, int, str]:
+        """Sorts the strongest first; of equals those that are shorter to say."""
+        text = repr(self.fact.name)
+        return -self.strength, self.fact.p_value, len(text), text
+
+
+class Shown(NamedTuple):
+    """A fact that is shown, under its filter."""
+
+    found: Found
+    filter: str
+    #: The filters of weaker facts that are near-identical.
+    similar: list[str]
 
 
 class Question(NamedTuple):
@@ -76,35 +84,37 @@ def discover(
     tests = TargetTests(target, total)
     tested = list(_tested(population, question, options, tests))
     q_values = benjamini_hochberg([one.p_value for one in tested])
-    apart = candidates.has_span_condition(question.base)
     found = []
     for one, q_value in zip(tested, q_values):
         if q_value > options.fdr:
             continue
         table = statistics.Counts(target, one.among, one.joint, total).table
-        if not _goes(table, options.direction):
-            continue
-        node = candidates.node_of(one.name)
-        text = printer.print_apart(node) if apart else printer.print_filter(node)
-        if not _reads_back(text, node):
-            continue
-        found.append(
-            Found(
-                text,
-                candidates.label(one.name),
-                one.among,
-                one.joint,
-                one.p_value,
-                q_value,
-                tests.test(one.among),
-                question.restated(one.name),
-                ranking.log_odds_ratio(*table).strength(options.direction),
-                one.item,
-            )
-        )
-    found.sort(key=lambda fact: (-fact.strength, fact.p_value, len(fact.filter), fact.filter))
-    for leader, similar in _grouped(population, found, options.max_results, total):
-        yield _row(leader, similar, target, total, len(tested))
+        if _goes(table, options.direction):
+            strength = ranking.log_odds_ratio(*table).strength(options.direction)
+            found.append(Found(one, q_value, strength))
+    found.sort(key=lambda one: one.order)
+    apart = candidates.has_span_condition(question.base)
+    for shown in _grouped(population, found, apart, options.max_results, total):
+        name = shown.found.fact.name
+        yield {
+            **_statistics(shown.found, target, total),
+            "filter": shown.filter,
+            **candidates.label(name)._asdict(),
+            "test": tests.test(shown.found.fact.among),
+            "restates": question.restated(name),
+            "similar": shown.similar,
+            "tested": len(tested),
+        }
+
+
+def _written(name: Name, apart: bool) -> Optional[str]:
+    """The filter of a fact; None where no filter can say it: not every key or value can be."""
+    node = candidates.node_of(name)
+    text = printer.print_apart(node) if apart else printer.print_filter(node)
+    try:
+        return text if parse_filter(text) == node else None
+    except FilterError:
+        return None
 
 
 def _goes(table: tuple[int, int, int, int], direction: str) -> bool:
@@ -115,47 +125,28 @@ def _goes(table: tuple[int, int, int, int], direction: str) -> bool:
     return determinant < 0 if direction == "negative" else determinant != 0
 
 
-def _reads_back(text: str, node: tree.Node) -> bool:
-    """Whether a filter can be written: not every key or value can."""
-    try:
-        return parse_filter(text) == node
-    except FilterError:
-        return False
-
-
-def _row(
-    fact: Found, similar: Sequence[str], target: int, total: int, tested: int
-) -> dict[str, Any]:
-    counts = statistics.Counts(target, fact.among, fact.joint, total)
-    log_odds = ranking.log_odds_ratio(*counts.table)
-    odds_ratio, low, high = log_odds.odds_ratio
-    npmi, _ = statistics.npmi_from_counts(fact.joint, target, fact.among, total)
-    inside = fact.joint / target
-    outside = (fact.among - fact.joint) / (total - target)
+def _statistics(found: Found, target: int, total: int) -> dict[str, Any]:
+    _, _, among, joint, p_value = found.fact
+    table = statistics.Counts(target, among, joint, total).table
+    odds_ratio, low, high = ranking.log_odds_ratio(*table).odds_ratio
+    inside = joint / target
+    outside = (among - joint) / (total - target)
     return {
-        "filter": fact.filter,
-        "kind": fact.label.kind,
-        "key": fact.label.key,
-        "value": fact.label.value,
         "target_count": target,
-        "fact_count": fact.among,
-        "joint_count": fact.joint,
+        "fact_count": among,
+        "joint_count": joint,
         "total_count": total,
         "target_share": inside,
         "other_share": outside,
         "difference": inside - outside,
-        "lift": statistics.lift(*counts.table),
-        "npmi": npmi,
-        "phi": statistics.phi(*counts.table),
+        "lift": statistics.lift(*table),
+        "npmi": statistics.npmi_from_counts(joint, target, among, total)[0],
+        "phi": statistics.phi(*table),
         "odds_ratio": odds_ratio,
         "odds_ratio_low": low,
         "odds_ratio_high": high,
-        "p_value": fact.p_value,
-        "q_value": fact.q_value,
-        "test": fact.test,
-        "restates": fact.restates,
-        "similar": list(similar),
-        "tested": tested,
+        "p_value": p_value,
+        "q_value": found.q_value,
     }
 
 
@@ -167,51 +158,40 @@ def _tested(
 ) -> Iterator[Tested]:
     """Every fact that is tested; p may be 1 where it is far above what counts."""
     counts, joints = _counted(population)
-    total, target = population.total, population.targets
-    items = population.items
+    total, items = population.total, population.items
     chosen: list[int] = []
-    unsure: list[tuple[float, int]] = []
-    for item in range(len(counts)):
-        count = counts[item]
-        if not 0 < count < total:
+    unsure: dict[int, tuple[int, ...]] = {}
+    for item, count in enumerate(counts):
+        if not options.min_support <= count < total:
             continue
         name = items.name(item)
-        if not _is_wanted(name, items, question, options):
+        if name[0] not in candidates.FACTS or not _is_wanted(name, items, question, options):
             continue
-        more, more_joint = 0, 0
-        for other in candidates.uncertain_by(name):
-            number = items.known(other)
-            if number is not None:
-                more += counts[number]
-                more_joint += joints[number]
-        # The same trace may be counted more than once.
-        more_joint = min(more_joint, target - joints[item])
-        more = min(more, more_joint + total - target - (count - joints[item]))
-        if more:
-            known = (count, joints[item])
-            promise = _best_p_value(tests, options, total, known, (more, more_joint))
-            if count + more >= options.min_support and promise <= options.fdr:
-                unsure.append((promise, item))
-        elif count >= options.min_support and not _is_whole(name, count, items, counts):
+        doubts = [items.known(other) for other in candidates.uncertain_by(name)]
+        opaque = tuple([other for other in doubts if other is not None and counts[other]])
+        if opaque:
+            unsure[item] = opaque
+        elif not _is_whole(name, count, items, counts):
             chosen.append(item)
     p_values = tests.p_values(
         [counts[item] for item in chosen], [joints[item] for item in chosen], options.fdr
     )
     for item, p_value in zip(chosen, p_values):
         yield Tested(item, items.name(item), counts[item], joints[item], p_value)
-    for _, item in sorted(unsure)[:MOST_SETTLED]:
+    for item in _promising(population, options, tests, unsure, counts, joints):
         name = items.name(item)
-        node = candidates.node_of(name)
-        text = printer.print_apart(node)
-        if not _reads_back(text, node):
-            continue
-        count, joint = question.settle(text)
-        if options.min_support <= count < total:
-            yield Tested(item, name, count, joint, tests.p_value(count, joint))
+        text = _written(name, apart=True)
+        if text is not None:
+            count, joint = question.settle(text)
+            if count < total:
+                yield Tested(item, name, count, joint, tests.p_value(count, joint))
 
 
 def _counted(population: Population) -> tuple[list[int], list[int]]:
-    """Of each item: how many traces of the base have it, and how many of the target."""
+    """Of each item: how many traces of the base have it, and how many of the target.
+
+    Of what is no fact, how many traces have it at all, and 0.
+    """
     counts: list[int] = []
     joints: list[int] = []
     for part in population.parts:
@@ -221,11 +201,48 @@ def _counted(population: Population) -> tuple[list[int], list[int]]:
         whole = part.base == all_positions(part.used)
         columns.add_counts(counts, None if whole else part.base)
         columns.add_counts(joints, part.target)
+        columns.add_opaque_counts(counts)
     return counts, joints
 
 
+def _promising(
+    population: Population,
+    options: Options,
+    tests: TargetTests,
+    unsure: Mapping[int, Sequence[int]],
+    counts: Sequence[int],
+    joints: Sequence[int],
+) -> list[int]:
+    """The uncertain facts that are most likely to be significant."""
+    if not unsure:
+        return []
+    total, target = population.total, population.targets
+    opaque = {other for others in unsure.values() for other in others}
+    within = dict.fromkeys(opaque, 0)
+    of_target = dict.fromkeys(opaque, 0)
+    for part in population.parts:
+        for other, bits in part.columns().sets(opaque).items():
+            within[other] += bitmaps.count(bits & part.base)
+            of_target[other] += bitmaps.count(bits & part.target)
+    promises = []
+    for item, others in unsure.items():
+        count, joint = counts[item], joints[item]
+        # At most so many more; the same trace may be among them twice.
+        inside = min(sum(map(of_target.__getitem__, others)), target - joint)
+        more = sum(map(within.__getitem__, others)) - sum(map(of_target.__getitem__, others))
+        outside = min(more, total - target - (count - joint))
+        promise = 1.0
+        if options.direction != "negative":
+            promise = tests.p_value(count + inside, joint + inside)
+        if options.direction != "positive":
+            promise = min(promise, tests.p_value(count + outside, joint))
+        if promise <= options.fdr:
+            promises.append((promise, item))
+    return [item for _, item in sorted(promises)[:MOST_SETTLED]]
+
+
 def _is_wanted(name: Name, items: candidates.Items, question: Question, options: Options) -> bool:
-    if not candidates.is_fact(name) or candidates.kind_of(name) not in options.kinds:
+    if candidates.kind_of(name) not in options.kinds:
         return False
     if not options.restatements and question.restated(name):
         return False
@@ -248,87 +265,65 @@ def _is_whole(name: Name, count: int, items: candidates.Items, counts: Sequence[
     return False
 
 
-def _best_p_value(
-    tests: TargetTests,
-    options: Options,
-    total: int,
-    known: tuple[int, int],
-    more: tuple[int, int],
-) -> float:
-    """The least p value that an uncertain fact may have in the end.
-
-    ``known`` and ``more`` are its traces, and those of them in the target, that are
-    known, and at most so many more.
-    """
-    count, joint = known
-    best = 1.0
-    if options.direction != "negative":
-        best = tests.p_value(count + more[1], joint + more[1])
-    if options.direction != "positive":
-        best = min(best, tests.p_value(min(count + more[0] - more[1], total), joint))
-    return best
-
-
 # ----------------------------------------------------------------------- grouping
 
 
 def _grouped(
-    population: Population, found: Sequence[Found], most: int, total: int
-) -> Iterator[tuple[Found, list[str]]]:
+    population: Population, found: Sequence[Found], apart: bool, most: int, total: int
+) -> list[Shown]:
     """The strongest facts, each with the near-identical ones that are weaker."""
-    groups: list[tuple[Found, list[str]]] = []
-    for start in range(0, len(found), COMPARED_AT_ONCE):
-        some = found[start : start + COMPARED_AT_ONCE]
-        pairs = _near_identical(population, [leader for leader, _ in groups], some, total)
-        for fact in some:
-            for leader, similar in groups:
-                if (leader.item, fact.item) in pairs:
-                    similar.append(fact.filter)
-                    break
+    groups: list[Shown] = []
+    at_once = max(COMPARED_AT_ONCE, most)
+    for start in range(0, len(found), at_once):
+        some = []
+        for one in found[start : start + at_once]:
+            text = _written(one.fact.name, apart)
+            if text is not None:
+                some.append(Shown(one, text, []))
+        pairs = _near_identical(population, groups, some, total)
+        for shown in some:
+            item = shown.found.fact.item
+            same = [group for group in groups if (group.found.fact.item, item) in pairs]
+            if same:
+                same[0].similar.append(shown.filter)
             else:
-                groups.append((fact, []))
+                groups.append(shown)
         if len(groups) >= most:
             break
-    yield from groups[:most]
+    return groups[:most]
 
 
 def _near_identical(
-    population: Population, before: Sequence[Found], some: Sequence[Found], total: int
+    population: Population, before: Sequence[Shown], some: Sequence[Shown], total: int
 ) -> set[tuple[int, int]]:
     """The items of pairs of facts that match nearly the same traces."""
-    least: dict[tuple[int, int], tuple[Found, Found]] = {}
+    least: dict[tuple[int, int], tuple[int, int]] = {}
     # Of near-identical facts the smaller has at least phi squared of the larger's traces.
     share = ranking.NEAR_IDENTICAL_PHI**2
     everything = sorted(
-        [(fact.among, place, fact) for place, fact in enumerate([*before, *some])],
-        key=lambda entry: entry[:2],
+        (shown.found.fact.among, place, shown.found.fact.item)
+        for place, shown in enumerate([*before, *some])
     )
-    for number, (count, place, fact) in enumerate(everything):
-        for other_count, other_place, other in everything[number + 1 :]:
+    for number, (count, place, item) in enumerate(everything):
+        for other_count, other_place, other in islice(everything, number + 1, None):
             if count < share * other_count:
                 break
             if max(place, other_place) < len(before):
                 continue  # both lead a group of their own
             wanted = ranking.least_joint_of_near_identical(count, other_count, total)
             if wanted <= count:
-                first, second = (fact, other) if place < other_place else (other, fact)
-                least[first.item, second.item] = (first, second)
+                pair = (item, other) if place < other_place else (other, item)
+                least[pair] = (count, other_count)
     if not least:
         return set()
     met = dict.fromkeys(least, 0)
     items = {item for pair in least for item in pair}
     for part in population.parts:
-        sets = {item: bits & part.base for item, bits in _sets(part, items).items()}
-        for first_item, second_item in least:
-            both = sets.get(first_item, 0) & sets.get(second_item, 0)
+        sets = {item: bits & part.base for item, bits in part.columns().sets(items).items()}
+        for pair in least:
+            both = sets.get(pair[0], 0) & sets.get(pair[1], 0)
             if both:
-                met[first_item, second_item] += bitmaps.count(both)
+                met[pair] += bitmaps.count(both)
     return {
-        pair
-        for pair, (first, second) in least.items()
-        if ranking.near_identical(first.among, second.among, met[pair], total)
+        pair for pair, sizes in least.items() if ranking.near_identical(*sizes, met[pair], total)
     }
-
-
-def _sets(part: Part, items: set[int]) -> dict[int, int]:
-    return part.columns().sets(items)

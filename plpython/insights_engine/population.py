@@ -80,7 +80,7 @@ class Indexed(Part):
         everywhere = bitmaps.encode_set(all_positions(self.used), self.used)
         experiment = self._items.number(("e", self.block.experiment_id))
         of_term = {**self._items.of_term, -1: (experiment,)}
-        return Columns([(-1, everywhere), *found], of_term, self.used)
+        return Columns([(-1, everywhere), *found], of_term, self._items.is_fact, self.used)
 
     def trace_ids(self) -> Sequence[Optional[str]]:
         found: list[Optional[str]] = [None] * self.used
@@ -135,7 +135,7 @@ class Unindexed(Part):
         for experiment_id, positions in by_experiment.items():
             of_term[len(stored)] = (self._items.number(("e", experiment_id)),)
             stored.append((len(stored), bitmaps.encode(positions, self.used)))
-        return Columns(stored, of_term, self.used)
+        return Columns(stored, of_term, self._items.is_fact, self.used)
 
     def trace_ids(self) -> Sequence[Optional[str]]:
         return [trace.trace_id for trace in self._traces]
