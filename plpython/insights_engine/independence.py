@@ -20,6 +20,15 @@ SMALL_EXPECTED_COUNT = 5
 # scipy.stats.fisher_exact.  Held as an integer: ties are decided exactly.
 FISHER_TOLERANCE_INVERSE = 10**14
 
+# From this distance to the mode on, a closed form is cheaper than the way there.
+_FAR = 64
+
+# Rounding changes the relative weight of two tables by less than this.
+_DOUBT = 1e-9
+
+# Below this, exp() is 0; and below this, exp(-x) is close to overflow.
+_UNDERFLOW, _NEAR_OVERFLOW = -746.0, -700.0
+
 _LOG_2_PI = math.log(2 * math.pi)
 
 # Coefficients of ((1 + u) log(1 + u) - u) / u² = sum((-u)**k / ((k + 1)(k + 2))),
@@ -41,10 +50,10 @@ def p_value(n11: int, n10: int, n01: int, n00: int) -> float | None:
     return chi_square_sf(g_squared(n11, n10, n01, n00))
 
 
-def needs_fisher(first: int, second: int, total: int) -> bool:
-    """Whether two margins leave some cell an expected count below 5."""
+def needs_fisher(first: int, second: int, total: int, expected: int = SMALL_EXPECTED_COUNT) -> bool:
+    """Whether two margins leave some cell an expected count below ``expected``."""
     rows, columns = min(first, total - first), min(second, total - second)
-    return rows * columns < SMALL_EXPECTED_COUNT * total
+    return rows * columns < expected * total
 
 
 # -------------------------------------------------------------------------- G²
@@ -108,8 +117,9 @@ def fisher_exact(n11: int, n10: int, n01: int, n00: int) -> float:
     The probability of the observed table comes from `_log_probability`; the
     others follow from each other by
     ``w(k + 1) / w(k) = (r - k)(c - k) / ((k + 1)(n - r - c + k + 1))``, summed
-    outwards until the terms vanish.  With an expected count below 5, where the
-    test is used, that is some tens of terms, however large the counts are.
+    outwards until the terms vanish.  That is a few standard deviations of terms:
+    some tens with an expected count of 5, some hundreds with one of 1,000,
+    however large the other counts are.
     """
     total = n11 + n10 + n01 + n00
     # Mirror the table so that both margins are at most half: the cell's range
@@ -133,6 +143,7 @@ class _Cell:
         self._column = column
         self._rest = total - row - column
         self._high = min(row, column)
+        self._symmetric = total in (2 * row, 2 * column)
         self._mode = (row + 1) * (column + 1) // (total + 2)
         self._constant = (
             _factorial_excess(row)
@@ -145,14 +156,14 @@ class _Cell:
     def two_sided(self, cell: int) -> float:
         if cell == self._mode:
             return 1.0
-        step = 1 if cell > self._mode else -1
         log_cell = self._log_probability(cell)
+        if log_cell < _UNDERFLOW:
+            return 0.0
+        step = 1 if cell > self._mode else -1
         sums = self._outward_sum(cell, step)
-        opposite = self._first_as_rare(cell, -step, log_cell - self._log_probability(self._mode))
-        if opposite is not None:
-            log_ratio = self._log_probability(opposite) - log_cell
-            sums += math.exp(log_ratio) * self._outward_sum(opposite, -step)
-        return min(1.0, math.exp(log_cell) * sums) if log_cell > -746 else 0.0
+        # With a margin of exactly one half the distribution is symmetric.
+        sums += sums if self._symmetric else self._opposite_sum(cell, -step, log_cell)
+        return min(1.0, math.exp(log_cell) * sums)
 
     def _log_probability(self, k: int) -> float:
         """``log`` of the probability that the cell is k.
@@ -194,29 +205,43 @@ class _Cell:
                 break
         return total
 
-    def _first_as_rare(self, cell: int, step: int, log_weight: float) -> int | None:
-        """The first value on the other side of the mode as rare as ``cell``.
-
-        ``log_weight`` is the logarithm of ``w(cell) / w(mode)``.
-        """
+    def _opposite_sum(self, cell: int, step: int, log_cell: float) -> float:
+        """``sum(w(k) / w(cell))`` of all beyond the mode that are as rare as ``cell``."""
         end = self._high if step > 0 else 0
-        k = self._mode
-        log_k = 0.0
-        product = 1.0
+        if abs(cell - self._mode) > _FAR or log_cell < _NEAR_OVERFLOW:
+            return self._opposite_sum_far(cell, step, log_cell, end)
+        k, product = cell, 1.0
         while True:
-            difference = log_k + math.log(product) - log_weight
-            # Rounding leaves no doubt outside of this band; inside, whether the
-            # two are equally probable is decided in integers.
-            if difference < -1e-9 or (difference < 1e-9 and self._as_rare(k, cell)):
-                return k
+            if (k - self._mode) * step >= 0 and self._is_as_rare(k, cell, product - 1):
+                return product * self._outward_sum(k, step)
             if k == end:
-                return None
+                return 0.0
             numerator, denominator = self._ratio(k, step)
             product *= numerator / denominator
-            if product < 1e-200:
-                log_k += math.log(product)
-                product = 1.0
             k += step
+
+    def _opposite_sum_far(self, cell: int, step: int, log_cell: float, end: int) -> float:
+        """The same by bisection, where the closed form is cheaper than the way."""
+        low, high = 0, (end - self._mode) * step
+        while low < high:
+            middle = (low + high) // 2
+            if self._log_probability(self._mode + step * middle) - log_cell < _DOUBT:
+                high = middle
+            else:
+                low = middle + 1
+        k = self._mode + step * low
+        while not self._is_as_rare(k, cell, self._log_probability(k) - log_cell):
+            if k == end:
+                return 0.0
+            k += step
+        return math.exp(self._log_probability(k) - log_cell) * self._outward_sum(k, step)
+
+    def _is_as_rare(self, k: int, cell: int, difference: float) -> bool:
+        """Whether k is as rare as the cell, of weights that differ so (relatively).
+
+        Within the doubt that rounding leaves it is decided in integers.
+        """
+        return difference < -_DOUBT or (difference < _DOUBT and self._as_rare(k, cell))
 
     def _as_rare(self, k: int, cell: int) -> bool:
         """Whether ``w(k) <= w(cell)``, within the tolerance of the test."""

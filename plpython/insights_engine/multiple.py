@@ -3,6 +3,12 @@
 With 20,000 facts, a thousand fall below p = 0.05 by chance.  A discovery
 therefore reports the facts whose q value is at most its false discovery rate:
 of those, about that share is expected to be chance.
+
+That holds for p values that are not too small themselves.  Far out, where one
+of 20,000 has to lie, those of G² are, with expected counts well above Cochran's
+5: of 16 units among two halves, all in one half has probability 3e-5 and a G²
+of 22.2, p = 2.5e-6.  So a fact that could count is tested by Fisher's exact
+test up to an expected count of 100; beyond, G² is at worst 0.6 of it.
 """
 
 from __future__ import annotations
@@ -16,6 +22,9 @@ from insights_engine.independence import (
     needs_fisher,
 )
 
+# The expected count up to which Fisher's test answers.
+EXACT_BELOW = 100
+
 # G² is below this at least wherever p is above 0.05: a quick way to see so.
 _NOT_SIGNIFICANT = 3.841458820694124
 _NOT_SIGNIFICANT_P = 0.05
@@ -25,22 +34,25 @@ class TargetTests:
     """Tests facts for independence of one target; equal tables only once.
 
     ``target`` and ``total`` are the numbers of units (traces or sessions) of
-    the target and of the base.  Raises ValueError unless
+    the target and of the base.  Below an expected count of ``exact_below``
+    Fisher's test answers, above G²; `independence.SMALL_EXPECTED_COUNT` yields
+    the p values of `independence.p_value`.  Raises ValueError unless
     ``0 <= target <= total``.
     """
 
-    def __init__(self, target: int, total: int) -> None:
+    def __init__(self, target: int, total: int, exact_below: int = EXACT_BELOW) -> None:
         if not 0 <= target <= total:
             raise ValueError(f"a target of {target} among {total}")
         self._target = target
         self._total = total
+        self._exact_below = exact_below
         self._known: dict[tuple[int, int], float] = {}
 
     def p_value(self, fact: int, joint: int) -> float:
-        """The p value of a fact with these counts, as `independence.p_value`.
+        """The two-sided p value of a fact with these counts.
 
-        1 where that is undefined: a fact (or target) of all units or of none
-        tells nothing.  Raises ValueError for counts that contradict each other.
+        1 for a fact (or target) of all units or of none, which tells nothing.
+        Raises ValueError for counts that contradict each other.
         """
         known = self._known.get((fact, joint))
         if known is None:
@@ -52,9 +64,9 @@ class TargetTests:
     ) -> list[float]:
         """`p_value` of each pair of counts, in their order.
 
-        Where p is above ``relevant`` the answer may be 1 instead, which saves
-        most of the work: `benjamini_hochberg` yields the same q values up to
-        ``relevant`` from either.
+        Where p is well above ``relevant`` the answer may be 1 instead, which
+        saves most of the work: `benjamini_hochberg` yields the same q values up
+        to ``relevant`` from either.
         """
         pairs = zip(facts, joints)
         if relevant > _NOT_SIGNIFICANT_P:
@@ -64,9 +76,9 @@ class TargetTests:
         values = []
         for fact, joint in pairs:
             # Pearson's X² is (n11 n - r c)² n / (product of margins).  G² is at
-            # most 2 X², since (1 + u) log(1 + u) - u <= u²: where that is
-            # too little, neither test needs to be done.  Fisher's does not
-            # follow X², so where it applies nothing is skipped.
+            # most 2 X², since (1 + u) log(1 + u) - u <= u²: where that is too
+            # little for p = 0.05, no test needs to be done.  Fisher's does not
+            # follow X² at small expected counts, so there nothing is skipped.
             deviation = joint * total - target * fact
             unlikely = _NOT_SIGNIFICANT * others * fact * (total - fact)
             if 2 * deviation * deviation * total < unlikely and not needs_fisher(
@@ -79,7 +91,7 @@ class TargetTests:
 
     def test(self, fact: int) -> str:
         """The name of the test that answers for a fact of this count."""
-        return "Fisher" if needs_fisher(self._target, fact, self._total) else "G2"
+        return "Fisher" if self._exact(fact) else "G2"
 
     def _compute(self, fact: int, joint: int) -> float:
         target, total = self._target, self._total
@@ -88,9 +100,12 @@ class TargetTests:
             raise ValueError(f"counts contradict each other: {fact}, {joint}, {target}, {total}")
         if fact in (0, total) or target in (0, total):
             return 1.0
-        if needs_fisher(target, fact, total):
+        if self._exact(fact):
             return fisher_exact(*table)
         return chi_square_sf(g_squared(*table))
+
+    def _exact(self, fact: int) -> bool:
+        return needs_fisher(self._target, fact, self._total, self._exact_below)
 
 
 def benjamini_hochberg(p_values: Sequence[float], tested: int | None = None) -> list[float]:

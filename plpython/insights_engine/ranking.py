@@ -60,6 +60,10 @@ def log_odds_ratio(n11: int, n10: int, n01: int, n00: int) -> LogOddsRatio:
 
     Unlike `statistics.odds_ratio`, which corrects a table only if a cell is 0,
     this corrects every one: a ranking must not jump where a cell becomes 1.
+
+    The bounds hold the true value in 95 % of cases on average, in 94 % or more
+    wherever each cell is expected to be 1.5 or greater.  Below that, where
+    hardly a unit of the target is expected to match, it can be markedly less.
     """
     a, b, c, d = (cell + HALDANE_ANSCOMBE for cell in (n11, n10, n01, n00))
     value = math.log((a * d) / (b * c))

@@ -22,6 +22,10 @@ from insights_engine.independence import (
     needs_fisher,
 )
 
+# The expected count up to which the p value of the best is Fisher's; there is
+# only one to compute, and beyond, G² is as good.
+_EXACT_BELOW = 1000
+
 _POSITIVE, _NEGATIVE, _BOTH = "positive", "negative", "both"
 
 
@@ -53,12 +57,12 @@ class Split:
     # (n11, n10, n01, n00) of target and fact, among all units of the base:
     # those without a value do not match the fact.
     table: tuple[int, int, int, int]
-    # After paying for the search; and without, of the table alone.
+    # After paying for the search, and without: of the table alone.
     p_value: float
     single_p_value: float
     # How many different thresholds the search compared.
     searched: int
-    # "best of N splits, G2" or "best of N splits, Fisher".
+    # "best of N splits, Fisher", or "..., G2" from an expected count of 1,000 on.
     test: str
 
 
@@ -67,7 +71,6 @@ class _Candidate:
     cut: int
     at_least: bool
     table: tuple[int, int, int, int]
-    fisher: bool
     single_p_value: float
     statistic: float
 
@@ -96,6 +99,12 @@ def best_split(
     if not wanted:
         return None
     best = min(wanted, key=lambda c: (c.single_p_value, -c.statistic, c.cut))
+    # Whatever chose it: that one of several exact p values is small is no
+    # likelier than `Search.price` says, and the approximate ones may be too small.
+    single, test = best.single_p_value, "G2"
+    fact = best.table[0] + best.table[2]
+    if needs_fisher(histogram.target, fact, histogram.total, _EXACT_BELOW):
+        single, test = fisher_exact(*best.table), "Fisher"
     search = Search(
         [histogram.below[c.cut] for c in candidates if not c.at_least],
         [histogram.below[c.cut] for c in candidates if c.at_least],
@@ -103,9 +112,15 @@ def best_split(
         histogram.target,
         histogram.total,
     )
-    searched, p = search.size, search.price(best.single_p_value)
-    test = f"best of {searched} splits, {'Fisher' if best.fisher else 'G2'}"
-    return Split(best.cut, best.at_least, best.table, p, best.single_p_value, searched, test)
+    return Split(
+        best.cut,
+        best.at_least,
+        best.table,
+        search.price(single),
+        single,
+        search.size,
+        f"best of {search.size} splits, {test}",
+    )
 
 
 def _candidates(histogram: Histogram, min_support: int) -> Iterator[_Candidate]:
@@ -127,12 +142,12 @@ def _candidates(histogram: Histogram, min_support: int) -> Iterator[_Candidate]:
             yield _Candidate(cut, at_least, table, *tested)
 
 
-def _tested(n11: int, n10: int, n01: int, n00: int) -> tuple[bool, float, float]:
-    """Whether Fisher's test answers, its p value or that of G², and G²."""
+def _tested(n11: int, n10: int, n01: int, n00: int) -> tuple[float, float]:
+    """The p value to choose by, and G²."""
     statistic = g_squared(n11, n10, n01, n00)
     if needs_fisher(n11 + n10, n11 + n01, n11 + n10 + n01 + n00):
-        return True, fisher_exact(n11, n10, n01, n00), statistic
-    return False, chi_square_sf(statistic), statistic
+        return fisher_exact(n11, n10, n01, n00), statistic
+    return chi_square_sf(statistic), statistic
 
 
 def _goes(table: tuple[int, int, int, int], direction: str) -> bool:
@@ -187,12 +202,15 @@ class Search:
         bounds that; Lausen and Schumacher's expansion of the same probability
         is no bound and turns negative for small p.)  The asymptotic formula of
         Lausen and Schumacher (Biometrics 48, 1992) is for all cuts of an
-        interval: with few cuts it asks for more.
+        interval: of 32 cuts it asks twice the price at p = 0.001, more than Bonferroni.
 
-        The normal approximation of two counts at once is trusted only where G²
-        is, at expected counts of 5.  A threshold with less, or whose neighbour
-        has less, is counted in full; for those alone the price is Bonferroni's,
-        of Fisher's exact p values, and thus never too low.
+        The normal approximation of two counts at once is trusted only at
+        expected counts of 5.  A threshold with less, or whose neighbour has
+        less, is counted in full; for those alone the price is Bonferroni's, of
+        Fisher's exact p values, and thus never too low.  That it is never too
+        low elsewhere either, the tests show by exact computation, for 60 to
+        20,000 units and p down to 1e-5.  The actual error is 0.5 to 0.8 of the
+        promised one where counts allow; by Bonferroni's price 0.3 to 0.6.
         """
         if not 0 < p < 1:
             return p

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -30,7 +31,7 @@ def test_q_values_equal_scipy(p_values: list[float]) -> None:
 def test_q_values_rise_with_p_and_tie_with_it(p_values: list[float]) -> None:
     q_values = benjamini_hochberg(p_values)
     pairs = sorted(zip(p_values, q_values, strict=True))
-    for (p, q), (next_p, next_q) in zip(pairs, pairs[1:], strict=False):
+    for (p, q), (next_p, next_q) in itertools.pairwise(pairs):
         assert q <= next_q
         if p == next_p:
             assert q == next_q
@@ -77,16 +78,37 @@ def random_facts(count: int, target: int, total: int, seed: int) -> list[tuple[i
 
 
 def test_p_values_of_facts_are_those_of_their_tables() -> None:
-    tests = TargetTests(10_000, 200_000)
     facts = random_facts(2000, 10_000, 200_000, seed=1)
-    expected = [
-        independence.p_value(joint, 10_000 - joint, fact - joint, 190_000 - fact + joint)
-        for fact, joint in facts
+    tables = [
+        (joint, 10_000 - joint, fact - joint, 190_000 - fact + joint) for fact, joint in facts
     ]
-    assert tests.p_values(*zip(*facts, strict=True)) == expected
-    assert [tests.p_value(*fact) for fact in facts] == expected
-    assert tests.test(99) == "Fisher"
-    assert tests.test(100) == "G2"
+    cochrans = TargetTests(10_000, 200_000, independence.SMALL_EXPECTED_COUNT)
+    expected = [independence.p_value(*table) for table in tables]
+    assert cochrans.p_values(*zip(*facts, strict=True)) == expected
+    assert [cochrans.p_value(*fact) for fact in facts] == expected
+    assert (cochrans.test(99), cochrans.test(100)) == ("Fisher", "G2")
+
+
+def test_fishers_test_answers_up_to_an_expected_count_of_a_hundred() -> None:
+    tests = TargetTests(10_000, 200_000)
+    # 16 units all on one side, the example of the module's description.
+    halves = TargetTests(1000, 2000)
+    assert halves.p_value(16, 16) == independence.fisher_exact(16, 984, 0, 1000)
+    assert halves.p_value(16, 16) == pytest.approx(2 / 2**16, rel=0.1)
+    assert independence.p_value(16, 984, 0, 1000) == pytest.approx(2.4e-6, rel=0.1)
+    assert (tests.test(1999), tests.test(2000)) == ("Fisher", "G2")
+    assert tests.p_value(2000, 150) == independence.p_value(150, 9850, 1850, 188_150)
+
+
+def test_beyond_that_the_two_tests_are_alike() -> None:
+    for target, total in ((1000, 2000), (2000, 200_000)):
+        tests = TargetTests(target, total)
+        fact = 100 * total // target
+        for joint in range(50, 160):
+            table = (joint, target - joint, fact - joint, total - target - fact + joint)
+            exact = independence.fisher_exact(*table)
+            if 1e-7 < exact < 0.05:
+                assert 0.59 < tests.p_value(fact, joint) / exact < 1.25, joint
 
 
 @pytest.mark.parametrize("relevant", [0.05, 0.01])
@@ -97,7 +119,7 @@ def test_irrelevant_p_values_may_be_one_without_changing_a_relevant_q(relevant: 
     quick = TargetTests(10_000, 200_000).p_values(*zip(*facts, strict=True), relevant=relevant)
     assert quick.count(1.0) > 2 * exact.count(1.0) > 0
     for p, q in zip(exact, quick, strict=True):
-        assert q == p or (q == 1.0 and p > relevant)
+        assert q == p or (q == 1.0 and p > 0.05)
     relevant_q = [min(q, 2 * relevant) for q in benjamini_hochberg(exact) if q <= relevant]
     assert relevant_q == [q for q in benjamini_hochberg(quick) if q <= relevant]
     assert len(relevant_q) > 50

@@ -9,6 +9,8 @@ import struct
 from fractions import Fraction
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from insights_engine import independence, statistics
 from insights_engine.statistics import Counts
 from mlflow.store.analytics.trace_correlation import calculate_npmi_from_counts
@@ -115,6 +117,28 @@ def test_fisher_with_huge_margins() -> None:
         pmf = reference.pmf(range(200))
         expected = pmf[pmf <= pmf[a] * (1 + 1e-9)].sum()
         assert independence.fisher_exact(*table) == pytest.approx(expected, rel=1e-5), table
+
+
+@given(st.integers(150, 700), st.integers(0, 400), st.integers(1, 60), st.data())
+def test_fisher_far_from_the_mode_equals_exact_arithmetic(
+    row: int, more: int, distance: int, data: st.DataObject
+) -> None:
+    """Beyond 64 from the mode, where the way to the other side is not walked."""
+    column = data.draw(st.integers(row - 20, row))
+    total = 2 * row + more
+    mode = (row + 1) * (column + 1) // (total + 2)
+    cell = mode + (64 + distance) * data.draw(st.sampled_from([-1, 1]))
+    table = (cell, row - cell, column - cell, total - row - column + cell)
+    assume(min(table) >= 0)
+    assert independence.fisher_exact(*table) == pytest.approx(float(exact_fisher(table)), rel=1e-11)
+
+
+def test_fisher_close_to_underflow() -> None:
+    # In (row, column, total): all of the row in the column, exactly once possible.
+    for size in (44, 46, 48):
+        exact = Fraction(1, math.comb(10**8, size))
+        ours = independence.fisher_exact(size, 0, 0, 10**8 - size)
+        assert ours == pytest.approx(float(exact), rel=1e-11, abs=1e-320), size
 
 
 def test_fisher_far_out_underflows_to_zero_instead_of_failing() -> None:
