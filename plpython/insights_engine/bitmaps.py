@@ -183,6 +183,13 @@ def pattern_of_double(number: float) -> int:
     return int(bits ^ (_ALL >> 1)) if bits & _SIGN else int(bits)
 
 
+def double_of_pattern(pattern: int) -> float:
+    """The double that `pattern_of_double` made the pattern of."""
+    bits = pattern ^ (_ALL >> 1) if pattern & _SIGN else pattern
+    (number,) = struct.unpack("<d", struct.pack("<Q", bits))
+    return float(number)
+
+
 def ordered(pattern: int) -> int:
     """A pattern as an unsigned number whose order is that of the numbers."""
     return pattern ^ _SIGN

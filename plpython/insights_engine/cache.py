@@ -48,7 +48,7 @@ class Cache:
         self._planners: dict[Any, tuple[str, Planner]] = {}
         self._pairs: OrderedDict[Any, dict[int, Pair]] = OrderedDict()
         self._sizes: dict[Any, int] = {}
-        self._columns: dict[int, tuple[Any, int]] = {}
+        self._columns: dict[int, dict[Any, tuple[Any, int]]] = {}
         self._items: Any = None
         self._bytes = 0
         self.limit = DEFAULT_BYTES
@@ -126,26 +126,28 @@ class Cache:
         found: Items = self._items
         return found
 
-    def column(self, block: int) -> Any:
-        """The sets of all items in a block, if they are known."""
-        known = self._columns.get(block)
+    def column(self, block: int, what: Any) -> Any:
+        """What is known of a block beside the pairs; None if that is not known."""
+        known = self._columns.get(block, {}).get(what)
         return None if known is None else known[0]
 
-    def keep_column(self, block: int, column: Any, size: int) -> None:
-        """Keeps the sets of a block, if there is room.
+    def keep_column(self, block: int, what: Any, column: Any, size: int) -> None:
+        """Keeps it, in place of what was known, if there is room.
 
         Discoveries go through all blocks, time and again in the same order: if not
         all of them can be kept, dropping the oldest would have none of them kept.
         """
-        if self._bytes + size <= self.limit and block not in self._columns:
-            self._columns[block] = (column, size)
-            self._bytes += size
+        columns = self._columns.setdefault(block, {})
+        before = columns.get(what)
+        more = size if before is None else size - before[1]
+        if self._bytes + more <= self.limit:
+            columns[what] = (column, size)
+            self._bytes += more
 
     def _drop_columns(self, blocks: Iterable[int]) -> None:
         for block in blocks:
-            dropped = self._columns.pop(block, None)
-            if dropped is not None:
-                self._bytes -= dropped[1]
+            dropped = self._columns.pop(block, {})
+            self._bytes -= sum(size for _, size in dropped.values())
 
     def _count(self, key: Any, size: int) -> None:
         self._sizes[key] = self._sizes.get(key, 0) + size

@@ -13,6 +13,8 @@ The first element of an item's name says what it is:
     ("p", kind, key)            there is a value
     ("s", column, text, status) some span has this type or name, and this status
     ("e", experiment id)        the experiment
+    ("n", kind, key, span name, op, number, cut)
+                                some number compares so; no item, but a fact
     ("h", kind, key, bucket)    some value is in this hash bucket
     ("o", kind, key, slot)      something was not captured
 """
@@ -20,7 +22,7 @@ The first element of an item's name says what it is:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Optional
 from zlib import crc32
@@ -31,6 +33,7 @@ from insights_engine.facts import (
     CONTENT,
     HIDDEN,
     HIDDEN_BUCKETS,
+    NUMBER,
     PARTS,
     SEPARATOR,
     SESSION,
@@ -126,6 +129,20 @@ def items_of(term: Term, signatures: dict[int, Signature]) -> Iterator[Name]:
             yield ("s", "type", signature.type, signature.status)
 
 
+def series_of(
+    kind: str, key: str, signature: int, signatures: Mapping[int, Signature]
+) -> Optional[Name]:
+    """The field that numbers of a key and signature belong to, if it is tested."""
+    if (kind, key) == ("trace", "end_time_ms"):
+        return None
+    if (kind, key) == ("span", "duration") and signature:
+        known = signatures.get(signature)
+        if known is None or known.name is None:
+            return None
+        return ("n", kind, key, known.name)
+    return ("n", kind, key, "")
+
+
 def _readable(stored: str) -> str:
     """The shortest text that equals a stored value of an assessment.
 
@@ -143,8 +160,14 @@ def _readable(stored: str) -> str:
 
 
 def uncertain_by(name: Name) -> tuple[Name, ...]:
-    """The items whose traces have the fact perhaps."""
+    """The items whose traces have the fact perhaps, or another number than is known."""
     role = name[0]
+    if role == "n":
+        kind, key = name[1], name[2]
+        unknown: Name = ("o", kind, key, NUMBER)
+        if kind == "attribute":
+            return (unknown, *_lost(key))
+        return (unknown, MARK_OF_SESSIONS) if kind in _ASSESSMENTS else (unknown,)
     if role == "s":
         if name[1] == "type":
             return (_ANY_SPAN,)
@@ -193,6 +216,10 @@ class Items:
         #: Of each term of the index the items it is part of.
         self.of_term: dict[int, tuple[int, ...]] = {}
         self._terms: list[int] = []
+        #: Of each field with numbers the terms of its slices, by signature.
+        self.slices: dict[Name, dict[int, dict[tuple[str, int], int]]] = {}
+        #: Where fields are cut, see `series`; with how many traces there were then.
+        self.cuts: dict[Any, tuple[Any, int]] = {}
         self._last_term = 0
 
     def __len__(self) -> int:
@@ -251,9 +278,7 @@ class Items:
             "select pg_catalog.array_agg(v.term) as number, pg_catalog.array_agg(v.kind) as kind,"
             " pg_catalog.array_agg(v.key) as key, pg_catalog.array_agg(v.signature) as signature,"
             " pg_catalog.array_agg(v.role::text) as role, pg_catalog.array_agg(v.slot) as slot,"
-            " pg_catalog.array_agg(v.value) as value from insights.term v where v.term > $1"
-            " and (v.role in ('v', 'p', 'h', 'o')"
-            " or v.role = 'n' and v.kind = 'span' and v.key = 'count')",
+            " pg_catalog.array_agg(v.value) as value from insights.term v where v.term > $1",
             ("int",),
             (self._last_term,),
         )
@@ -261,11 +286,20 @@ class Items:
             return
         columns = [row[name] for name in Term._fields]
         for term in map(Term._make, zip(*columns)):
+            if term.role in ("n", "x") and (term.kind, term.key) != ("span", "count"):
+                self._add_slice(term)
+                continue
             found = tuple([self.number(name) for name in items_of(term, self.signatures)])
             if found:
                 self.of_term[term.number] = found
                 self._terms.append(term.number)
         self._last_term = max(self._last_term, *row["number"])
+
+    def _add_slice(self, term: Term) -> None:
+        name = series_of(term.kind, term.key, term.signature, self.signatures)
+        if name is not None:
+            of_signature = self.slices.setdefault(name, {}).setdefault(term.signature, {})
+            of_signature[term.role, term.slot] = term.number
 
     def _has_new_signatures(self, plpy: Any) -> bool:
         (row,) = plans.run(plpy, "select max(s.signature) as last from insights.signature s")
@@ -303,6 +337,11 @@ def label(name: Name) -> Label:
     if name[0] == "s":
         return Label("span", f"{name[1]}, status", f"{name[2]}, {name[3]}")
     kind, key = name[1], name[2]
+    if name[0] == "n":
+        field = fields.spell(field_of(kind, key))
+        of_name = f"span.name, {field}" if name[3] else field
+        value = f"{name[3]}, " if name[3] else ""
+        return Label("number", of_name, f"{value}{name[4]} {name[5]!r}")
     shown = _SHOWN_KEYS.get(str(kind), str(key))
     return Label(kind, shown.replace(SEPARATOR, "."), name[3] if name[0] == "v" else None)
 
@@ -312,7 +351,7 @@ _SHOWN_KEYS = {"run": "run_id", "prompt": "prompt", "issue": "issue.id"}
 
 def kind_of(name: Name) -> str:
     """The kind of a fact."""
-    return {"e": "trace", "s": "span"}.get(name[0]) or str(name[1])
+    return {"e": "trace", "s": "span", "n": "number"}.get(name[0]) or str(name[1])
 
 
 def node_of(name: Name) -> tree.Node:
@@ -333,6 +372,11 @@ def node_of(name: Name) -> tree.Node:
     node: tree.Node
     if role == "p":
         node = tree.IsNull(field, negated=True)
+    elif role == "n":
+        node = tree.NumberCompare(field, name[4], name[5])
+        if name[3]:
+            named = tree.TextCompare(tree.SpanText("name"), "=", name[3])
+            return tree.AnySpan(tree.And((named, node)))
     else:
         node = tree.TextCompare(field, "=", name[3])
     return tree.AnySpan(node) if fields.is_span_field(field) else node
@@ -371,6 +415,7 @@ class Restated:
     def __init__(self, nodes: Iterable[tree.Node]) -> None:
         self._keys: set[tuple[str, str]] = set()
         self._attributes: set[str] = set()
+        self._durations = False
         for node in nodes:
             for field in fields_of(node):
                 self._add(field)
@@ -382,6 +427,9 @@ class Restated:
         if role == "s":
             return ("span", name[1]) in self._keys or ("span", "status") in self._keys
         kind, key = name[1], name[2]
+        if role == "n" and name[3]:
+            # The time that spans of one name take tells more than that of the trace.
+            return self._durations or ("span", "name") in self._keys
         if kind == "attribute":
             return any(_one_in_the_other(key, other) for other in self._attributes)
         return (kind, key) in self._keys
@@ -402,6 +450,7 @@ class Restated:
         elif isinstance(field, tree.SpanText):
             self._keys.add(("span", field.name))
         elif isinstance(field, tree.SpanNumber):
+            self._durations = True
             # The root span lasts as long as the trace.
             self._keys.update((("span", "duration"), ("trace", "execution_time_ms")))
         else:

@@ -8,7 +8,7 @@ target, which of them are the same thing twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -17,13 +17,16 @@ from insights_engine.bounds import all_positions
 from insights_engine.candidates import Name
 from insights_engine.errors import FilterError
 from insights_engine.multiple import TargetTests, benjamini_hochberg
-from insights_engine.options import Options
+from insights_engine.options import Options, goes
 from insights_engine.parser import parse_filter
-from insights_engine.population import Population
+from insights_engine.population import Part, Population
+from insights_engine.splitting import Threshold, best_thresholds
 
 #: Facts that the index leaves uncertain are counted one by one if they might be
 #: significant: the most promising of them, so many.
 MOST_SETTLED = 50
+#: Fields whose thresholds are searched.
+MOST_SERIES = 500
 #: The strongest facts are compared with each other so many at a time, to group those
 #: that are near-identical.
 COMPARED_AT_ONCE = 60
@@ -32,12 +35,12 @@ COMPARED_AT_ONCE = 60
 class Tested(NamedTuple):
     """A fact with its counts and its p value."""
 
-    item: int
     name: Name
     #: Traces of the base, and of the target, that have the fact.
     among: int
     joint: int
     p_value: float
+    test: str
 
 
 class Found(NamedTuple):
@@ -89,7 +92,7 @@ def discover(
         if q_value > options.fdr:
             continue
         table = statistics.Counts(target, one.among, one.joint, total).table
-        if _goes(table, options.direction):
+        if goes(table, options.direction):
             strength = ranking.log_odds_ratio(*table).strength(options.direction)
             found.append(Found(one, q_value, strength))
     found.sort(key=lambda one: one.order)
@@ -100,7 +103,7 @@ def discover(
             **_statistics(shown.found, target, total),
             "filter": shown.filter,
             **candidates.label(name)._asdict(),
-            "test": tests.test(shown.found.fact.among),
+            "test": shown.found.fact.test,
             "restates": question.restated(name),
             "similar": shown.similar,
             "tested": len(tested),
@@ -117,16 +120,8 @@ def _written(name: Name, apart: bool) -> Optional[str]:
         return None
 
 
-def _goes(table: tuple[int, int, int, int], direction: str) -> bool:
-    n11, n10, n01, n00 = table
-    determinant = n11 * n00 - n10 * n01
-    if direction == "positive":
-        return determinant > 0
-    return determinant < 0 if direction == "negative" else determinant != 0
-
-
 def _statistics(found: Found, target: int, total: int) -> dict[str, Any]:
-    _, _, among, joint, p_value = found.fact
+    _, among, joint, p_value, _ = found.fact
     table = statistics.Counts(target, among, joint, total).table
     odds_ratio, low, high = ranking.log_odds_ratio(*table).odds_ratio
     inside = joint / target
@@ -177,14 +172,58 @@ def _tested(
         [counts[item] for item in chosen], [joints[item] for item in chosen], options.fdr
     )
     for item, p_value in zip(chosen, p_values):
-        yield Tested(item, items.name(item), counts[item], joints[item], p_value)
+        count = counts[item]
+        yield Tested(items.name(item), count, joints[item], p_value, tests.test(count))
     for item in _promising(population, options, tests, unsure, counts, joints):
         name = items.name(item)
         text = _written(name, apart=True)
         if text is not None:
             count, joint = question.settle(text)
             if count < total:
-                yield Tested(item, name, count, joint, tests.p_value(count, joint))
+                yield Tested(name, count, joint, tests.p_value(count, joint), tests.test(count))
+    if "number" in options.kinds:
+        yield from _tested_numbers(population, question, options, tests, counts)
+
+
+def _tested_numbers(
+    population: Population,
+    question: Question,
+    options: Options,
+    tests: TargetTests,
+    counts: Sequence[int],
+) -> Iterator[Tested]:
+    """The best threshold of every field with numbers."""
+    items = population.items
+    names = [
+        name for name in population.series() if options.restatements or not question.restated(name)
+    ][:MOST_SERIES]
+    thresholds, sampled = best_thresholds(population, names, options.direction, options.min_support)
+    unsure: list[tuple[float, Threshold]] = []
+    for threshold in thresholds:
+        if threshold is None:
+            yield Tested(("n",), 0, 0, 1.0, "")
+            continue
+        doubts = [items.known(other) for other in candidates.uncertain_by(threshold.name)]
+        if sampled or any(other is not None and counts[other] for other in doubts):
+            p_value = threshold.estimate
+            unsure.append((p_value, threshold))
+        else:
+            yield _priced(threshold, threshold.among, threshold.joint, tests)
+    unsure.sort(key=lambda entry: entry[0])
+    for place, (p_value, threshold) in enumerate(unsure):
+        text = None
+        if place < MOST_SETTLED and p_value <= options.fdr:
+            text = _written(threshold.fact, apart=True)
+        if text is None:
+            yield Tested(("n",), 0, 0, 1.0, "")
+        else:
+            yield _priced(threshold, *question.settle(text), tests)
+
+
+def _priced(threshold: Threshold, among: int, joint: int, tests: TargetTests) -> Tested:
+    p_value = threshold.price(tests.p_value(among, joint))
+    test = f"best of {threshold.searched} splits, {tests.test(among)}"
+    return Tested(threshold.fact, among, joint, p_value, test)
 
 
 def _counted(population: Population) -> tuple[list[int], list[int]]:
@@ -282,8 +321,8 @@ def _grouped(
                 some.append(Shown(one, text, []))
         pairs = _near_identical(population, groups, some, total)
         for shown in some:
-            item = shown.found.fact.item
-            same = [group for group in groups if (group.found.fact.item, item) in pairs]
+            name = shown.found.fact.name
+            same = [group for group in groups if (group.found.fact.name, name) in pairs]
             if same:
                 same[0].similar.append(shown.filter)
             else:
@@ -295,16 +334,16 @@ def _grouped(
 
 def _near_identical(
     population: Population, before: Sequence[Shown], some: Sequence[Shown], total: int
-) -> set[tuple[int, int]]:
-    """The items of pairs of facts that match nearly the same traces."""
-    least: dict[tuple[int, int], tuple[int, int]] = {}
+) -> set[tuple[Name, Name]]:
+    """Pairs of facts, by name, that match nearly the same traces."""
+    least: dict[tuple[Name, Name], tuple[int, int]] = {}
     # Of near-identical facts the smaller has at least phi squared of the larger's traces.
     share = ranking.NEAR_IDENTICAL_PHI**2
     everything = sorted(
-        (shown.found.fact.among, place, shown.found.fact.item)
+        (shown.found.fact.among, place, shown.found.fact.name)
         for place, shown in enumerate([*before, *some])
     )
-    for number, (count, place, item) in enumerate(everything):
+    for number, (count, place, name) in enumerate(everything):
         for other_count, other_place, other in islice(everything, number + 1, None):
             if count < share * other_count:
                 break
@@ -312,14 +351,14 @@ def _near_identical(
                 continue  # both lead a group of their own
             wanted = ranking.least_joint_of_near_identical(count, other_count, total)
             if wanted <= count:
-                pair = (item, other) if place < other_place else (other, item)
+                pair = (name, other) if place < other_place else (other, name)
                 least[pair] = (count, other_count)
     if not least:
         return set()
     met = dict.fromkeys(least, 0)
-    items = {item for pair in least for item in pair}
+    names = {name for pair in least for name in pair}
     for part in population.parts:
-        sets = {item: bits & part.base for item, bits in part.columns().sets(items).items()}
+        sets = sets_of(population, part, names)
         for pair in least:
             both = sets.get(pair[0], 0) & sets.get(pair[1], 0)
             if both:
@@ -327,3 +366,22 @@ def _near_identical(
     return {
         pair for pair, sizes in least.items() if ranking.near_identical(*sizes, met[pair], total)
     }
+
+
+def sets_of(population: Population, part: Part, names: Iterable[Name]) -> dict[Name, int]:
+    """The traces of a part's base that have some facts, as far as there are any."""
+    numbers: dict[Name, list[Name]] = {}
+    items: dict[int, Name] = {}
+    for name in names:
+        if name[0] == "n":
+            numbers.setdefault(name[:4], []).append(name)
+        else:
+            item = population.items.known(name)
+            if item is not None:
+                items[item] = name
+    found = {items[item]: bits for item, bits in part.columns().sets(items).items()}
+    if numbers:
+        for field, cells in part.cells(population.cuts(list(numbers))).items():
+            for name in numbers[field]:
+                found[name] = cells.members(name[4], name[6])
+    return {name: bits & part.base for name, bits in found.items()}

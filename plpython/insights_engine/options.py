@@ -95,3 +95,12 @@ def _one_of(name: str, given: Any, known: Sequence[str]) -> str:
         if near
         else f"Possible are {listed}.",
     )
+
+
+def goes(table: tuple[int, int, int, int], direction: str) -> bool:
+    """Whether the cells (n11, n10, n01, n00) of target and fact go in a direction."""
+    n11, n10, n01, n00 = table
+    determinant = n11 * n00 - n10 * n01
+    if direction == "positive":
+        return determinant > 0
+    return determinant < 0 if direction == "negative" else determinant != 0

@@ -9,22 +9,34 @@ item of its own (see `candidates`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
-from insights_engine import bitmaps, indexed, plans, tree
+from insights_engine import bitmaps, indexed, plans, series, tree
 from insights_engine.bounds import Block, all_positions
 from insights_engine.cache import CACHE
-from insights_engine.candidates import MARK_OF_SESSIONS, Items, Signature, Term, items_of
+from insights_engine.candidates import (
+    MARK_OF_SESSIONS,
+    Items,
+    Name,
+    Signature,
+    Term,
+    items_of,
+    series_of,
+)
 from insights_engine.columns import Columns, bits_of
-from insights_engine.facts import Facts
+from insights_engine.facts import Facts, Number, Series
 from insights_engine.rows import MARK, Placed, Reader
+from insights_engine.series import Cells, Cuts, Numbers
 from insights_engine.statement import Statement
 
 #: Traces that are not indexed are read so many at a time, ...
 READ_AT_ONCE = 4_000
 #: ... and these bytes of what was found in them are kept, to be looked at again.
 KEPT_BYTES = 64 * 2**20
+
+#: Blocks, or batches of other traces, that cuts are chosen from.
+SAMPLED = 8
 
 #: Whatever a filter asks, facts about assessments are looked at.
 _ASSESSED = tree.IsNull(tree.Assessment("assessment", "any"), negated=True)
@@ -42,6 +54,14 @@ class Part:
         """The items that the traces have."""
         raise NotImplementedError
 
+    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        """Where their numbers lie."""
+        raise NotImplementedError
+
+    def numbers(self, names: Iterable[Name]) -> dict[Name, Numbers]:
+        """Their numbers."""
+        raise NotImplementedError
+
     def trace_ids(self) -> Sequence[Optional[str]]:
         """The trace at each position, where there is one in the base."""
         raise NotImplementedError
@@ -57,26 +77,62 @@ class Indexed(Part):
         self.block = block
 
     def columns(self) -> Columns:
-        known = CACHE.column(self.block.block)
+        known = CACHE.column(self.block.block, "columns")
         if isinstance(known, Columns):
             return known
         found = self._read()
-        CACHE.keep_column(self.block.block, found, found.size)
+        CACHE.keep_column(self.block.block, "columns", found, found.size)
         return found
 
-    def _read(self) -> Columns:
+    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        found: dict[Name, Cells] = {}
+        for name, chosen in cuts.items():
+            known = CACHE.column(self.block.block, name)
+            if isinstance(known, Cells) and known.cuts is chosen:
+                found[name] = known
+        lacking = [name for name in cuts if name not in found]
+        if lacking:
+            numbers = self.numbers(lacking)
+            for name in lacking:
+                fresh = series.cells_of(numbers.get(name, NO_NUMBERS), cuts[name], self.used)
+                CACHE.keep_column(self.block.block, name, fresh, fresh.size)
+                found[name] = fresh
+        return found
+
+    def numbers(self, names: Iterable[Name]) -> dict[Name, Numbers]:
+        wanted = {
+            term: (name, signature, slot)
+            for name in names
+            for signature, slices in self._items.slices.get(name, {}).items()
+            for slot, term in slices.items()
+        }
+        found: dict[Name, dict[int, dict[tuple[str, int], bytes]]] = {}
+        for term, members in self._postings(list(wanted)):
+            name, signature, slot = wanted[term]
+            found.setdefault(name, {}).setdefault(signature, {})[slot] = members
+        return {
+            name: series.united(
+                [series.decode(slices, self.used) for slices in by_signature.values()]
+            )
+            for name, by_signature in found.items()
+        }
+
+    def _postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
         (row,) = plans.run(
             self._plpy,
-            # All postings of the block pass by, since most are wanted; comparing each
+            # All postings of the block pass by, since many are wanted; comparing each
             # with an array instead would take as long as the array is.
             "select pg_catalog.array_agg(p.term) as terms,"
             " pg_catalog.array_agg(p.members) as members"
             " from (select * from insights.posting p where p.block = $1 offset 0) p"
             " join pg_catalog.unnest($2) as w (term) on w.term = p.term",
             ("int", "int[]"),
-            (self.block.block, self._items.terms()),
+            (self.block.block, terms),
         )
-        found = zip(row["terms"] or (), row["members"] or ())
+        return list(zip(row["terms"] or (), row["members"] or ()))
+
+    def _read(self) -> Columns:
+        found = self._postings(self._items.terms())
         everywhere = bitmaps.encode_set(all_positions(self.used), self.used)
         experiment = self._items.number(("e", self.block.experiment_id))
         of_term = {**self._items.of_term, -1: (experiment,)}
@@ -106,19 +162,43 @@ class Unindexed(Part):
         self._items = items
         self._traces = traces
         self._columns: Optional[Columns] = None
-        #: Whether the columns are kept between two questions.
+        self._numbers: dict[Name, Numbers] = {}
+        #: The fields that have been found to have numbers.
+        self.series: set[Name] = set()
+        #: Whether what was found is kept between two questions.
         self.keep = False
 
     def columns(self) -> Columns:
         if self._columns is not None:
             return self._columns
+        return self._collect()[0]
+
+    def numbers(self, names: Iterable[Name]) -> dict[Name, Numbers]:
+        numbers = self._numbers if self._columns is not None else self._collect()[1]
+        return {name: numbers[name] for name in names if name in numbers}
+
+    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        numbers = self.numbers(cuts)
+        return {
+            name: series.cells_of(numbers.get(name, NO_NUMBERS), chosen, self.used)
+            for name, chosen in cuts.items()
+        }
+
+    def _collect(self) -> tuple[Columns, dict[Name, Numbers]]:
         vocabulary = _Vocabulary()
         facts = Facts(vocabulary)
         _Reader(self._plpy, self._statement).collect(facts, self._traces)
         found = self._of(facts, vocabulary)
+        numbers: dict[Name, list[Numbers]] = {}
+        for (kind, key, signature), one in facts.series.items():
+            name = series_of(kind, key, signature, vocabulary.signatures)
+            if name is not None and len(one.positions) > 1:
+                numbers.setdefault(name, []).append(_numbers(one))
+        united = {name: series.united(several) for name, several in numbers.items()}
+        self.series.update(united)
         if self.keep:
-            self._columns = found
-        return found
+            self._columns, self._numbers = found, united
+        return found, united
 
     def _of(self, facts: Facts, vocabulary: _Vocabulary) -> Columns:
         of_term: dict[int, tuple[int, ...]] = {}
@@ -149,6 +229,27 @@ def _terms(facts: Facts) -> Iterator[tuple[Term, Sequence[int]]]:
     for texts in facts.texts.values():
         for (signature, text, _), positions in texts.candidates.items():
             yield Term(0, texts.kind, texts.key, signature, "v", 0, text), positions[1:]
+
+
+def _numbers(collected: Series) -> Numbers:
+    """The numbers of one key and signature."""
+    def place(number: Number) -> int:
+        if collected.whole:
+            return bitmaps.ordered(bitmaps.pattern_of_integer(int(number)))
+        return bitmaps.ordered(bitmaps.pattern_of_double(number))
+
+    positions = collected.positions[1:]
+    low = [place(number) for number in collected.low[1:]]
+    if not collected.high:
+        return Numbers(positions, low, low)
+    high = [
+        place(collected.high[position]) if position in collected.high else least
+        for position, least in zip(positions, low)
+    ]
+    return Numbers(positions, low, high)
+
+
+NO_NUMBERS = Numbers((), (), ())
 
 
 class _Vocabulary:
@@ -228,6 +329,8 @@ class Population:
         self._base = base
         self._target = target
         self._left = KEPT_BYTES
+        self._known: Optional[Items] = None
+        self._blocks: Sequence[Block] = ()
         self.items = Items()
         self.parts: list[Part] = []
         if statement.experiments == []:
@@ -240,6 +343,7 @@ class Population:
             known.read(plpy)
             for block in index.blocks:
                 known.number(("e", block.experiment_id))
+            self._known, self._blocks = known, index.blocks
             # From here on it stays as it is: the numbers of what else is found follow.
             self.items = Items(known)
             away = index.pending + self._add_blocks(index, known)
@@ -254,6 +358,50 @@ class Population:
     def targets(self) -> int:
         """How many traces are in the target."""
         return sum(bitmaps.count(part.target) for part in self.parts)
+
+    # ------------------------------------------------------------------ numbers
+
+    def series(self) -> list[Name]:
+        """The fields with numbers; known once the columns of all parts were read."""
+        found = set(self._known.slices) if self._known is not None else set()
+        for part in self.parts:
+            if isinstance(part, Unindexed):
+                found |= part.series
+        return sorted(found)
+
+    def cuts(self, names: Sequence[Name]) -> dict[Name, Cuts]:
+        """Where to cut the fields; a session keeps what it has chosen.
+
+        The constants come from some of the blocks.  They depend on what is stored, and
+        not on target or base.
+        """
+        found: dict[Name, Cuts] = {}
+        if self._known is None or not self._blocks:
+            samples = [part for part in self.parts if isinstance(part, Unindexed)][:SAMPLED]
+            return self._chosen(names, samples)
+        known = self._known.cuts
+        live = sum(block.live_count for block in self._blocks)
+        scope = self._statement.experiments and tuple(self._statement.experiments)
+        for name in names:
+            cuts, then = known.get((scope, name), (None, 0))
+            if cuts is not None and live <= 4 * then:
+                found[name] = cuts
+        lacking = [name for name in names if name not in found]
+        if lacking:
+            step = max(1, len(self._blocks) // SAMPLED)
+            blocks = self._blocks[::step][:SAMPLED]
+            parts = [Indexed(self._plpy, self._known, block, 0, 0) for block in blocks]
+            for name, cuts in self._chosen(lacking, parts).items():
+                known[scope, name] = (cuts, live)
+                found[name] = cuts
+        return found
+
+    def _chosen(self, names: Sequence[Name], parts: Sequence[Part]) -> dict[Name, Cuts]:
+        samples: dict[Name, list[int]] = {name: [] for name in names}
+        for part in parts:
+            for name, numbers in part.numbers(names).items():
+                samples[name] += series.sampled(numbers, series.SAMPLE // len(parts))
+        return {name: series.choose_cuts(name, sample) for name, sample in samples.items()}
 
     # ---------------------------------------------------------------- the index
 
