@@ -219,7 +219,7 @@ def _discoveries(
     chosen: Sequence[Any],
 ) -> Iterator[dict[str, Any]]:
     # Sessions that only search need none of it.
-    from insights_engine import candidates, options
+    from insights_engine import candidates, options, units
     from insights_engine import discover as discovery
     from insights_engine.population import Population
 
@@ -228,15 +228,13 @@ def _discoveries(
     base = parse_filter(base_filter)
     both = parse_conjunction(base_filter, target)
 
-    def settle(fact: str) -> tuple[int, int]:
-        statement = Statement(schema, experiments, now_ms, parallel=True)
-        within = parse_conjunction(base_filter, fact)
-        counts = correlation.four_counts(plpy, statement, base, both, within)
-        return counts[1], counts[2]
-
-    question = discovery.Question(base, both, candidates.Restated(restated), settle)
+    question = discovery.Question(base, both, candidates.Restated(restated))
     population = Population(plpy, Statement(schema, experiments, now_ms), base, both)
-    return discovery.discover(population, question, wanted)
+    if wanted.unit == "trace":
+        counted = units.Traces(population)
+    else:
+        counted = units.Sessions(population, plpy, schema, every=wanted.unit == "session_all")
+    return discovery.discover(population, counted, question, wanted)
 
 
 def explain(

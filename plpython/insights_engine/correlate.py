@@ -37,7 +37,7 @@ def correlate(
 
     ``filter1`` and ``filter2`` include the base.
     """
-    counts = statistics.Counts(*four_counts(plpy, statement, base, filter1, filter2))
+    counts = statistics.Counts(*_four_counts(plpy, statement, base, filter1, filter2))
     found = statistics.associate(counts)
     return {
         "filter1_count": counts.filter1,
@@ -55,7 +55,7 @@ def correlate(
     }
 
 
-def four_counts(
+def _four_counts(
     plpy: Any, statement: Statement, base: tree.Node, filter1: tree.Node, filter2: tree.Node
 ) -> list[int]:
     """The traces that match the first filter, the second, both, and the base.

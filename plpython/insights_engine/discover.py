@@ -8,19 +8,19 @@ target, which of them are the same thing twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, candidates, printer, ranking, statistics, tree
-from insights_engine.bounds import all_positions
+from insights_engine import candidates, printer, ranking, statistics, tree
 from insights_engine.candidates import Name
 from insights_engine.errors import FilterError
 from insights_engine.multiple import TargetTests, benjamini_hochberg
 from insights_engine.options import Options, goes
 from insights_engine.parser import parse_filter
-from insights_engine.population import Part, Population
+from insights_engine.population import Population
 from insights_engine.splitting import Threshold, best_thresholds
+from insights_engine.units import Traces
 
 #: Facts that the index leaves uncertain are counted one by one if they might be
 #: significant: the most promising of them, so many.
@@ -73,19 +73,17 @@ class Question(NamedTuple):
     base: tree.Node
     target: tree.Node
     restated: candidates.Restated
-    #: The exact counts of a fact of its filter: in the base, in the target as well.
-    settle: Callable[[str], tuple[int, int]]
 
 
 def discover(
-    population: Population, question: Question, options: Options
+    population: Population, units: Traces, question: Question, options: Options
 ) -> Iterator[dict[str, Any]]:
     """The rows of ``insights_discover``."""
-    total, target = population.total, population.targets
+    total, target = units.total, units.target
     if not 0 < target < total:
         return
     tests = TargetTests(target, total)
-    tested = list(_tested(population, question, options, tests))
+    tested = list(_tested(population, units, question, options, tests))
     q_values = benjamini_hochberg([one.p_value for one in tested])
     found = []
     for one, q_value in zip(tested, q_values):
@@ -97,7 +95,7 @@ def discover(
             found.append(Found(one, q_value, strength))
     found.sort(key=lambda one: one.order)
     apart = candidates.has_span_condition(question.base)
-    for shown in _grouped(population, found, apart, options.max_results, total):
+    for shown in _grouped(units, found, apart, options.max_results):
         name = shown.found.fact.name
         yield {
             **_statistics(shown.found, target, total),
@@ -149,11 +147,15 @@ def _statistics(found: Found, target: int, total: int) -> dict[str, Any]:
 
 
 def _tested(
-    population: Population, question: Question, options: Options, tests: TargetTests
+    population: Population,
+    units: Traces,
+    question: Question,
+    options: Options,
+    tests: TargetTests,
 ) -> Iterator[Tested]:
     """Every fact that is tested; p may be 1 where it is far above what counts."""
-    counts, joints = _counted(population)
-    total, items = population.total, population.items
+    counts, joints = units.items(options.min_support)
+    total, items = units.total, population.items
     chosen: list[int] = []
     unsure: dict[int, tuple[int, ...]] = {}
     for item, count in enumerate(counts):
@@ -174,19 +176,19 @@ def _tested(
     for item, p_value in zip(chosen, p_values):
         count = counts[item]
         yield Tested(items.name(item), count, joints[item], p_value, tests.test(count))
-    for item in _promising(population, options, tests, unsure, counts, joints):
+    for item in _promising(units, options, tests, unsure, counts, joints):
         name = items.name(item)
-        text = _written(name, apart=True)
-        if text is not None:
-            count, joint = question.settle(text)
-            if count < total:
+        if _written(name, apart=True) is not None:
+            count, joint = units.measured(population.matching(candidates.node_of(name)))
+            if options.min_support <= count < total:
                 yield Tested(name, count, joint, tests.p_value(count, joint), tests.test(count))
     if "number" in options.kinds:
-        yield from _tested_numbers(population, question, options, tests, counts)
+        yield from _tested_numbers(population, units, question, options, tests, counts)
 
 
 def _tested_numbers(
     population: Population,
+    units: Traces,
     question: Question,
     options: Options,
     tests: TargetTests,
@@ -197,7 +199,9 @@ def _tested_numbers(
     names = [
         name for name in population.series() if options.restatements or not question.restated(name)
     ][:MOST_SERIES]
-    thresholds, sampled = best_thresholds(population, names, options.direction, options.min_support)
+    thresholds, sampled = best_thresholds(
+        population, units, names, options.direction, options.min_support
+    )
     unsure: list[tuple[float, Threshold]] = []
     for threshold in thresholds:
         if threshold is None:
@@ -211,13 +215,15 @@ def _tested_numbers(
             yield _priced(threshold, threshold.among, threshold.joint, tests)
     unsure.sort(key=lambda entry: entry[0])
     for place, (p_value, threshold) in enumerate(unsure):
-        text = None
-        if place < MOST_SETTLED and p_value <= options.fdr:
-            text = _written(threshold.fact, apart=True)
-        if text is None:
-            yield Tested(("n",), 0, 0, 1.0, "")
+        if (
+            place < MOST_SETTLED
+            and p_value <= options.fdr
+            and _written(threshold.fact, apart=True) is not None
+        ):
+            sets = population.matching(candidates.node_of(threshold.fact))
+            yield _priced(threshold, *units.measured(sets), tests)
         else:
-            yield _priced(threshold, *question.settle(text), tests)
+            yield Tested(("n",), 0, 0, 1.0, "")
 
 
 def _priced(threshold: Threshold, among: int, joint: int, tests: TargetTests) -> Tested:
@@ -226,26 +232,8 @@ def _priced(threshold: Threshold, among: int, joint: int, tests: TargetTests) ->
     return Tested(threshold.fact, among, joint, p_value, test)
 
 
-def _counted(population: Population) -> tuple[list[int], list[int]]:
-    """Of each item: how many traces of the base have it, and how many of the target.
-
-    Of what is no fact, how many traces have it at all, and 0.
-    """
-    counts: list[int] = []
-    joints: list[int] = []
-    for part in population.parts:
-        columns = part.columns()
-        for totals in (counts, joints):
-            totals += [0] * (len(population.items) - len(totals))
-        whole = part.base == all_positions(part.used)
-        columns.add_counts(counts, None if whole else part.base)
-        columns.add_counts(joints, part.target)
-        columns.add_opaque_counts(counts)
-    return counts, joints
-
-
 def _promising(
-    population: Population,
+    units: Traces,
     options: Options,
     tests: TargetTests,
     unsure: Mapping[int, Sequence[int]],
@@ -255,21 +243,16 @@ def _promising(
     """The uncertain facts that are most likely to be significant."""
     if not unsure:
         return []
-    total, target = population.total, population.targets
-    opaque = {other for others in unsure.values() for other in others}
-    within = dict.fromkeys(opaque, 0)
-    of_target = dict.fromkeys(opaque, 0)
-    for part in population.parts:
-        for other, bits in part.columns().sets(opaque).items():
-            within[other] += bitmaps.count(bits & part.base)
-            of_target[other] += bitmaps.count(bits & part.target)
+    total, target = units.total, units.target
+    opaque = units.opaque({other for others in unsure.values() for other in others})
     promises = []
     for item, others in unsure.items():
         count, joint = counts[item], joints[item]
-        # At most so many more; the same trace may be among them twice.
-        inside = min(sum(map(of_target.__getitem__, others)), target - joint)
-        more = sum(map(within.__getitem__, others)) - sum(map(of_target.__getitem__, others))
-        outside = min(more, total - target - (count - joint))
+        # At most so many more; the same unit may be among them twice.
+        base = sum([opaque[other][0] for other in others])
+        inside = sum([opaque[other][1] for other in others])
+        outside = min(base - inside, total - target - (count - joint))
+        inside = min(inside, target - joint)
         promise = 1.0
         if options.direction != "negative":
             promise = tests.p_value(count + inside, joint + inside)
@@ -307,9 +290,7 @@ def _is_whole(name: Name, count: int, items: candidates.Items, counts: Sequence[
 # ----------------------------------------------------------------------- grouping
 
 
-def _grouped(
-    population: Population, found: Sequence[Found], apart: bool, most: int, total: int
-) -> list[Shown]:
+def _grouped(units: Traces, found: Sequence[Found], apart: bool, most: int) -> list[Shown]:
     """The strongest facts, each with the near-identical ones that are weaker."""
     groups: list[Shown] = []
     at_once = max(COMPARED_AT_ONCE, most)
@@ -319,7 +300,7 @@ def _grouped(
             text = _written(one.fact.name, apart)
             if text is not None:
                 some.append(Shown(one, text, []))
-        pairs = _near_identical(population, groups, some, total)
+        pairs = _near_identical(units, groups, some)
         for shown in some:
             name = shown.found.fact.name
             same = [group for group in groups if (group.found.fact.name, name) in pairs]
@@ -333,7 +314,7 @@ def _grouped(
 
 
 def _near_identical(
-    population: Population, before: Sequence[Shown], some: Sequence[Shown], total: int
+    units: Traces, before: Sequence[Shown], some: Sequence[Shown]
 ) -> set[tuple[Name, Name]]:
     """Pairs of facts, by name, that match nearly the same traces."""
     least: dict[tuple[Name, Name], tuple[int, int]] = {}
@@ -349,39 +330,15 @@ def _near_identical(
                 break
             if max(place, other_place) < len(before):
                 continue  # both lead a group of their own
-            wanted = ranking.least_joint_of_near_identical(count, other_count, total)
+            wanted = ranking.least_joint_of_near_identical(count, other_count, units.total)
             if wanted <= count:
                 pair = (name, other) if place < other_place else (other, name)
                 least[pair] = (count, other_count)
     if not least:
         return set()
-    met = dict.fromkeys(least, 0)
-    names = {name for pair in least for name in pair}
-    for part in population.parts:
-        sets = sets_of(population, part, names)
-        for pair in least:
-            both = sets.get(pair[0], 0) & sets.get(pair[1], 0)
-            if both:
-                met[pair] += bitmaps.count(both)
+    met = units.met(least)
     return {
-        pair for pair, sizes in least.items() if ranking.near_identical(*sizes, met[pair], total)
+        pair
+        for pair, sizes in least.items()
+        if ranking.near_identical(*sizes, met[pair], units.total)
     }
-
-
-def sets_of(population: Population, part: Part, names: Iterable[Name]) -> dict[Name, int]:
-    """The traces of a part's base that have some facts, as far as there are any."""
-    numbers: dict[Name, list[Name]] = {}
-    items: dict[int, Name] = {}
-    for name in names:
-        if name[0] == "n":
-            numbers.setdefault(name[:4], []).append(name)
-        else:
-            item = population.items.known(name)
-            if item is not None:
-                items[item] = name
-    found = {items[item]: bits for item, bits in part.columns().sets(items).items()}
-    if numbers:
-        for field, cells in part.cells(population.cuts(list(numbers))).items():
-            for name in numbers[field]:
-                found[name] = cells.members(name[4], name[6])
-    return {name: bits & part.base for name, bits in found.items()}

@@ -27,7 +27,7 @@ from insights_engine.candidates import (
 from insights_engine.columns import Columns, bits_of
 from insights_engine.facts import Facts, Number, Series
 from insights_engine.rows import MARK, Placed, Reader
-from insights_engine.series import Cells, Cuts, Numbers
+from insights_engine.series import Cells, Cuts, Numbers, Sliced
 from insights_engine.statement import Statement
 
 #: Traces that are not indexed are read so many at a time, ...
@@ -36,7 +36,7 @@ READ_AT_ONCE = 4_000
 KEPT_BYTES = 64 * 2**20
 
 #: Blocks, or batches of other traces, that cuts are chosen from.
-SAMPLED = 8
+SAMPLED = 4
 
 #: Whatever a filter asks, facts about assessments are looked at.
 _ASSESSED = tree.IsNull(tree.Assessment("assessment", "any"), negated=True)
@@ -58,8 +58,8 @@ class Part:
         """Where their numbers lie."""
         raise NotImplementedError
 
-    def numbers(self, names: Iterable[Name]) -> dict[Name, Numbers]:
-        """Their numbers."""
+    def sample(self, names: Iterable[Name]) -> dict[Name, list[int]]:
+        """Some of their numbers, for `series.choose_cuts`."""
         raise NotImplementedError
 
     def trace_ids(self) -> Sequence[Optional[str]]:
@@ -92,14 +92,20 @@ class Indexed(Part):
                 found[name] = known
         lacking = [name for name in cuts if name not in found]
         if lacking:
-            numbers = self.numbers(lacking)
+            sliced = self._sliced(lacking)
             for name in lacking:
-                fresh = series.cells_of(numbers.get(name, NO_NUMBERS), cuts[name], self.used)
+                fresh = series.cells_of_slices(sliced.get(name, ()), cuts[name], self.used)
                 CACHE.keep_column(self.block.block, name, fresh, fresh.size)
                 found[name] = fresh
         return found
 
-    def numbers(self, names: Iterable[Name]) -> dict[Name, Numbers]:
+    def sample(self, names: Iterable[Name]) -> dict[Name, list[int]]:
+        return {
+            name: [number for one in several for number in one.sample(self.used)]
+            for name, several in self._sliced(names).items()
+        }
+
+    def _sliced(self, names: Iterable[Name]) -> dict[Name, list[Sliced]]:
         wanted = {
             term: (name, signature, slot)
             for name in names
@@ -111,9 +117,7 @@ class Indexed(Part):
             name, signature, slot = wanted[term]
             found.setdefault(name, {}).setdefault(signature, {})[slot] = members
         return {
-            name: series.united(
-                [series.decode(slices, self.used) for slices in by_signature.values()]
-            )
+            name: [Sliced(slices) for slices in by_signature.values()]
             for name, by_signature in found.items()
         }
 
@@ -173,16 +177,20 @@ class Unindexed(Part):
             return self._columns
         return self._collect()[0]
 
-    def numbers(self, names: Iterable[Name]) -> dict[Name, Numbers]:
-        numbers = self._numbers if self._columns is not None else self._collect()[1]
-        return {name: numbers[name] for name in names if name in numbers}
+    def sample(self, names: Iterable[Name]) -> dict[Name, list[int]]:
+        most = series.SAMPLE // SAMPLED
+        return {name: series.sampled(one, most) for name, one in self._some(names).items()}
 
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
-        numbers = self.numbers(cuts)
+        numbers = self._some(cuts)
         return {
             name: series.cells_of(numbers.get(name, NO_NUMBERS), chosen, self.used)
             for name, chosen in cuts.items()
         }
+
+    def _some(self, names: Iterable[Name]) -> dict[Name, Numbers]:
+        numbers = self._numbers if self._columns is not None else self._collect()[1]
+        return {name: numbers[name] for name in names if name in numbers}
 
     def _collect(self) -> tuple[Columns, dict[Name, Numbers]]:
         vocabulary = _Vocabulary()
@@ -233,6 +241,7 @@ def _terms(facts: Facts) -> Iterator[tuple[Term, Sequence[int]]]:
 
 def _numbers(collected: Series) -> Numbers:
     """The numbers of one key and signature."""
+
     def place(number: Number) -> int:
         if collected.whole:
             return bitmaps.ordered(bitmaps.pattern_of_integer(int(number)))
@@ -329,6 +338,7 @@ class Population:
         self._base = base
         self._target = target
         self._left = KEPT_BYTES
+        self._index: Optional[indexed.Index] = None
         self._known: Optional[Items] = None
         self._blocks: Sequence[Block] = ()
         self.items = Items()
@@ -343,21 +353,53 @@ class Population:
             known.read(plpy)
             for block in index.blocks:
                 known.number(("e", block.experiment_id))
-            self._known, self._blocks = known, index.blocks
+            self._index, self._known, self._blocks = index, known, index.blocks
             # From here on it stays as it is: the numbers of what else is found follow.
             self.items = Items(known)
             away = index.pending + self._add_blocks(index, known)
             self._add_given(away)
 
-    @property
-    def total(self) -> int:
-        """How many traces are in the base."""
-        return sum(bitmaps.count(part.base) for part in self.parts)
+    def sets(self, part: Part, names: Iterable[Name]) -> dict[Name, int]:
+        """The traces of a part's base that have some facts, as far as there are any."""
+        numbers: dict[Name, list[Name]] = {}
+        items: dict[int, Name] = {}
+        for name in names:
+            if name[0] == "n":
+                numbers.setdefault(name[:4], []).append(name)
+            else:
+                item = self.items.known(name)
+                if item is not None:
+                    items[item] = name
+        found = {items[item]: bits for item, bits in part.columns().sets(items).items()}
+        if numbers:
+            for field, cells in part.cells(self.cuts(list(numbers))).items():
+                for name in numbers[field]:
+                    found[name] = cells.members(name[4], name[6])
+        return {name: bits & part.base for name, bits in found.items()}
 
-    @property
-    def targets(self) -> int:
-        """How many traces are in the target."""
-        return sum(bitmaps.count(part.target) for part in self.parts)
+    def matching(self, node: tree.Node) -> list[int]:
+        """For each part the traces that match a filter of its own."""
+        sets: dict[int, int] = {}
+        if self._index is not None:
+            blocks = [block.block for block in self._index.blocks]
+            sets = dict(zip(blocks, [members for (members,) in self._sets(self._index, node)]))
+        found = []
+        for part in self.parts:
+            if isinstance(part, Indexed):
+                found.append(sets[part.block.block])
+                continue
+            statement = self._statement.again()
+            ids = [trace_id for trace_id in part.trace_ids() if trace_id is not None]
+            given = statement.params.add(ids, "text[]")
+            (row,) = statement.run(
+                self._plpy,
+                "select pg_catalog.array_agg(u.n - 1 order by u.n) as positions"
+                f" from {statement.traces}"
+                f" join pg_catalog.unnest({given}) with ordinality as u (trace_id, n)"
+                f" on t.request_id = u.trace_id where {statement.where(node, 'probe')}",
+            )
+            found.append(bits_of(row["positions"] or ()))
+        return found
 
     # ------------------------------------------------------------------ numbers
 
@@ -399,18 +441,19 @@ class Population:
     def _chosen(self, names: Sequence[Name], parts: Sequence[Part]) -> dict[Name, Cuts]:
         samples: dict[Name, list[int]] = {name: [] for name in names}
         for part in parts:
-            for name, numbers in part.numbers(names).items():
-                samples[name] += series.sampled(numbers, series.SAMPLE // len(parts))
+            for name, numbers in part.sample(names).items():
+                samples[name] += numbers
         return {name: series.choose_cuts(name, sample) for name, sample in samples.items()}
 
     # ---------------------------------------------------------------- the index
 
     def _add_blocks(self, index: indexed.Index, known: Items) -> list[str]:
         """Adds the blocks; the traces of theirs that have to be looked at one by one."""
-        sets = self._sets(index)
+        sets = self._sets(index, self._base, self._target)
         marked = self._marked(index)
         away: list[str] = []
         for block, (base, target) in zip(index.blocks, sets):
+            target &= base
             unsure = marked.get(block.block, 0) & base
             if unsure:
                 base &= ~unsure
@@ -420,19 +463,15 @@ class Population:
                 self.parts.append(Indexed(self._plpy, known, block, base, target))
         return away
 
-    def _sets(self, index: indexed.Index) -> Iterable[tuple[int, int]]:
-        """Base and target by block."""
-        filters = [indexed.prepare(self._base), indexed.prepare(self._target)]
-        found = [(base, target & base) for base, target in indexed.decided(index, filters)]
+    def _sets(self, index: indexed.Index, *nodes: tree.Node) -> Iterable[Sequence[int]]:
+        """What matches some filters, by block."""
+        found = list(indexed.decided(index, [indexed.prepare(node) for node in nodes]))
         if not index.overcharged:
             return found
         # The index leaves too much open: MLflow's tables are asked about all.
-        base = self._raw_sets(index, self._base)
-        target = self._raw_sets(index, self._target)
-        return [
-            (base.get(block.block, 0), target.get(block.block, 0) & base.get(block.block, 0))
-            for block in index.blocks
-        ]
+        index.overcharged = False
+        raw = [self._raw_sets(index, node) for node in nodes]
+        return [[one.get(block.block, 0) for one in raw] for block in index.blocks]
 
     def _raw_sets(self, index: indexed.Index, node: tree.Node) -> dict[int, int]:
         if node == tree.EVERYTHING:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Callable, NamedTuple, Optional, Union
@@ -28,8 +28,6 @@ _TAIL = 6
 _FREEDOM = 0.4
 #: Numbers of a field that cuts are chosen from.
 SAMPLE = 20_000
-
-Slices = Mapping[tuple[str, int], bytes]
 
 
 class Numbers(NamedTuple):
@@ -89,75 +87,165 @@ def histogram(cells: bytes) -> dict[int, int]:
     return {cell: cells.count(cell) for cell in set(cells) if cell}
 
 
-# ---------------------------------------------------------------------- decoding
+# ------------------------------------------------------------- numbers as slices
 
 
-def decode(slices: Slices, used: int) -> Numbers:
-    """The numbers that the slices of roles ``n`` and ``x`` of one signature stand for."""
-    there = slices.get(("n", bitmaps.HAS_NUMBER))
-    if there is None:
-        return Numbers((), (), ())
-    positions = bitmaps.stored_positions(there)
-    if 8 * len(positions) < used:
-        return _decode_few(slices, positions)
-    low = _lanes(slices, "n", used)
-    spread = slices.get(("x", bitmaps.HAS_NUMBER))
-    high = low
-    if spread is not None:
-        high = array("Q", low)
-        others = _lanes(slices, "x", used)
-        for position in bitmaps.stored_positions(spread):
-            high[position] = low[position] ^ others[position]
-    ordered = [number ^ _SIGN for number in map(low.__getitem__, positions)]
-    if high is low:
-        return Numbers(positions, ordered, ordered)
-    return Numbers(
-        positions, ordered, [number ^ _SIGN for number in map(high.__getitem__, positions)]
+class Sliced:
+    """The numbers of traces of one signature, bit by bit, as the index stores them."""
+
+    def __init__(self, slices: Mapping[tuple[str, int], bytes]) -> None:
+        self._slices = slices
+        there = slices.get(("n", bitmaps.HAS_NUMBER))
+        #: The positions with a number.
+        self.there = 0 if there is None else bitmaps.decode(there)
+        spread = slices.get(("x", bitmaps.HAS_NUMBER))
+        #: Those of them with several different ones.
+        self.several = 0 if spread is None else bitmaps.decode(spread)
+
+    def low(self) -> dict[int, int]:
+        """The slices of the smallest numbers."""
+        return self._of("n")
+
+    def high(self, low: Mapping[int, int]) -> dict[int, int]:
+        """The slices of the largest numbers: those of the smallest, changed where they differ."""
+        found = dict(low)
+        for bit, members in self._of("x").items():
+            found[bit] = found.get(bit, 0) ^ members
+        return found
+
+    def _of(self, wanted: str) -> dict[int, int]:
+        return {
+            bit: bitmaps.decode(members)
+            for (role, bit), members in self._slices.items()
+            if role == wanted and bit != bitmaps.HAS_NUMBER
+        }
+
+    def sample(self, used: int) -> list[int]:
+        """The smallest and largest numbers of some traces, from all over the block."""
+        there = _windows(self.there, used)
+        positions = bitmaps.positions(there)
+        if not positions:
+            return []
+        size = min(used, _WINDOWS * _WINDOW)
+        low = self.low()
+        found = _patterns({bit: _windows(bits, used) for bit, bits in low.items()}, size)
+        numbers = [found[position] ^ _SIGN for position in positions]
+        several = bitmaps.positions(_windows(self.several, used))
+        if several:
+            high = {bit: _windows(bits, used) for bit, bits in self.high(low).items()}
+            found = _patterns(high, size)
+            numbers += [found[position] ^ _SIGN for position in several]
+        return numbers
+
+
+# Traces of a block that a sample takes: so many stretches of so many positions.
+_WINDOWS = 8
+_WINDOW = 512
+
+
+def _windows(bits: int, used: int) -> int:
+    """Some stretches of a set, one after the other."""
+    if used <= _WINDOWS * _WINDOW or not bits:
+        return bits
+    stored = bits.to_bytes((used + 7) >> 3, "little")
+    step = len(stored) / _WINDOWS
+    starts = [int(number * step) for number in range(_WINDOWS)]
+    return int.from_bytes(
+        b"".join([stored[start : start + (_WINDOW >> 3)] for start in starts]), "little"
     )
 
 
-def _decode_few(slices: Slices, positions: Sequence[int]) -> Numbers:
-    low = dict.fromkeys(positions, _SIGN)
-    changed: dict[int, int] = {}
-    for (role, bit), members in slices.items():
-        if bit == bitmaps.HAS_NUMBER:
-            continue
-        value = 1 << bit
-        if role == "n":
-            for position in bitmaps.stored_positions(members):
-                low[position] ^= value
-        else:
-            for position in bitmaps.stored_positions(members):
-                changed[position] = changed.get(position, 0) | value
-    ordered = [low[position] for position in positions]
-    if not changed:
-        return Numbers(positions, ordered, ordered)
-    return Numbers(
-        positions,
-        ordered,
-        [number ^ changed.get(position, 0) for position, number in zip(positions, ordered)],
-    )
-
-
-def _lanes(slices: Slices, role: str, used: int) -> array[int]:
+def _patterns(slices: Mapping[int, int], size: int) -> array[int]:
     """The pattern at each position; the bits of eight slices become a byte at a time."""
-    bytes_of = bytearray(8 * used)
+    found = bytearray(8 * size)
     for lane in range(8):
         digits = 0
         for bit in range(8):
-            members = slices.get((role, 8 * lane + bit))
-            if members is not None:
-                bits = bitmaps.decode(members)
-                digits |= int.from_bytes(flags(bits, used), "little") << bit
+            bits = slices.get(8 * lane + bit)
+            if bits:
+                digits |= int.from_bytes(flags(bits, size), "little") << bit
         if digits:
-            bytes_of[lane::8] = digits.to_bytes(used, "little")
-    found = array("Q", bytes(bytes_of))
+            found[lane::8] = digits.to_bytes(size, "little")
+    patterns = array("Q", bytes(found))
     if sys.byteorder == "big":
-        found.byteswap()
-    return found
+        patterns.byteswap()
+    return patterns
 
 
 _SIGN = 1 << (bitmaps.WIDTH - 1)
+
+
+def partition(slices: Mapping[int, int], there: int, starts: Sequence[int]) -> dict[int, int]:
+    """The positions whose number lies in each cell: after how many of the ascending starts.
+
+    The bits are followed from the top, but only as far as a start lies between the
+    numbers that agree in the bits so far.
+    """
+    found: dict[int, int] = {}
+    # (positions, next bit, the ordered numbers they are in begin here, starts between).
+    todo = [(there, bitmaps.WIDTH - 1, 0, 0, len(starts))]
+    while todo:
+        members, bit, begin, first, last = todo.pop()
+        while first < last and starts[first] == begin:
+            first += 1
+        if first == last:
+            # All of them are at or above the starts before.
+            found[first] = found.get(first, 0) | members
+            continue
+        middle = begin + (1 << bit)
+        ones = members & slices.get(bit, 0)
+        zeros = members & ~ones if ones else members
+        if bit == bitmaps.WIDTH - 1:
+            ones, zeros = zeros, ones  # set means negative
+        between = bisect_left(starts, middle, first, last)
+        if zeros:
+            todo.append((zeros, bit - 1, begin, first, between))
+        if ones:
+            todo.append((ones, bit - 1, middle, between, last))
+    return found
+
+
+def cells_of_slices(several: Sequence[Sliced], cuts: Cuts, used: int) -> Cells:
+    """The cells of numbers that the index stores, over all signatures."""
+    lows: dict[int, int] = {}
+    highs: dict[int, int] = {}
+    alike = len(several) < 2
+    for sliced in several:
+        slices = sliced.low()
+        low = partition(slices, sliced.there, cuts.starts)
+        high = low
+        if sliced.several:
+            alike = False
+            changed = partition(sliced.high(slices), sliced.several, cuts.starts)
+            high = {cell: members & ~sliced.several for cell, members in low.items()}
+            for cell, members in changed.items():
+                high[cell] = high.get(cell, 0) | members
+        for total, parts in ((lows, low), (highs, high)):
+            for cell, members in parts.items():
+                total[cell] = total.get(cell, 0) | members
+    smallest = _digits(lows, sorted(lows), used)
+    if alike:
+        return Cells(smallest, smallest, cuts)
+    return Cells(smallest, _digits(highs, sorted(highs, reverse=True), used), cuts)
+
+
+def _digits(members: Mapping[int, int], order: Sequence[int], used: int) -> bytes:
+    """The number of the first cell, in an order, that each position is in; from 1."""
+    planes: dict[int, int] = {}
+    seen = 0
+    for cell in order:
+        fresh = members[cell] & ~seen
+        seen |= fresh
+        for bit in range((cell + 1).bit_length()):
+            if (cell + 1) >> bit & 1:
+                planes[bit] = planes.get(bit, 0) | fresh
+    digits = 0
+    for bit, bits in planes.items():
+        digits |= int.from_bytes(flags(bits, used), "little") << bit
+    return digits.to_bytes(used, "little")
+
+
+# ------------------------------------------------------------- numbers in a list
 
 
 def united(several: Sequence[Numbers]) -> Numbers:
@@ -168,15 +256,8 @@ def united(several: Sequence[Numbers]) -> Numbers:
     high: dict[int, int] = {}
     for numbers in several:
         for position, least, most in zip(*numbers):
-            known = low.get(position)
-            if known is None:
-                low[position] = least
-                high[position] = most
-            else:
-                if least < known:
-                    low[position] = least
-                if most > high[position]:
-                    high[position] = most
+            low[position] = min(least, low.get(position, least))
+            high[position] = max(most, high.get(position, most))
     positions = sorted(low)
     return Numbers(
         positions, list(map(low.__getitem__, positions)), list(map(high.__getitem__, positions))
@@ -186,17 +267,22 @@ def united(several: Sequence[Numbers]) -> Numbers:
 def cells_of(numbers: Numbers, cuts: Cuts, used: int) -> Cells:
     """The cells that numbers lie in."""
     low = _cells(numbers.positions, numbers.low, cuts, used)
-    if numbers.high is numbers.low or numbers.high == numbers.low:
+    if numbers.high == numbers.low:
         return Cells(low, low, cuts)
     return Cells(low, _cells(numbers.positions, numbers.high, cuts, used), cuts)
 
 
 def _cells(positions: Sequence[int], numbers: Sequence[int], cuts: Cuts, used: int) -> bytes:
     found = bytearray(used)
-    starts = cuts.starts
     for position, number in zip(positions, numbers):
-        found[position] = bisect_right(starts, number) + 1
+        found[position] = bisect_right(cuts.starts, number) + 1
     return bytes(found)
+
+
+def sampled(numbers: Numbers, most: int) -> list[int]:
+    """Some of the numbers, evenly."""
+    step = max(1, len(numbers.positions) // max(most, 1))
+    return [*numbers.low[::step], *numbers.high[::step]]
 
 
 # -------------------------------------------------------------------- the fields
@@ -298,12 +384,3 @@ def _as_float(
 
 
 _TIME_UNITS = (86_400_000, 21_600_000, 3_600_000, 600_000, 60_000, 10_000, 1_000)
-
-
-def sampled(numbers: Numbers, most: int) -> list[int]:
-    """Some of the numbers, evenly."""
-    step = max(1, len(numbers.positions) // max(most, 1))
-    found = list(numbers.low[::step])
-    if numbers.high is not numbers.low:
-        found += numbers.high[::step]
-    return found

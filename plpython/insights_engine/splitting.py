@@ -8,26 +8,21 @@ below" of the smallest; those are two searches, both of which are paid for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import compress
-from operator import itemgetter
+from collections.abc import Sequence
 from typing import Callable, NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, independence
-from insights_engine.bounds import all_positions
 from insights_engine.candidates import Name
-from insights_engine.columns import flags
 from insights_engine.options import goes
-from insights_engine.population import Part, Population
+from insights_engine.population import Population
 from insights_engine.series import Cuts
 from insights_engine.splits import Search
 from insights_engine.thresholds import quantile_cuts
+from insights_engine.units import CellCounts, Traces
 
 #: With more parts than these, thresholds are chosen in some of them, and then counted
 #: in all.
 MOST_SEARCHED = 16
-
-Histogram = dict[int, int]
 
 
 class Threshold(NamedTuple):
@@ -53,17 +48,6 @@ class Threshold(NamedTuple):
         return (*self.name, self.op, self.value, self.cut)
 
 
-class _Counts:
-    """How many traces have their smallest and largest number in each cell."""
-
-    __slots__ = ("base", "several", "target")
-
-    def __init__(self) -> None:
-        self.base: tuple[Histogram, Histogram] = ({}, {})
-        self.target: tuple[Histogram, Histogram] = ({}, {})
-        self.several = False
-
-
 class _Side(NamedTuple):
     """The facts of one operator: cuts with the numbers of traces beyond them."""
 
@@ -76,68 +60,34 @@ class _Side(NamedTuple):
 
 
 def best_thresholds(
-    population: Population, names: Sequence[Name], direction: str, min_support: int
+    population: Population,
+    units: Traces,
+    names: Sequence[Name],
+    direction: str,
+    min_support: int,
 ) -> tuple[list[Optional[Threshold]], bool]:
     """The best threshold of each field, None where none goes in that direction.
 
     Fields that have no threshold at all are left out.  Also tells whether the counts
     are those of a sample.
     """
-    cuts = population.cuts(names)
-    parts = population.parts
-    sampled = len(parts) > MOST_SEARCHED
-    if sampled:
-        step = len(parts) / MOST_SEARCHED
-        parts = [parts[int(number * step)] for number in range(MOST_SEARCHED)]
-    total = sum(bitmaps.count(part.base) for part in parts)
-    target = sum(bitmaps.count(part.target) for part in parts)
-    if not 0 < target < total:
-        return [], sampled
-    found = []
-    for name, counts in _counted(parts, cuts).items():
-        searched = _searched(counts, target, total, min_support)
-        if searched:
-            searches = _searches(searched, counts.several, target, total)
-            found.append(_best(name, cuts[name], searched, searches, direction, target, total))
-    return found, sampled
+    cuts = {name: chosen for name, chosen in population.cuts(names).items() if chosen.values}
+    total, target = units.total, units.target
+    parts = units.searched(MOST_SEARCHED)
+    if parts is not None:
+        total = sum(bitmaps.count(part.base) for part in parts)
+        target = sum(bitmaps.count(part.target) for part in parts)
+    found: list[Optional[Threshold]] = []
+    if 0 < target < total:
+        for name, counts in units.cells(cuts, parts).items():
+            searched = _searched(counts, min_support, total)
+            if searched:
+                searches = _searches(searched, counts.several, target, total)
+                found.append(_best(name, cuts[name], searched, searches, direction, target, total))
+    return found, parts is not None
 
 
-def _counted(parts: Sequence[Part], cuts: Mapping[Name, Cuts]) -> dict[Name, _Counts]:
-    found = {name: _Counts() for name, chosen in cuts.items() if chosen.values}
-    wanted = {name: cuts[name] for name in found}
-    for part in parts:
-        base = None
-        if part.base != all_positions(part.used):
-            base = _picker(part.base, part.used)
-        target = _picker(part.target, part.used)
-        for name, cells in part.cells(wanted).items():
-            counts = found[name]
-            counts.several |= cells.high is not cells.low
-            _add(counts.base, cells.whole if base is None else cells.counts(base))
-            _add(counts.target, cells.counts(target))
-    return found
-
-
-def _add(totals: tuple[Histogram, Histogram], more: tuple[Histogram, Histogram]) -> None:
-    for total, histogram in zip(totals, more):
-        for cell, count in histogram.items():
-            total[cell] = total.get(cell, 0) + count
-
-
-def _picker(bits: int, used: int) -> Callable[[bytes], bytes]:
-    """Picks the bytes at the positions of a set."""
-    count = bitmaps.count(bits)
-    if count < 2:
-        positions = bitmaps.positions(bits)
-        return lambda cells: bytes([cells[position] for position in positions])
-    if 4 * count < used:
-        chosen = itemgetter(*bitmaps.positions(bits))
-        return lambda cells: bytes(chosen(cells))
-    selectors = flags(bits, used)
-    return lambda cells: bytes(compress(cells, selectors))
-
-
-def _searched(counts: _Counts, target: int, total: int, min_support: int) -> list[_Side]:
+def _searched(counts: CellCounts, min_support: int, total: int) -> list[_Side]:
     """The facts that are compared; those of the smallest numbers first."""
     sides = []
     for op, number in (("<", 0), (">=", 1)):

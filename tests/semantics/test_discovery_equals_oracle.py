@@ -30,17 +30,18 @@ RANDOM = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )
+UNITS = ("trace", "session", "session_all")
 COUNTS = ("target_count", "fact_count", "joint_count", "total_count")
 
 
 @RANDOM
-@given(scenario=scenarios(questions=12))
+@given(scenario=scenarios(questions=15))
 def test_indexed(module_conn: psycopg.Connection[Any], scenario: Scenario) -> None:
     check(module_conn, scenario, refresh_all)
 
 
 @RANDOM
-@given(scenario=scenarios(questions=12), seed=st.integers(0, 2**32))
+@given(scenario=scenarios(questions=15), seed=st.integers(0, 2**32))
 def test_partly_indexed(
     module_conn: psycopg.Connection[Any], scenario: Scenario, seed: int
 ) -> None:
@@ -53,7 +54,7 @@ def test_partly_indexed(
 
 
 @RANDOM
-@given(scenario=scenarios(questions=8))
+@given(scenario=scenarios(questions=10))
 def test_without_an_index(module_conn: psycopg.Connection[Any], scenario: Scenario) -> None:
     def distrust(connection: psycopg.Connection[Any]) -> None:
         connection.execute("update insights.state set built = false")
@@ -72,8 +73,8 @@ def check(
     load(connection, scenario.world)
     prepare(connection)
     for index, question in enumerate(scenario.questions):
-        base = scenario.questions[index - 1] if index % 3 == 1 else None
-        check_rows(connection, scenario, question, base)
+        base = scenario.questions[index - 1] if index % 5 == 1 else None
+        check_rows(connection, scenario, question, base, UNITS[index % 3])
 
 
 def check_rows(
@@ -81,6 +82,7 @@ def check_rows(
     scenario: Scenario,
     target: Question,
     base: Question | None,
+    unit: str,
 ) -> None:
     """Hold the rows of one discovery against the oracle and insights_correlate."""
     ids = agreement.scope_ids(scenario.scope)
@@ -88,18 +90,22 @@ def check_rows(
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             "select * from insights_discover(%s::text[], %s, %s, min_support => 1,"
-            " max_results => 50000, fdr => 1, direction => 'both', restatements => true)",
-            (ids, target.text, base_text),
+            " max_results => 50000, fdr => 1, direction => 'both', restatements => true,"
+            " unit => %s)",
+            (ids, target.text, base_text, unit),
         ).fetchall()
     within = [] if base is None else [base.surface]
-    total = agreement.answer(scenario, normal_form(conjunction(*within)))
-    one = agreement.answer(scenario, normal_form(conjunction(*within, target.surface)))
+    traces = agreement.answer(scenario, normal_form(conjunction(*within)))
+    wanted = agreement.answer(scenario, normal_form(conjunction(*within, target.surface)))
+    total, one = (units(scenario, traces, some, unit) for some in (traces, wanted))
     for row in rows:
         node = parse_filter(row["filter"])
-        other = agreement.answer(scenario, node) & total
+        other = units(scenario, traces, agreement.answer(scenario, node), unit)
         expected = (len(one), len(other), len(one & other), len(total))
         found = tuple(row[name] for name in COUNTS)
-        assert found == expected, (target.text, base_text, row)
+        assert found == expected, (target.text, base_text, unit, row)
+        if unit != "trace":
+            continue
         correlated = connection.execute(
             "select filter1_count, filter2_count, joint_count, total_count"
             " from insights_correlate(%s::text[], %s, %s, %s)",
@@ -109,12 +115,24 @@ def check_rows(
     shown = {text for row in rows for text in (row["filter"], *row["similar"])}
     if 0 < len(one) < len(total):
         for text in statuses(scenario):
-            other = agreement.answer(scenario, parse_filter(text)) & total
+            matching = agreement.answer(scenario, parse_filter(text))
+            other = units(scenario, traces, matching, unit)
             # What is exactly as frequent inside as outside goes neither with it nor against it.
             if len(one & other) * len(total) != len(one) * len(other):
-                assert text in shown, (target.text, base_text)
+                assert text in shown, (target.text, base_text, unit)
     else:
         assert not rows
+
+
+def units(scenario: Scenario, base: set[str], matching: set[str], unit: str) -> set[str]:
+    """The traces of the base that match, or the sessions of which some or all of these do."""
+    if unit == "trace":
+        return base & matching
+    session = {trace.trace_id: trace.session_id for trace in scenario.world.traces}
+    some = {session[one] for one in base & matching}
+    if unit == "session_all":
+        some -= {session[one] for one in base - matching}
+    return {one for one in some if one is not None}
 
 
 def statuses(scenario: Scenario) -> set[str]:

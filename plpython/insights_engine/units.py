@@ -1,0 +1,310 @@
+"""What a discovery counts: traces, or the sessions that they belong to.
+
+A session matches a filter if some of its traces does (unit ``session``), or if all
+of them do (``session_all``), among the traces of the base.  Traces without a session
+belong to none, and a session may have traces in several experiments.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress
+from operator import itemgetter
+from typing import Any, Callable, Optional
+
+from insights_engine import bitmaps, plans
+from insights_engine.bounds import all_positions
+from insights_engine.candidates import Name
+from insights_engine.columns import flags
+from insights_engine.population import Indexed, Part, Population
+from insights_engine.series import Cells, Cuts
+
+#: How many units have their smallest, and their largest, number in each cell.
+Histograms = tuple[dict[int, int], dict[int, int]]
+
+#: Pairs of sessions and facts that are looked at together.
+_AT_ONCE = 1_000_000
+
+
+class CellCounts:
+    """In which cells of a field the numbers of base and target lie."""
+
+    __slots__ = ("base", "several", "target")
+
+    def __init__(self) -> None:
+        self.base: Histograms = ({}, {})
+        self.target: Histograms = ({}, {})
+        #: Whether some unit has several numbers.
+        self.several = False
+
+
+class Traces:
+    """Counts traces."""
+
+    def __init__(self, population: Population) -> None:
+        self._population = population
+        self.parts = population.parts
+        #: Units of the base, and of the target.
+        self.total = sum(bitmaps.count(part.base) for part in self.parts)
+        self.target = sum(bitmaps.count(part.target) for part in self.parts)
+
+    def items(self, least: int) -> tuple[list[int], list[int]]:
+        """Of each item: how many units of the base have it, and how many of the target.
+
+        Items of fewer than ``least`` units may be given as having none.  Of those that
+        are no facts only the first is counted: how many traces have them, in the base
+        or not.
+        """
+        counts: list[int] = []
+        joints: list[int] = []
+        for part in self.parts:
+            columns = part.columns()
+            for totals in (counts, joints):
+                totals += [0] * (len(self._population.items) - len(totals))
+            columns.add_counts(counts, None if _is_whole(part) else part.base)
+            columns.add_counts(joints, part.target)
+            columns.add_opaque_counts(counts)
+        return counts, joints
+
+    def opaque(self, items: Iterable[int]) -> dict[int, tuple[int, int]]:
+        """How many units of the base, and of the target, items that are no facts may concern."""
+        found = dict.fromkeys(items, (0, 0))
+        for part in self.parts:
+            for item, bits in part.columns().sets(found).items():
+                base, target = found[item]
+                found[item] = (
+                    base + bitmaps.count(bits & part.base),
+                    target + bitmaps.count(bits & part.target),
+                )
+        return found
+
+    def measured(self, sets: Sequence[int]) -> tuple[int, int]:
+        """How many units of the base, and of the target, a set for each part comes to."""
+        among = joint = 0
+        for part, bits in zip(self.parts, sets):
+            among += bitmaps.count(bits & part.base)
+            joint += bitmaps.count(bits & part.target)
+        return among, joint
+
+    def met(self, pairs: Iterable[tuple[Name, Name]]) -> dict[tuple[Name, Name], int]:
+        """How many units of the base have both of two facts."""
+        found = dict.fromkeys(pairs, 0)
+        names = {name for pair in found for name in pair}
+        for part in self.parts:
+            sets = self._population.sets(part, names)
+            for pair in found:
+                both = sets.get(pair[0], 0) & sets.get(pair[1], 0)
+                if both:
+                    found[pair] += bitmaps.count(both)
+        return found
+
+    def searched(self, most: int) -> Optional[list[Part]]:
+        """Some of the parts, where thresholds cannot be searched in all; None: in all."""
+        if len(self.parts) <= most:
+            return None
+        step = len(self.parts) / most
+        return [self.parts[int(number * step)] for number in range(most)]
+
+    def cells(
+        self, cuts: Mapping[Name, Cuts], parts: Optional[Sequence[Part]] = None
+    ) -> dict[Name, CellCounts]:
+        """Where the numbers of some fields lie; in some of the parts, or all."""
+        found = {name: CellCounts() for name in cuts}
+        for part in self.parts if parts is None else parts:
+            base = None if _is_whole(part) else _picker(part.base, part.used)
+            target = _picker(part.target, part.used)
+            for name, cells in part.cells(cuts).items():
+                counts = found[name]
+                counts.several |= cells.high is not cells.low
+                _add(counts.base, cells.whole if base is None else cells.counts(base))
+                _add(counts.target, cells.counts(target))
+        return found
+
+
+def _is_whole(part: Part) -> bool:
+    return part.base == all_positions(part.used)
+
+
+def _add(totals: Histograms, more: Histograms) -> None:
+    for total, histogram in zip(totals, more):
+        for cell, count in histogram.items():
+            total[cell] = total.get(cell, 0) + count
+
+
+def _picker(bits: int, used: int) -> Callable[[bytes], bytes]:
+    """Picks the bytes at the positions of a set."""
+    count = bitmaps.count(bits)
+    if count < 2:
+        positions = bitmaps.positions(bits)
+        return lambda cells: bytes([cells[position] for position in positions])
+    if 4 * count < used:
+        chosen = itemgetter(*bitmaps.positions(bits))
+        return lambda cells: bytes(chosen(cells))
+    selectors = flags(bits, used)
+    return lambda cells: bytes(compress(cells, selectors))
+
+
+class Sessions(Traces):
+    """Counts sessions: those of which some trace matches, or all do."""
+
+    def __init__(self, population: Population, plpy: Any, schema: str, every: bool) -> None:
+        super().__init__(population)
+        self._every = every
+        self._numbers = list(_numbered(plpy, schema, self.parts))
+        #: How many traces of the base each session has.
+        self._sizes: Counter[int] = Counter()
+        for part, numbers in zip(self.parts, self._numbers):
+            self._sizes.update(compress(numbers, flags(part.base, part.used)))
+        del self._sizes[0]
+        self._targets = self._sessions([part.target for part in self.parts])
+        self.total = len(self._sizes)
+        self.target = len(self._targets)
+
+    def _sessions(self, sets: Sequence[int]) -> set[int]:
+        """The sessions that match, of which traces do."""
+        counts: Counter[int] = Counter()
+        for part, numbers, bits in zip(self.parts, self._numbers, sets):
+            counts.update(_chosen(numbers, bits & part.base, part.used))
+        del counts[0]
+        return self._matching(counts)
+
+    def _matching(self, counts: Mapping[int, int]) -> set[int]:
+        if not self._every:
+            return set(counts)
+        return {number for number, count in counts.items() if count == self._sizes[number]}
+
+    def items(self, least: int) -> tuple[list[int], list[int]]:
+        counts, _ = super().items(least)
+        joints = [0] * len(counts)
+        facts = self._population.items.is_fact
+        wanted = [item for item, count in enumerate(counts) if count >= least and facts(item)]
+        for some in _batches(wanted, counts):
+            found: dict[int, Counter[int]] = {item: Counter() for item in some}
+            for part, numbers in zip(self.parts, self._numbers):
+                for item, bits in part.columns().sets(some).items():
+                    found[item].update(_chosen(numbers, bits & part.base, part.used))
+            for item, sessions in found.items():
+                del sessions[0]
+                matching = self._matching(sessions)
+                counts[item] = len(matching)
+                joints[item] = len(matching & self._targets)
+        for item in set(range(len(counts))).difference(wanted):
+            if facts(item):
+                counts[item] = 0
+        return counts, joints
+
+    def opaque(self, items: Iterable[int]) -> dict[int, tuple[int, int]]:
+        # Whether the traces concerned are those of the target's sessions is left open.
+        found = super().opaque(items)
+        return {item: (2 * base, base) for item, (base, _) in found.items()}
+
+    def measured(self, sets: Sequence[int]) -> tuple[int, int]:
+        sessions = self._sessions(sets)
+        return len(sessions), len(sessions & self._targets)
+
+    def met(self, pairs: Iterable[tuple[Name, Name]]) -> dict[tuple[Name, Name], int]:
+        pairs = list(pairs)
+        counts: dict[Name, Counter[int]] = {name: Counter() for pair in pairs for name in pair}
+        for part, numbers in zip(self.parts, self._numbers):
+            for name, bits in self._population.sets(part, counts).items():
+                counts[name].update(_chosen(numbers, bits, part.used))
+        matching = {}
+        for name, sessions in counts.items():
+            del sessions[0]
+            matching[name] = self._matching(sessions)
+        return {pair: len(matching[pair[0]] & matching[pair[1]]) for pair in pairs}
+
+    def searched(self, most: int) -> Optional[list[Part]]:
+        return None  # parts of sessions would tell nothing
+
+    def cells(
+        self, cuts: Mapping[Name, Cuts], parts: Optional[Sequence[Part]] = None
+    ) -> dict[Name, CellCounts]:
+        found: dict[Name, CellCounts] = {}
+        for name in cuts:
+            low, high = self._extremes(name, cuts)
+            counts = found[name] = CellCounts()
+            counts.several = True
+            for number, cells in enumerate((low, high)):
+                counts.base[number].update(Counter(cells.values()))
+                counts.target[number].update(
+                    Counter([cell for session, cell in cells.items() if session in self._targets])
+                )
+        return found
+
+    def _extremes(self, name: Name, cuts: Mapping[Name, Cuts]) -> tuple[dict[int, int], ...]:
+        """Of each session the cell that decides about ``<``, and about ``>=``.
+
+        If some trace is enough that is the one of the smallest, and of the largest,
+        number; if every trace has to, the one of the trace that comes last to it.
+        """
+        extremes: tuple[dict[int, int], dict[int, int]] = ({}, {})
+        traces: Counter[int] = Counter()
+        choices = (max, min) if self._every else (min, max)
+        for part, numbers in zip(self.parts, self._numbers):
+            cells: Cells = part.cells({name: cuts[name]})[name]
+            selectors = flags(part.base, part.used)
+            for session, low, high in compress(zip(numbers, cells.low, cells.high), selectors):
+                if not session or not low:
+                    continue
+                traces[session] += 1
+                for known, choose, cell in zip(extremes, choices, (low, high)):
+                    known[session] = choose(known[session], cell) if session in known else cell
+        if self._every:
+            # A trace without a number fails every comparison.
+            for known in extremes:
+                for session in [one for one in known if traces[one] < self._sizes[one]]:
+                    del known[session]
+        return extremes
+
+
+def _numbered(plpy: Any, schema: str, parts: Sequence[Part]) -> Iterator[array[int]]:
+    """For each part the number of the session at each position; 0: none."""
+    known: dict[str, int] = {}
+    for part in parts:
+        numbers = array("I", bytes(4 * part.used))
+        if isinstance(part, Indexed):
+            rows = plans.run(
+                plpy,
+                "select pg_catalog.array_agg(i.position) as positions,"
+                " pg_catalog.array_agg(t.session_id) as sessions from insights.trace i"
+                f" join {schema}.trace_info t on t.request_id = i.trace_id"
+                " where i.block = $1 and t.session_id is not null",
+                ("int",),
+                (part.block.block,),
+            )
+        else:
+            rows = plans.run(
+                plpy,
+                "select pg_catalog.array_agg(u.n - 1) as positions,"
+                " pg_catalog.array_agg(t.session_id) as sessions"
+                " from pg_catalog.unnest($1) with ordinality as u (trace_id, n)"
+                f" join {schema}.trace_info t on t.request_id = u.trace_id"
+                " where t.session_id is not null",
+                ("text[]",),
+                (list(part.trace_ids()),),
+            )
+        for position, session in zip(rows[0]["positions"] or (), rows[0]["sessions"] or ()):
+            numbers[position] = known.setdefault(session, len(known) + 1)
+        yield numbers
+
+
+def _chosen(numbers: array[int], bits: int, used: int) -> Iterable[int]:
+    if 8 * bitmaps.count(bits) < used:
+        return [numbers[position] for position in bitmaps.positions(bits)]
+    return compress(numbers, flags(bits, used))
+
+
+def _batches(items: Sequence[int], counts: Sequence[int]) -> Iterator[list[int]]:
+    some: list[int] = []
+    size = 0
+    for item in items:
+        some.append(item)
+        size += counts[item]
+        if size > _AT_ONCE:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
