@@ -15,6 +15,7 @@ The first element of an item's name says what it is:
     ("e", experiment id)        the experiment
     ("n", kind, key, span name, op, number, cut)
                                 some number compares so; no item, but a fact
+    ("a", name, name)           both of two facts; no item either
     ("h", kind, key, bucket)    some value is in this hash bucket
     ("o", kind, key, slot)      something was not captured
 """
@@ -218,8 +219,8 @@ class Items:
         self._terms: list[int] = []
         #: Of each field with numbers the terms of its slices, by signature.
         self.slices: dict[Name, dict[int, dict[tuple[str, int], int]]] = {}
-        #: Where fields are cut, see `series`; with how many traces there were then.
-        self.cuts: dict[Any, tuple[Any, int]] = {}
+        #: Where fields are cut (see `series`), with the blocks that this comes from.
+        self.cuts: dict[Name, tuple[tuple[int, ...], Any]] = {}
         self._last_term = 0
 
     def __len__(self) -> int:
@@ -332,6 +333,10 @@ class Label(NamedTuple):
 
 def label(name: Name) -> Label:
     """The columns kind, key and value of a fact."""
+    if name[0] == "a":
+        both = [label(one) for one in name[1:]]
+        kind, key = (" AND ".join([one[column] or "" for one in both]) for column in (0, 1))
+        return Label(kind, key, " AND ".join([one.value or "" for one in both]))
     if name[0] == "e":
         return Label("trace", "experiment_id", str(name[1]))
     if name[0] == "s":
@@ -357,6 +362,8 @@ def kind_of(name: Name) -> str:
 def node_of(name: Name) -> tree.Node:
     """The filter that a fact is."""
     role = name[0]
+    if role == "a":
+        return tree.And((node_of(name[1]), node_of(name[2])))
     if role == "e":
         return tree.TextCompare(tree.TraceText("experiment_id"), "=", str(name[1]))
     if role == "s":
@@ -422,6 +429,8 @@ class Restated:
 
     def __call__(self, name: Name) -> bool:
         role = name[0]
+        if role == "a":
+            return self(name[1]) or self(name[2])
         if role == "e":
             return ("trace", "experiment_id") in self._keys
         if role == "s":

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Optional
 from insights_engine import candidates, printer, ranking, statistics, tree
 from insights_engine.candidates import Name
 from insights_engine.errors import FilterError
+from insights_engine.independence import g_squared
 from insights_engine.multiple import TargetTests, benjamini_hochberg
 from insights_engine.options import Options, goes
 from insights_engine.parser import parse_filter
@@ -27,6 +28,8 @@ from insights_engine.units import Traces
 MOST_SETTLED = 50
 #: Fields whose thresholds are searched.
 MOST_SERIES = 500
+#: Pairs are made of so many of the strongest facts, and of the most significant others.
+MOST_MEMBERS = 25
 #: The strongest facts are compared with each other so many at a time, to group those
 #: that are near-identical.
 COMPARED_AT_ONCE = 60
@@ -52,10 +55,12 @@ class Found(NamedTuple):
     strength: float
 
     @property
-    def order(self) -> tuple[float, float, int, str]:
-        """Sorts the strongest first; of equals those that are shorter to say."""
-        text = repr(self.fact.name)
-        return -self.strength, self.fact.p_value, len(text), text
+    def order(self) -> tuple[float, bool, int, str]:
+        """Sorts the strongest first; of equals what is said of traces, and is shorter to say."""
+        name = self.fact.name
+        text = repr(name)
+        of_spans = name[0] in ("s", "a") or name[1] in ("span", "attribute")
+        return -self.strength, of_spans, len(text), text
 
 
 class Shown(NamedTuple):
@@ -84,17 +89,11 @@ def discover(
         return
     tests = TargetTests(target, total)
     tested = list(_tested(population, units, question, options, tests))
-    q_values = benjamini_hochberg([one.p_value for one in tested])
-    found = []
-    for one, q_value in zip(tested, q_values):
-        if q_value > options.fdr:
-            continue
-        table = statistics.Counts(target, one.among, one.joint, total).table
-        if goes(table, options.direction):
-            strength = ranking.log_odds_ratio(*table).strength(options.direction)
-            found.append(Found(one, q_value, strength))
-    found.sort(key=lambda one: one.order)
     apart = candidates.has_span_condition(question.base)
+    found = _significant(tested, units, options)
+    if options.pairs:
+        tested += _tested_pairs(units, _members(units, found), options, tests)
+        found = _significant(tested, units, options)
     for shown in _grouped(units, found, apart, options.max_results):
         name = shown.found.fact.name
         yield {
@@ -108,10 +107,31 @@ def discover(
         }
 
 
+def _significant(tested: Sequence[Tested], units: Traces, options: Options) -> list[Found]:
+    """The significant facts that go in the direction asked for, the strongest first."""
+    q_values = benjamini_hochberg([one.p_value for one in tested])
+    found = []
+    for one, q_value in zip(tested, q_values):
+        if q_value > options.fdr:
+            continue
+        table = statistics.Counts(units.target, one.among, one.joint, units.total).table
+        if goes(table, options.direction):
+            found.append(Found(one, q_value, _strength(table, options)))
+    found.sort(key=lambda one: one.order)
+    return found
+
+
+def _strength(table: tuple[int, int, int, int], options: Options) -> float:
+    return ranking.log_odds_ratio(*table).strength(options.direction)
+
+
 def _written(name: Name, apart: bool) -> Optional[str]:
     """The filter of a fact; None where no filter can say it: not every key or value can be."""
     node = candidates.node_of(name)
-    text = printer.print_apart(node) if apart else printer.print_filter(node)
+    if name[0] == "a":
+        text = " AND ".join([printer.print_apart(candidates.node_of(one)) for one in name[1:]])
+    else:
+        text = printer.print_apart(node) if apart else printer.print_filter(node)
     try:
         return text if parse_filter(text) == node else None
     except FilterError:
@@ -205,7 +225,7 @@ def _tested_numbers(
     unsure: list[tuple[float, Threshold]] = []
     for threshold in thresholds:
         if threshold is None:
-            yield Tested(("n",), 0, 0, 1.0, "")
+            yield _NOTHING
             continue
         doubts = [items.known(other) for other in candidates.uncertain_by(threshold.name)]
         if sampled or any(other is not None and counts[other] for other in doubts):
@@ -223,7 +243,7 @@ def _tested_numbers(
             sets = population.matching(candidates.node_of(threshold.fact))
             yield _priced(threshold, *units.measured(sets), tests)
         else:
-            yield Tested(("n",), 0, 0, 1.0, "")
+            yield _NOTHING
 
 
 def _priced(threshold: Threshold, among: int, joint: int, tests: TargetTests) -> Tested:
@@ -285,6 +305,89 @@ def _is_whole(name: Name, count: int, items: candidates.Items, counts: Sequence[
         if number is not None and counts[number] == count:
             return True
     return False
+
+
+# -------------------------------------------------------------------------- pairs
+
+
+def _members(units: Traces, found: Sequence[Found]) -> list[Found]:
+    """The facts that pairs are made of: the strongest, and the most significant.
+
+    Of near-identical ones only the strongest is among them.
+    """
+    table = statistics.Counts
+    evident = sorted(
+        found,
+        key=lambda one: (
+            -g_squared(*table(units.target, one.fact.among, one.fact.joint, units.total).table)
+        ),
+    )
+    some = [*found[: 2 * MOST_MEMBERS], *evident[: 2 * MOST_MEMBERS]]
+    distinct = sorted({one.fact.name: one for one in some}.values(), key=lambda one: one.order)
+    leaders = [shown.found for shown in _grouped(units, distinct, True, len(distinct))]
+    chosen = leaders[:MOST_MEMBERS]
+    rank = {one.fact.name: place for place, one in enumerate(evident)}
+    others = sorted(leaders[MOST_MEMBERS:], key=lambda one: rank[one.fact.name])
+    return chosen + others[:MOST_MEMBERS]
+
+
+def _tested_pairs(
+    units: Traces, members: Sequence[Found], options: Options, tests: TargetTests
+) -> list[Tested]:
+    """Every pair of members, with p = 1 where it is not stronger than both of them.
+
+    No more traces have both facts than have the rarer of them, which rules most
+    pairs out before anything is counted.
+    """
+    found: list[Tested] = []
+    likely: list[tuple[Found, Found]] = []
+    for number, one in enumerate(members):
+        for other in islice(members, number + 1, None):
+            if _may_be_stronger(units, one, other, options):
+                likely.append((one, other))
+            else:
+                found.append(_NOTHING)
+    counts = units.both([(one.fact.name, other.fact.name) for one, other in likely])
+    for (one, other), (among, joint) in zip(likely, counts):
+        table = statistics.Counts(units.target, among, joint, units.total).table
+        if (
+            options.min_support <= among < units.total
+            and _strength(table, options) > max(one.strength, other.strength)
+            # Nearly all of one fact with the other is that fact once more.
+            and not any(
+                ranking.near_identical(member.fact.among, among, among, units.total)
+                for member in (one, other)
+            )
+        ):
+            name = ("a", one.fact.name, other.fact.name)
+            p_value = tests.p_value(among, joint)
+            found.append(Tested(name, among, joint, p_value, tests.test(among)))
+        else:
+            found.append(_NOTHING)
+    return found
+
+
+#: Counts as tested, with nothing found.
+_NOTHING = Tested(("n",), 0, 0, 1.0, "")
+
+
+def _may_be_stronger(units: Traces, one: Found, other: Found, options: Options) -> bool:
+    """Whether a pair can be stronger than both of its members."""
+    first, second = one.fact, other.fact
+    joint = min(first.joint, second.joint)
+    outside = min(first.among - first.joint, second.among - second.joint)
+    needed = max(one.strength, other.strength)
+    best = (
+        # All that both have in the target and nothing outside, or the reverse.
+        (joint, joint),
+        (outside, 0),
+    )
+    return any(
+        _strength(statistics.Counts(units.target, among, inside, units.total).table, options)
+        > needed
+        for among, inside in best
+        if among >= options.min_support
+    )
 
 
 # ----------------------------------------------------------------------- grouping

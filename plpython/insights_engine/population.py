@@ -363,7 +363,9 @@ class Population:
         """The traces of a part's base that have some facts, as far as there are any."""
         numbers: dict[Name, list[Name]] = {}
         items: dict[int, Name] = {}
-        for name in names:
+        names = set(names)
+        pairs = [name for name in names if name[0] == "a"]
+        for name in names.union(*(pair[1:] for pair in pairs)):
             if name[0] == "n":
                 numbers.setdefault(name[:4], []).append(name)
             else:
@@ -375,6 +377,8 @@ class Population:
             for field, cells in part.cells(self.cuts(list(numbers))).items():
                 for name in numbers[field]:
                     found[name] = cells.members(name[4], name[6])
+        for pair in pairs:
+            found[pair] = found.get(pair[1], 0) & found.get(pair[2], 0)
         return {name: bits & part.base for name, bits in found.items()}
 
     def matching(self, node: tree.Node) -> list[int]:
@@ -412,31 +416,22 @@ class Population:
         return sorted(found)
 
     def cuts(self, names: Sequence[Name]) -> dict[Name, Cuts]:
-        """Where to cut the fields; a session keeps what it has chosen.
+        """Where to cut the fields, whatever base and target are.
 
-        The constants come from some of the blocks.  They depend on what is stored, and
-        not on target or base.
+        The constants come from the largest blocks, which change seldom; so do they.
         """
-        found: dict[Name, Cuts] = {}
         if self._known is None or not self._blocks:
-            samples = [part for part in self.parts if isinstance(part, Unindexed)][:SAMPLED]
-            return self._chosen(names, samples)
+            some = [part for part in self.parts if isinstance(part, Unindexed)][:SAMPLED]
+            return self._chosen(names, some)
         known = self._known.cuts
-        live = sum(block.live_count for block in self._blocks)
-        scope = self._statement.experiments and tuple(self._statement.experiments)
-        for name in names:
-            cuts, then = known.get((scope, name), (None, 0))
-            if cuts is not None and live <= 4 * then:
-                found[name] = cuts
-        lacking = [name for name in names if name not in found]
+        largest = sorted(self._blocks, key=lambda block: (-block.used, block.block))[:SAMPLED]
+        sample = tuple([block.block for block in largest])
+        lacking = [name for name in names if known.get(name, ((), None))[0] != sample]
         if lacking:
-            step = max(1, len(self._blocks) // SAMPLED)
-            blocks = self._blocks[::step][:SAMPLED]
-            parts = [Indexed(self._plpy, self._known, block, 0, 0) for block in blocks]
+            parts = [Indexed(self._plpy, self._known, block, 0, 0) for block in largest]
             for name, cuts in self._chosen(lacking, parts).items():
-                known[scope, name] = (cuts, live)
-                found[name] = cuts
-        return found
+                known[name] = (sample, cuts)
+        return {name: known[name][1] for name in names}
 
     def _chosen(self, names: Sequence[Name], parts: Sequence[Part]) -> dict[Name, Cuts]:
         samples: dict[Name, list[int]] = {name: [] for name in names}

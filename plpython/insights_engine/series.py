@@ -21,11 +21,10 @@ from insights_engine.candidates import Name
 from insights_engine.columns import flags
 from insights_engine.thresholds import roundest
 
-#: Cells of a field: more than a search compares, for bases unlike the sample.
-_EVEN = 64
+#: A cut in each of so many even parts of the numbers, and in smaller and smaller ones
+#: at both ends; anywhere in a part, so that the numbers are good to read.
+_EVEN = 20
 _TAIL = 6
-#: How far a cut may be moved to be good to read, as a part of a cell.
-_FREEDOM = 0.4
 #: Numbers of a field that cuts are chosen from.
 SAMPLE = 20_000
 
@@ -343,15 +342,16 @@ def _gaps(cumulative: Sequence[int]) -> list[tuple[int, int]]:
     if len(cumulative) <= _EVEN + 2 * _TAIL:
         return [(number - 1, number) for number in range(1, len(cumulative))]
     total = cumulative[-1]
-    step = 1 / (_EVEN + 1)
-    windows = [(k * step, step) for k in range(1, _EVEN + 1)]
+    step = 1 / _EVEN
+    edges = [step * k for k in range(1, _EVEN)]
     for k in range(1, _TAIL + 1):
-        windows += [(step / 2**k, step / 2**k), (1 - step / 2**k, step / 2**k)]
+        edges += [step / 2**k, 1 - step / 2**k]
+    edges.sort()
     found = []
-    for quantile, width in windows:
-        low = bisect_right(cumulative, (quantile - _FREEDOM * width) * total)
-        high = bisect_right(cumulative, (quantile + _FREEDOM * width) * total)
-        if low < high < len(cumulative):
+    for begin, end in zip([0.0, *edges], [*edges, 1.0]):
+        low = bisect_right(cumulative, begin * total)
+        high = min(bisect_right(cumulative, end * total), len(cumulative) - 1)
+        if low < high:
             found.append((low, high))
         else:
             # A value that is so frequent on its own: below it, and above it.

@@ -125,7 +125,7 @@ def _best(
     target: int,
     total: int,
 ) -> Optional[Threshold]:
-    best: Optional[tuple[tuple[float, float, int], _Side, int]] = None
+    best: Optional[tuple[tuple[float, float, bool, int], _Side, int]] = None
     for side in sides:
         for number, (among, joint) in enumerate(zip(side.among, side.joint)):
             table = (joint, target - joint, among - joint, total - target - among + joint)
@@ -134,7 +134,9 @@ def _best(
             p_value = independence.p_value(*table)
             if p_value is None:
                 continue
-            order = (p_value, -independence.g_squared(*table), side.cuts[number])
+            # Of a fact and its negation the one that goes with the target.
+            against = not goes(table, "positive")
+            order = (p_value, -independence.g_squared(*table), against, side.cuts[number])
             if best is None or order < best[0]:
                 best = (order, side, number)
     if best is None:

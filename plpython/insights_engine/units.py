@@ -100,6 +100,20 @@ class Traces:
                     found[pair] += bitmaps.count(both)
         return found
 
+    def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
+        """How many units have a trace with both of two facts: of the base, of the target."""
+        among = [0] * len(pairs)
+        joint = [0] * len(pairs)
+        names = {name for pair in pairs for name in pair}
+        for part in self.parts:
+            sets = self._population.sets(part, names)
+            inside = {name: bits & part.target for name, bits in sets.items()}
+            for number, (one, other) in enumerate(pairs):
+                if one in sets and other in sets:
+                    among[number] += bitmaps.count(sets[one] & sets[other])
+                    joint[number] += bitmaps.count(inside[one] & inside[other])
+        yield from zip(among, joint)
+
     def searched(self, most: int) -> Optional[list[Part]]:
         """Some of the parts, where thresholds cannot be searched in all; None: in all."""
         if len(self.parts) <= most:
@@ -215,6 +229,14 @@ class Sessions(Traces):
             del sessions[0]
             matching[name] = self._matching(sessions)
         return {pair: len(matching[pair[0]] & matching[pair[1]]) for pair in pairs}
+
+    def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
+        for one, other in pairs:
+            sets = []
+            for part in self.parts:
+                found = self._population.sets(part, (one, other))
+                sets.append(found.get(one, 0) & found.get(other, 0))
+            yield self.measured(sets)
 
     def searched(self, most: int) -> Optional[list[Part]]:
         return None  # parts of sessions would tell nothing

@@ -74,7 +74,7 @@ def check(
     prepare(connection)
     for index, question in enumerate(scenario.questions):
         base = scenario.questions[index - 1] if index % 5 == 1 else None
-        check_rows(connection, scenario, question, base, UNITS[index % 3])
+        check_rows(connection, scenario, question, base, UNITS[index % 3], pairs=index % 2 == 0)
 
 
 def check_rows(
@@ -83,6 +83,8 @@ def check_rows(
     target: Question,
     base: Question | None,
     unit: str,
+    *,
+    pairs: bool,
 ) -> None:
     """Hold the rows of one discovery against the oracle and insights_correlate."""
     ids = agreement.scope_ids(scenario.scope)
@@ -91,8 +93,8 @@ def check_rows(
         rows = cursor.execute(
             "select * from insights_discover(%s::text[], %s, %s, min_support => 1,"
             " max_results => 50000, fdr => 1, direction => 'both', restatements => true,"
-            " unit => %s)",
-            (ids, target.text, base_text, unit),
+            " pairs => %s, unit => %s)",
+            (ids, target.text, base_text, pairs, unit),
         ).fetchall()
     within = [] if base is None else [base.surface]
     traces = agreement.answer(scenario, normal_form(conjunction(*within)))
