@@ -94,7 +94,7 @@ class Indexed(Part):
         if lacking:
             sliced = self._sliced(lacking)
             for name in lacking:
-                fresh = series.cells_of_slices(sliced.get(name, ()), cuts[name], self.used)
+                fresh = series.cells_of_slices(sliced.get(name, ()), cuts[name])
                 CACHE.keep_column(self.block.block, name, fresh, fresh.size)
                 found[name] = fresh
         return found
@@ -184,7 +184,7 @@ class Unindexed(Part):
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
         numbers = self._some(cuts)
         return {
-            name: series.cells_of(numbers.get(name, NO_NUMBERS), chosen, self.used)
+            name: series.cells_of(numbers.get(name, NO_NUMBERS), chosen)
             for name, chosen in cuts.items()
         }
 

@@ -4,7 +4,7 @@ The numbers of a field are compared as `bitmaps.ordered` orders them, so that a 
 holds exactly what the raw predicate says is between two constants.  Where to cut is
 chosen once, from a sample of the traces and without a look at any target, and at
 numbers that are good to read; of each trace it is then kept in which cell its
-smallest and its largest number lie, a byte each.
+smallest and its largest number lie, a few bits each.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Callable, NamedTuple, Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, intervals, tree
 from insights_engine.candidates import Name
-from insights_engine.columns import flags
+from insights_engine.columns import bits_of, flags
 from insights_engine.thresholds import roundest
 
 #: A cut in each of so many even parts of the numbers, and in smaller and smaller ones
@@ -44,46 +44,74 @@ class Cuts(NamedTuple):
     starts: Sequence[int]
 
 
+#: The number of a cell at each position, bit by bit, the lowest first.
+Planes = Sequence[int]
+#: How many traces are in each cell.
+Histogram = dict[int, int]
+
+
 class Cells:
     """The cell of the smallest and largest number by position, from 1; 0: there is none.
 
     They are the same object where no trace has two different numbers.
     """
 
-    __slots__ = ("cuts", "high", "low", "whole")
+    __slots__ = ("cuts", "high", "low", "size", "whole")
 
-    def __init__(self, low: bytes, high: bytes, cuts: Cuts) -> None:
+    def __init__(self, low: Planes, high: Planes, cuts: Cuts) -> None:
         self.low = low
         self.high = high
         self.cuts = cuts
-        counts = histogram(low)
-        #: How many traces have their smallest, and their largest, number in each cell.
-        self.whole = (counts, counts if high is low else histogram(high))
+        #: `counts` of all traces.
+        self.whole = self.counts(-1)
+        planes = low if high is low else (*low, *high)
+        #: About how many bytes of memory it takes.
+        self.size = 2_000 + sum(bits.bit_length() // 7 for bits in planes)
 
-    @property
-    def size(self) -> int:
-        """About how many bytes of memory it takes."""
-        return len(self.low) * (1 if self.high is self.low else 2) + 1_000
-
-    def counts(self, chosen: Callable[[bytes], bytes]) -> tuple[dict[int, int], dict[int, int]]:
-        """The same of some traces, which ``chosen`` picks."""
-        counts = histogram(chosen(self.low))
-        return counts, counts if self.high is self.low else histogram(chosen(self.high))
+    def counts(self, within: int) -> tuple[Histogram, Histogram]:
+        """How many traces of a set have their smallest, and their largest, number in each cell."""
+        low = histogram(self.low, within)
+        return low, low if self.high is self.low else histogram(self.high, within)
 
     def members(self, op: str, cut: int) -> int:
         """The positions with some number at or above a cut (``>=``), or below it (``<``)."""
-        if op == ">=":
-            table = bytes(48 + (cell > cut) for cell in range(256))
-            digits = self.high.translate(table)
-        else:
-            table = bytes(48 + (0 < cell <= cut) for cell in range(256))
-            digits = self.low.translate(table)
-        return int(digits[::-1], 2)
+        planes = self.high if op == ">=" else self.low
+        there = _there(planes)
+        less, equal = bitmaps.compare_counts(planes, there, cut)
+        below = less | equal
+        return there & ~below if op == ">=" else below
 
 
-def histogram(cells: bytes) -> dict[int, int]:
-    """How often each cell occurs."""
-    return {cell: cells.count(cell) for cell in set(cells) if cell}
+def _there(planes: Planes) -> int:
+    there = 0
+    for bits in planes:
+        there |= bits
+    return there
+
+
+def histogram(planes: Planes, within: int) -> Histogram:
+    """How often each cell occurs among the members of a set."""
+    found: Histogram = {}
+    todo = [(_there(planes) & within, len(planes) - 1, 0)]
+    while todo:
+        members, bit, cell = todo.pop()
+        if not members:
+            continue
+        if bit < 0:
+            found[cell] = bitmaps.count(members)
+            continue
+        ones = members & planes[bit]
+        todo.append((ones, bit - 1, cell | 1 << bit))
+        todo.append((members ^ ones, bit - 1, cell))
+    return found
+
+
+def bytes_of(planes: Planes, used: int) -> bytes:
+    """The cell at each position as a byte."""
+    digits = 0
+    for bit, bits in enumerate(planes):
+        digits |= int.from_bytes(flags(bits, used), "little") << bit
+    return digits.to_bytes(used, "little")
 
 
 # ------------------------------------------------------------- numbers as slices
@@ -204,7 +232,7 @@ def partition(slices: Mapping[int, int], there: int, starts: Sequence[int]) -> d
     return found
 
 
-def cells_of_slices(several: Sequence[Sliced], cuts: Cuts, used: int) -> Cells:
+def cells_of_slices(several: Sequence[Sliced], cuts: Cuts) -> Cells:
     """The cells of numbers that the index stores, over all signatures."""
     lows: dict[int, int] = {}
     highs: dict[int, int] = {}
@@ -222,26 +250,23 @@ def cells_of_slices(several: Sequence[Sliced], cuts: Cuts, used: int) -> Cells:
         for total, parts in ((lows, low), (highs, high)):
             for cell, members in parts.items():
                 total[cell] = total.get(cell, 0) | members
-    smallest = _digits(lows, sorted(lows), used)
+    smallest = _planes(lows, sorted(lows))
     if alike:
         return Cells(smallest, smallest, cuts)
-    return Cells(smallest, _digits(highs, sorted(highs, reverse=True), used), cuts)
+    return Cells(smallest, _planes(highs, sorted(highs, reverse=True)), cuts)
 
 
-def _digits(members: Mapping[int, int], order: Sequence[int], used: int) -> bytes:
+def _planes(members: Mapping[int, int], order: Sequence[int]) -> Planes:
     """The number of the first cell, in an order, that each position is in; from 1."""
-    planes: dict[int, int] = {}
+    planes = [0] * (max(members, default=0) + 1).bit_length()
     seen = 0
     for cell in order:
         fresh = members[cell] & ~seen
         seen |= fresh
-        for bit in range((cell + 1).bit_length()):
+        for bit in range(len(planes)):
             if (cell + 1) >> bit & 1:
-                planes[bit] = planes.get(bit, 0) | fresh
-    digits = 0
-    for bit, bits in planes.items():
-        digits |= int.from_bytes(flags(bits, used), "little") << bit
-    return digits.to_bytes(used, "little")
+                planes[bit] |= fresh
+    return planes
 
 
 # ------------------------------------------------------------- numbers in a list
@@ -263,19 +288,20 @@ def united(several: Sequence[Numbers]) -> Numbers:
     )
 
 
-def cells_of(numbers: Numbers, cuts: Cuts, used: int) -> Cells:
+def cells_of(numbers: Numbers, cuts: Cuts) -> Cells:
     """The cells that numbers lie in."""
-    low = _cells(numbers.positions, numbers.low, cuts, used)
+    low = _cells(numbers.positions, numbers.low, cuts)
     if numbers.high == numbers.low:
         return Cells(low, low, cuts)
-    return Cells(low, _cells(numbers.positions, numbers.high, cuts, used), cuts)
+    return Cells(low, _cells(numbers.positions, numbers.high, cuts), cuts)
 
 
-def _cells(positions: Sequence[int], numbers: Sequence[int], cuts: Cuts, used: int) -> bytes:
-    found = bytearray(used)
+def _cells(positions: Sequence[int], numbers: Sequence[int], cuts: Cuts) -> Planes:
+    members: dict[int, list[int]] = {}
     for position, number in zip(positions, numbers):
-        found[position] = bisect_right(cuts.starts, number) + 1
-    return bytes(found)
+        members.setdefault(bisect_right(cuts.starts, number), []).append(position)
+    sets = {cell: bits_of(chosen) for cell, chosen in members.items()}
+    return _planes(sets, sorted(sets))
 
 
 def sampled(numbers: Numbers, most: int) -> list[int]:

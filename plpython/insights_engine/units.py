@@ -11,18 +11,17 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
-from operator import itemgetter
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from insights_engine import bitmaps, plans
 from insights_engine.bounds import all_positions
 from insights_engine.candidates import Name
 from insights_engine.columns import flags
 from insights_engine.population import Indexed, Part, Population
-from insights_engine.series import Cells, Cuts
+from insights_engine.series import Cuts, Histogram, bytes_of
 
 #: How many units have their smallest, and their largest, number in each cell.
-Histograms = tuple[dict[int, int], dict[int, int]]
+Histograms = tuple[Histogram, Histogram]
 
 #: Pairs of sessions and facts that are looked at together.
 _AT_ONCE = 1_000_000
@@ -127,13 +126,12 @@ class Traces:
         """Where the numbers of some fields lie; in some of the parts, or all."""
         found = {name: CellCounts() for name in cuts}
         for part in self.parts if parts is None else parts:
-            base = None if _is_whole(part) else _picker(part.base, part.used)
-            target = _picker(part.target, part.used)
+            whole = _is_whole(part)
             for name, cells in part.cells(cuts).items():
                 counts = found[name]
                 counts.several |= cells.high is not cells.low
-                _add(counts.base, cells.whole if base is None else cells.counts(base))
-                _add(counts.target, cells.counts(target))
+                _add(counts.base, cells.whole if whole else cells.counts(part.base))
+                _add(counts.target, cells.counts(part.target))
         return found
 
 
@@ -145,19 +143,6 @@ def _add(totals: Histograms, more: Histograms) -> None:
     for total, histogram in zip(totals, more):
         for cell, count in histogram.items():
             total[cell] = total.get(cell, 0) + count
-
-
-def _picker(bits: int, used: int) -> Callable[[bytes], bytes]:
-    """Picks the bytes at the positions of a set."""
-    count = bitmaps.count(bits)
-    if count < 2:
-        positions = bitmaps.positions(bits)
-        return lambda cells: bytes([cells[position] for position in positions])
-    if 4 * count < used:
-        chosen = itemgetter(*bitmaps.positions(bits))
-        return lambda cells: bytes(chosen(cells))
-    selectors = flags(bits, used)
-    return lambda cells: bytes(compress(cells, selectors))
 
 
 class Sessions(Traces):
@@ -266,9 +251,11 @@ class Sessions(Traces):
         traces: Counter[int] = Counter()
         choices = (max, min) if self._every else (min, max)
         for part, numbers in zip(self.parts, self._numbers):
-            cells: Cells = part.cells({name: cuts[name]})[name]
+            cells = part.cells({name: cuts[name]})[name]
+            lows = bytes_of(cells.low, part.used)
+            highs = lows if cells.high is cells.low else bytes_of(cells.high, part.used)
             selectors = flags(part.base, part.used)
-            for session, low, high in compress(zip(numbers, cells.low, cells.high), selectors):
+            for session, low, high in compress(zip(numbers, lows, highs), selectors):
                 if not session or not low:
                     continue
                 traces[session] += 1
