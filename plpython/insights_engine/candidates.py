@@ -217,6 +217,8 @@ class Items:
         #: Of each term of the index the items it is part of.
         self.of_term: dict[int, tuple[int, ...]] = {}
         self._terms: list[int] = []
+        self._made_of: dict[int, list[int]] = {}
+        self._terms_made_of = 0
         #: Of each field with numbers the terms of its slices, by signature.
         self.slices: dict[Name, dict[int, dict[tuple[str, int], int]]] = {}
         #: Where fields are cut (see `series`), with the blocks that this comes from.
@@ -265,6 +267,16 @@ class Items:
     def terms(self) -> list[int]:
         """The terms of the index that are part of items."""
         return self._terms
+
+    def terms_of(self, items: Iterable[int]) -> dict[int, tuple[int, ...]]:
+        """The terms that some items are made of, each with what it is part of."""
+        if self._terms_made_of < len(self._terms):
+            for term in self._terms[self._terms_made_of :]:
+                for item in self.of_term[term]:
+                    self._made_of.setdefault(item, []).append(term)
+            self._terms_made_of = len(self._terms)
+        terms = {term for item in items for term in self._made_of.get(item, ())}
+        return {term: self.of_term[term] for term in terms}
 
     def read(self, plpy: Any) -> None:
         """Adds what the vocabulary of the index has more.

@@ -26,6 +26,8 @@ from insights_engine.units import Traces
 #: Facts that the index leaves uncertain are counted one by one if they might be
 #: significant: the most promising of them, so many.
 MOST_SETTLED = 50
+#: Where facts are sought in a sample, so many of those that stand out are counted in all.
+MOST_RECOUNTED = 150
 #: Fields whose thresholds are searched.
 MOST_SERIES = 500
 #: Pairs are made of so many of the strongest facts, and of the most significant others.
@@ -92,7 +94,7 @@ def discover(
     apart = candidates.has_span_condition(question.base)
     found = _significant(tested, units, options)
     if options.pairs:
-        tested += _tested_pairs(units, _members(units, found), options, tests)
+        tested += _tested_pairs(population, units, _members(units, found), options, tests)
         found = _significant(tested, units, options)
     for shown in _grouped(units, found, apart, options.max_results):
         name = shown.found.fact.name
@@ -174,12 +176,20 @@ def _tested(
     tests: TargetTests,
 ) -> Iterator[Tested]:
     """Every fact that is tested; p may be 1 where it is far above what counts."""
-    counts, joints = units.items(options.min_support)
-    total, items = units.total, population.items
+    screen = units.screen()
+    if not 0 < screen.target < screen.total:
+        return
+    least = options.min_support
+    if screen is not units:
+        # Whether the support is enough turns out when all are counted.
+        least = max(1, least * screen.total // units.total)
+        tests = TargetTests(screen.target, screen.total)
+    counts, joints = screen.items(least)
+    items = population.items
     chosen: list[int] = []
     unsure: dict[int, tuple[int, ...]] = {}
     for item, count in enumerate(counts):
-        if not options.min_support <= count < total:
+        if not least <= count < screen.total:
             continue
         name = items.name(item)
         if name[0] not in candidates.FACTS or not _is_wanted(name, items, question, options):
@@ -193,44 +203,80 @@ def _tested(
     p_values = tests.p_values(
         [counts[item] for item in chosen], [joints[item] for item in chosen], options.fdr
     )
-    for item, p_value in zip(chosen, p_values):
-        count = counts[item]
-        yield Tested(items.name(item), count, joints[item], p_value, tests.test(count))
-    for item in _promising(units, options, tests, unsure, counts, joints):
+    found = [
+        Tested(items.name(item), counts[item], joints[item], p_value, tests.test(counts[item]))
+        for item, p_value in zip(chosen, p_values)
+    ]
+    exact = TargetTests(units.target, units.total)
+    yield from found if screen is units else _recounted(units, screen, items, found, options, exact)
+    for item in _promising(screen, options, tests, unsure, counts, joints):
         name = items.name(item)
         if _written(name, apart=True) is not None:
-            count, joint = units.measured(population.matching(candidates.node_of(name)))
-            if options.min_support <= count < total:
-                yield Tested(name, count, joint, tests.p_value(count, joint), tests.test(count))
+            sets = population.matching(candidates.node_of(name))
+            yield from _supported(name, *units.measured(sets), units, options, exact)
     if "number" in options.kinds:
-        yield from _tested_numbers(population, units, question, options, tests, counts)
+        yield from _tested_numbers(population, units, screen, question, options, counts)
+
+
+def _supported(
+    name: Name, among: int, joint: int, units: Traces, options: Options, tests: TargetTests
+) -> Iterator[Tested]:
+    """A fact that was counted by itself, if it has the support to be tested."""
+    if options.min_support <= among < units.total:
+        yield Tested(name, among, joint, tests.p_value(among, joint), tests.test(among))
+
+
+def _recounted(
+    units: Traces,
+    screen: Traces,
+    items: candidates.Items,
+    found: Sequence[Tested],
+    options: Options,
+    tests: TargetTests,
+) -> Iterator[Tested]:
+    """The facts of a sample, those that stand out there counted in all traces."""
+    outstanding: list[tuple[float, Tested]] = []
+    for one in found:
+        table = statistics.Counts(screen.target, one.among, one.joint, screen.total).table
+        if one.p_value <= options.fdr and goes(table, options.direction):
+            outstanding.append((-_strength(table, options), one))
+        else:
+            yield _NOTHING
+    outstanding.sort(key=lambda entry: entry[0])
+    names = {}
+    for place, (_, one) in enumerate(outstanding):
+        number = items.known(one.name)
+        if place < MOST_RECOUNTED and number is not None:
+            names[number] = one.name
+        else:
+            yield _NOTHING
+    for name, (among, joint) in zip(names.values(), units.counted(list(names))):
+        yield from _supported(name, among, joint, units, options, tests)
 
 
 def _tested_numbers(
     population: Population,
     units: Traces,
+    screen: Traces,
     question: Question,
     options: Options,
-    tests: TargetTests,
     counts: Sequence[int],
 ) -> Iterator[Tested]:
     """The best threshold of every field with numbers."""
     items = population.items
+    tests = TargetTests(units.target, units.total)
     names = [
         name for name in population.series() if options.restatements or not question.restated(name)
     ][:MOST_SERIES]
-    thresholds, sampled = best_thresholds(
-        population, units, names, options.direction, options.min_support
-    )
+    least = max(1, options.min_support * screen.total // units.total)
     unsure: list[tuple[float, Threshold]] = []
-    for threshold in thresholds:
+    for threshold in best_thresholds(population, screen, names, options.direction, least):
         if threshold is None:
             yield _NOTHING
             continue
         doubts = [items.known(other) for other in candidates.uncertain_by(threshold.name)]
-        if sampled or any(other is not None and counts[other] for other in doubts):
-            p_value = threshold.estimate
-            unsure.append((p_value, threshold))
+        if screen is not units or any(other is not None and counts[other] for other in doubts):
+            unsure.append((threshold.estimate, threshold))
         else:
             yield _priced(threshold, threshold.among, threshold.joint, tests)
     unsure.sort(key=lambda entry: entry[0])
@@ -332,7 +378,11 @@ def _members(units: Traces, found: Sequence[Found]) -> list[Found]:
 
 
 def _tested_pairs(
-    units: Traces, members: Sequence[Found], options: Options, tests: TargetTests
+    population: Population,
+    units: Traces,
+    members: Sequence[Found],
+    options: Options,
+    tests: TargetTests,
 ) -> list[Tested]:
     """Every pair of members, with p = 1 where it is not stronger than both of them.
 
@@ -347,8 +397,7 @@ def _tested_pairs(
                 likely.append((one, other))
             else:
                 found.append(_NOTHING)
-    counts = units.both([(one.fact.name, other.fact.name) for one, other in likely])
-    for (one, other), (among, joint) in zip(likely, counts):
+    for (one, other), (among, joint) in zip(likely, _both(population, units, likely, options)):
         table = statistics.Counts(units.target, among, joint, units.total).table
         if (
             options.min_support <= among < units.total
@@ -365,6 +414,34 @@ def _tested_pairs(
         else:
             found.append(_NOTHING)
     return found
+
+
+def _both(
+    population: Population,
+    units: Traces,
+    likely: Sequence[tuple[Found, Found]],
+    options: Options,
+) -> Iterator[tuple[int, int]]:
+    """How many units have both of two facts: of the base, and of the target.
+
+    Where facts are sought in a sample, all but the most promising pairs have none.
+    """
+    names = [(one.fact.name, other.fact.name) for one, other in likely]
+    screen = units.screen()
+    if screen is units:
+        yield from units.both(names)
+        return
+    estimates = []
+    for place, (among, joint) in enumerate(screen.both(names)):
+        table = statistics.Counts(screen.target, among, joint, screen.total).table
+        estimates.append((-_strength(table, options), place))
+    promising = {place for _, place in sorted(estimates)[:MOST_SETTLED]}
+    for place, pair in enumerate(names):
+        if place in promising:
+            node = tree.And(tuple([candidates.node_of(name) for name in pair]))
+            yield units.measured(population.matching(node))
+        else:
+            yield 0, 0
 
 
 #: Counts as tested, with nothing found.
@@ -439,9 +516,4 @@ def _near_identical(
                 least[pair] = (count, other_count)
     if not least:
         return set()
-    met = units.met(least)
-    return {
-        pair
-        for pair, sizes in least.items()
-        if ranking.near_identical(*sizes, met[pair], units.total)
-    }
+    return units.screen().near_identical(least)

@@ -10,6 +10,7 @@ item of its own (see `candidates`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any, Optional
 
 from insights_engine import bitmaps, indexed, plans, series, tree
@@ -50,9 +51,20 @@ class Part:
         self.base = base
         self.target = target
 
+    def without_target(self) -> Part:
+        """The same, of what is not in the target."""
+        found = copy(self)
+        found.base &= ~self.target
+        found.target = 0
+        return found
+
     def columns(self) -> Columns:
         """The items that the traces have."""
         raise NotImplementedError
+
+    def sets(self, items: Iterable[int]) -> dict[int, int]:
+        """The traces that have some items, as far as there are any."""
+        return self.columns().sets(items)
 
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
         """Where their numbers lie."""
@@ -83,6 +95,27 @@ class Indexed(Part):
         found = self._read()
         CACHE.keep_column(self.block.block, "columns", found, found.size)
         return found
+
+    def sets(self, items: Iterable[int]) -> dict[int, int]:
+        known = CACHE.column(self.block.block, "columns")
+        if isinstance(known, Columns):
+            return known.sets(items)
+        # A few of many: the index of the table finds them.
+        of_term = self._items.terms_of(items)
+        (row,) = plans.run(
+            self._plpy,
+            "select pg_catalog.array_agg(p.term) as terms,"
+            " pg_catalog.array_agg(p.members) as members"
+            " from insights.posting p where p.block = $1 and p.term = any($2)",
+            ("int", "int[]"),
+            (self.block.block, list(of_term)),
+        )
+        found = zip(row["terms"] or (), row["members"] or ())
+        experiment = self._items.number(("e", self.block.experiment_id))
+        everywhere = [(-1, bitmaps.encode_set(all_positions(self.used), self.used))]
+        of_term = {**of_term, -1: (experiment,)}
+        columns = Columns([*everywhere, *found], of_term, self._items.is_fact, self.used)
+        return columns.sets(items)
 
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
         found: dict[Name, Cells] = {}
@@ -229,6 +262,14 @@ class Unindexed(Part):
         return [trace.trace_id for trace in self._traces]
 
 
+def _passing(node: tree.Node) -> indexed.Prepared:
+    """A filter of which a session keeps nothing."""
+    found = indexed.Prepared(node)
+    found.leaves = [leaf._replace(lasting=False) for leaf in found.leaves]
+    found.lasting = False
+    return found
+
+
 def _terms(facts: Facts) -> Iterator[tuple[Term, Sequence[int]]]:
     """Collected facts, but for numbers, as terms with their positions."""
     for (kind, key, signature, role, slot), positions in facts.plain.items():
@@ -372,7 +413,7 @@ class Population:
                 item = self.items.known(name)
                 if item is not None:
                     items[item] = name
-        found = {items[item]: bits for item, bits in part.columns().sets(items).items()}
+        found = {items[item]: bits for item, bits in part.sets(items).items()}
         if numbers:
             for field, cells in part.cells(self.cuts(list(numbers))).items():
                 for name in numbers[field]:
@@ -381,12 +422,33 @@ class Population:
             found[pair] = found.get(pair[1], 0) & found.get(pair[2], 0)
         return {name: bits & part.base for name, bits in found.items()}
 
+    def targets(self) -> list[Part]:
+        """The indexed traces of the target, to be looked at one by one."""
+        traces: list[Placed] = []
+        for part in self.parts:
+            if isinstance(part, Indexed) and self._index is not None:
+                ids = self._index.ids((part.block,), (part.target,))
+                traces += [Placed(0, one, part.block.experiment_id) for one in ids]
+        found: list[Part] = []
+        for start in range(0, len(traces), READ_AT_ONCE):
+            some = [
+                trace._replace(position=position)
+                for position, trace in enumerate(traces[start : start + READ_AT_ONCE])
+            ]
+            everything = all_positions(len(some))
+            one = Unindexed(self._plpy, self._statement, self.items, some, everything)
+            one.keep = True
+            found.append(one)
+        return found
+
     def matching(self, node: tree.Node) -> list[int]:
         """For each part the traces that match a filter of its own."""
         sets: dict[int, int] = {}
         if self._index is not None:
             blocks = [block.block for block in self._index.blocks]
-            sets = dict(zip(blocks, [members for (members,) in self._sets(self._index, node)]))
+            # Not to be kept: what facts match is not worth what else might be.
+            matching = self._sets(self._index, node, lasting=False)
+            sets = dict(zip(blocks, [members for (members,) in matching]))
         found = []
         for part in self.parts:
             if isinstance(part, Indexed):
@@ -458,9 +520,12 @@ class Population:
                 self.parts.append(Indexed(self._plpy, known, block, base, target))
         return away
 
-    def _sets(self, index: indexed.Index, *nodes: tree.Node) -> Iterable[Sequence[int]]:
+    def _sets(
+        self, index: indexed.Index, *nodes: tree.Node, lasting: bool = True
+    ) -> Iterable[Sequence[int]]:
         """What matches some filters, by block."""
-        found = list(indexed.decided(index, [indexed.prepare(node) for node in nodes]))
+        prepared = [indexed.prepare(node) if lasting else _passing(node) for node in nodes]
+        found = list(indexed.decided(index, prepared))
         if not index.overcharged:
             return found
         # The index leaves too much open: MLflow's tables are asked about all.

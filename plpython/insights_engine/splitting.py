@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Callable, NamedTuple, Optional, Union
 
-from insights_engine import bitmaps, independence
+from insights_engine import independence
 from insights_engine.candidates import Name
 from insights_engine.options import goes
 from insights_engine.population import Population
@@ -19,10 +19,6 @@ from insights_engine.series import Cuts
 from insights_engine.splits import Search
 from insights_engine.thresholds import quantile_cuts
 from insights_engine.units import CellCounts, Traces
-
-#: With more parts than these, thresholds are chosen in some of them, and then counted
-#: in all.
-MOST_SEARCHED = 16
 
 
 class Threshold(NamedTuple):
@@ -65,26 +61,20 @@ def best_thresholds(
     names: Sequence[Name],
     direction: str,
     min_support: int,
-) -> tuple[list[Optional[Threshold]], bool]:
+) -> list[Optional[Threshold]]:
     """The best threshold of each field, None where none goes in that direction.
 
-    Fields that have no threshold at all are left out.  Also tells whether the counts
-    are those of a sample.
+    Fields that have no threshold at all are left out.
     """
     cuts = {name: chosen for name, chosen in population.cuts(names).items() if chosen.values}
     total, target = units.total, units.target
-    parts = units.searched(MOST_SEARCHED)
-    if parts is not None:
-        total = sum(bitmaps.count(part.base) for part in parts)
-        target = sum(bitmaps.count(part.target) for part in parts)
     found: list[Optional[Threshold]] = []
-    if 0 < target < total:
-        for name, counts in units.cells(cuts, parts).items():
-            searched = _searched(counts, min_support, total)
-            if searched:
-                searches = _searches(searched, counts.several, target, total)
-                found.append(_best(name, cuts[name], searched, searches, direction, target, total))
-    return found, parts is not None
+    for name, counts in units.cells(cuts).items():
+        searched = _searched(counts, min_support, total)
+        if searched:
+            searches = _searches(searched, counts.several, target, total)
+            found.append(_best(name, cuts[name], searched, searches, direction, target, total))
+    return found
 
 
 def _searched(counts: CellCounts, min_support: int, total: int) -> list[_Side]:

@@ -13,15 +13,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Any, Optional
 
-from insights_engine import bitmaps, plans
+from insights_engine import bitmaps, plans, ranking
 from insights_engine.bounds import all_positions
+from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
 from insights_engine.columns import flags
-from insights_engine.population import Indexed, Part, Population
+from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
 from insights_engine.series import Cuts, Histogram, bytes_of
 
 #: How many units have their smallest, and their largest, number in each cell.
 Histograms = tuple[Histogram, Histogram]
+
+#: With more positions than these, and than a session may keep the items of, facts are
+#: sought in a sample, ...
+MOST_POSITIONS = 400_000
+BYTES_OF_A_POSITION = 220
+#: ... of about so many.
+SAMPLED_POSITIONS = 250_000
 
 #: Pairs of sessions and facts that are looked at together.
 _AT_ONCE = 1_000_000
@@ -42,9 +50,16 @@ class CellCounts:
 class Traces:
     """Counts traces."""
 
-    def __init__(self, population: Population) -> None:
+    def __init__(
+        self,
+        population: Population,
+        parts: Optional[Sequence[Part]] = None,
+        sampled: bool = False,
+    ) -> None:
+        """``parts``: other ones than the population's, as a sample of it."""
         self._population = population
-        self.parts = population.parts
+        self._sampled = sampled
+        self.parts = population.parts if parts is None else parts
         #: Units of the base, and of the target.
         self.total = sum(bitmaps.count(part.base) for part in self.parts)
         self.target = sum(bitmaps.count(part.target) for part in self.parts)
@@ -71,7 +86,7 @@ class Traces:
         """How many units of the base, and of the target, items that are no facts may concern."""
         found = dict.fromkeys(items, (0, 0))
         for part in self.parts:
-            for item, bits in part.columns().sets(found).items():
+            for item, bits in part.sets(found).items():
                 base, target = found[item]
                 found[item] = (
                     base + bitmaps.count(bits & part.base),
@@ -87,17 +102,36 @@ class Traces:
             joint += bitmaps.count(bits & part.target)
         return among, joint
 
-    def met(self, pairs: Iterable[tuple[Name, Name]]) -> dict[tuple[Name, Name], int]:
-        """How many units of the base have both of two facts."""
-        found = dict.fromkeys(pairs, 0)
-        names = {name for pair in found for name in pair}
+    def near_identical(
+        self, pairs: Mapping[tuple[Name, Name], tuple[int, int]]
+    ) -> set[tuple[Name, Name]]:
+        """Those pairs of facts, of these counts, that match nearly the same units."""
+        met = dict.fromkeys(pairs, 0)
+        names = {name for pair in pairs for name in pair}
+        sizes = dict.fromkeys(names, 0)
         for part in self.parts:
             sets = self._population.sets(part, names)
-            for pair in found:
+            if self._sampled:
+                for name, bits in sets.items():
+                    sizes[name] += bitmaps.count(bits)
+            for pair in pairs:
                 both = sets.get(pair[0], 0) & sets.get(pair[1], 0)
                 if both:
-                    found[pair] += bitmaps.count(both)
-        return found
+                    met[pair] += bitmaps.count(both)
+        if self._sampled:
+            pairs = {pair: (sizes[pair[0]], sizes[pair[1]]) for pair in pairs}
+        return self._near_identical(pairs, met)
+
+    def _near_identical(
+        self,
+        pairs: Mapping[tuple[Name, Name], tuple[int, int]],
+        met: Mapping[tuple[Name, Name], int],
+    ) -> set[tuple[Name, Name]]:
+        return {
+            pair
+            for pair, sizes in pairs.items()
+            if ranking.near_identical(*sizes, met[pair], self.total)
+        }
 
     def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
         """How many units have a trace with both of two facts: of the base, of the target."""
@@ -113,19 +147,40 @@ class Traces:
                     joint[number] += bitmaps.count(inside[one] & inside[other])
         yield from zip(among, joint)
 
-    def searched(self, most: int) -> Optional[list[Part]]:
-        """Some of the parts, where thresholds cannot be searched in all; None: in all."""
-        if len(self.parts) <= most:
-            return None
-        step = len(self.parts) / most
-        return [self.parts[int(number * step)] for number in range(most)]
+    def screen(self) -> Traces:
+        """These units, or a sample of them where looking at all would take too long.
 
-    def cells(
-        self, cuts: Mapping[Name, Cuts], parts: Optional[Sequence[Part]] = None
-    ) -> dict[Name, CellCounts]:
-        """Where the numbers of some fields lie; in some of the parts, or all."""
+        Then facts are sought in the sample, and counted in all where they stand out.
+        """
+        blocks = [part for part in self.parts if isinstance(part, Indexed)]
+        positions = sum(part.used for part in blocks)
+        if positions <= max(MOST_POSITIONS, CACHE.limit // BYTES_OF_A_POSITION):
+            return self
+        # Evenly over time; the same ones each time, which the session then keeps.
+        blocks.sort(key=lambda part: (part.block.last_ms, part.block.block))
+        step = max(1, -(-positions // SAMPLED_POSITIONS))
+        some: list[Part] = [*blocks[step // 2 :: step]]
+        if 0 < sum(bitmaps.count(part.target) for part in blocks) <= READ_AT_ONCE:
+            # All cases with some controls: odds ratios are the same as in all traces.
+            some = [*self._population.targets(), *map(Part.without_target, some)]
+        some += [part for part in self.parts if isinstance(part, Unindexed)]
+        return Traces(self._population, some, sampled=True)
+
+    def counted(self, items: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """How many units of the base, and of the target, have some items."""
+        among = dict.fromkeys(items, 0)
+        joint = dict.fromkeys(items, 0)
+        for part in self.parts:
+            for item, bits in part.sets(items).items():
+                among[item] += bitmaps.count(bits & part.base)
+                joint[item] += bitmaps.count(bits & part.target)
+        for item in items:
+            yield among[item], joint[item]
+
+    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, CellCounts]:
+        """Where the numbers of some fields lie."""
         found = {name: CellCounts() for name in cuts}
-        for part in self.parts if parts is None else parts:
+        for part in self.parts:
             whole = _is_whole(part)
             for name, cells in part.cells(cuts).items():
                 counts = found[name]
@@ -203,8 +258,9 @@ class Sessions(Traces):
         sessions = self._sessions(sets)
         return len(sessions), len(sessions & self._targets)
 
-    def met(self, pairs: Iterable[tuple[Name, Name]]) -> dict[tuple[Name, Name], int]:
-        pairs = list(pairs)
+    def near_identical(
+        self, pairs: Mapping[tuple[Name, Name], tuple[int, int]]
+    ) -> set[tuple[Name, Name]]:
         counts: dict[Name, Counter[int]] = {name: Counter() for pair in pairs for name in pair}
         for part, numbers in zip(self.parts, self._numbers):
             for name, bits in self._population.sets(part, counts).items():
@@ -213,7 +269,8 @@ class Sessions(Traces):
         for name, sessions in counts.items():
             del sessions[0]
             matching[name] = self._matching(sessions)
-        return {pair: len(matching[pair[0]] & matching[pair[1]]) for pair in pairs}
+        met = {pair: len(matching[pair[0]] & matching[pair[1]]) for pair in pairs}
+        return self._near_identical(pairs, met)
 
     def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
         for one, other in pairs:
@@ -223,12 +280,10 @@ class Sessions(Traces):
                 sets.append(found.get(one, 0) & found.get(other, 0))
             yield self.measured(sets)
 
-    def searched(self, most: int) -> Optional[list[Part]]:
-        return None  # parts of sessions would tell nothing
+    def screen(self) -> Traces:
+        return self  # some traces of many sessions would tell nothing
 
-    def cells(
-        self, cuts: Mapping[Name, Cuts], parts: Optional[Sequence[Part]] = None
-    ) -> dict[Name, CellCounts]:
+    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, CellCounts]:
         found: dict[Name, CellCounts] = {}
         for name in cuts:
             low, high = self._extremes(name, cuts)
