@@ -114,7 +114,15 @@ class Columns:
         self._opaque = _Sets()
         for item, members in first.items():
             chosen = self._facts if is_fact(item) else self._opaque
-            if item in several:
+            if item in several and all(map(bitmaps.is_list, several[item])):
+                listed: set[int] = set()
+                for one in several[item]:
+                    listed.update(bitmaps.listed_positions(one))
+                if len(listed) <= _LONGEST_LIST:
+                    chosen.add_list(item, array("H", sorted(listed)))
+                else:
+                    chosen.add_bitmap(item, bits_of(sorted(listed)))
+            elif item in several:
                 bits = _united(several[item], used)
                 if bitmaps.count(bits) <= _LONGEST_LIST:
                     chosen.add_list(item, array("H", bitmaps.positions(bits)))

@@ -8,9 +8,10 @@ target, which of them are the same thing twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 from insights_engine import candidates, printer, ranking, statistics, tree
 from insights_engine.candidates import Name
@@ -26,8 +27,6 @@ from insights_engine.units import Traces
 #: Facts that the index leaves uncertain are counted one by one if they might be
 #: significant: the most promising of them, so many.
 MOST_SETTLED = 50
-#: Where facts are sought in a sample, so many of those that stand out are counted in all.
-MOST_RECOUNTED = 150
 #: Fields whose thresholds are searched.
 MOST_SERIES = 500
 #: Pairs are made of so many of the strongest facts, and of the most significant others.
@@ -207,70 +206,96 @@ def _tested(
         Tested(items.name(item), counts[item], joints[item], p_value, tests.test(counts[item]))
         for item, p_value in zip(chosen, p_values)
     ]
-    exact = TargetTests(units.target, units.total)
-    yield from found if screen is units else _recounted(units, screen, items, found, options, exact)
-    for item in _promising(screen, options, tests, unsure, counts, joints):
-        name = items.name(item)
-        if _written(name, apart=True) is not None:
-            sets = population.matching(candidates.node_of(name))
-            yield from _supported(name, *units.measured(sets), units, options, exact)
+    thresholds: list[Optional[Threshold]] = []
     if "number" in options.kinds:
-        yield from _tested_numbers(population, units, screen, question, options, counts)
+        thresholds = _thresholds(population, units, screen, question, options)
+    promising = _promising(screen, options, tests, unsure, counts, joints)
+    if screen is not units:
+        # Of those that stand out in the sample the strongest are counted in all traces.
+        yield from [_NOTHING] * (len(found) + len(thresholds))
+        found, promising, thresholds = _outstanding(screen, found, promising, thresholds, options)
+        known = [items.known(one.name) for one in found]
+        numbers = [number for number in known if number is not None]
+        measured = zip(numbers, units.counted(numbers))
+        yield from _supported(
+            [(items.name(number), among, joint) for number, (among, joint) in measured],
+            units,
+            options,
+        )
+    else:
+        yield from found
+    one_by_one = [items.name(item) for item in promising]
+    one_by_one = [name for name in one_by_one if _written(name, apart=True) is not None]
+    yield from _supported(
+        [
+            (name, *units.measured(population.matching(candidates.node_of(name))))
+            for name in one_by_one
+        ],
+        units,
+        options,
+    )
+    yield from _tested_thresholds(population, units, screen, thresholds, options, counts)
 
 
 def _supported(
-    name: Name, among: int, joint: int, units: Traces, options: Options, tests: TargetTests
+    facts: Iterable[tuple[Name, int, int]], units: Traces, options: Options
 ) -> Iterator[Tested]:
-    """A fact that was counted by itself, if it has the support to be tested."""
-    if options.min_support <= among < units.total:
-        yield Tested(name, among, joint, tests.p_value(among, joint), tests.test(among))
+    """Facts that were counted by themselves, if they have the support to be tested."""
+    tests = TargetTests(units.target, units.total)
+    for name, among, joint in facts:
+        if options.min_support <= among < units.total:
+            yield Tested(name, among, joint, tests.p_value(among, joint), tests.test(among))
 
 
-def _recounted(
-    units: Traces,
+def _outstanding(
     screen: Traces,
-    items: candidates.Items,
     found: Sequence[Tested],
+    promising: Sequence[int],
+    thresholds: Sequence[Optional[Threshold]],
     options: Options,
-    tests: TargetTests,
-) -> Iterator[Tested]:
-    """The facts of a sample, those that stand out there counted in all traces."""
-    outstanding: list[tuple[float, Tested]] = []
-    for one in found:
+) -> tuple[list[Tested], list[int], list[Optional[Threshold]]]:
+    """What stands out in a sample: the strongest facts and thresholds, and uncertain facts."""
+
+    def strength(one: Union[Tested, Threshold]) -> float:
         table = statistics.Counts(screen.target, one.among, one.joint, screen.total).table
-        if one.p_value <= options.fdr and goes(table, options.direction):
-            outstanding.append((-_strength(table, options), one))
-        else:
-            yield _NOTHING
-    outstanding.sort(key=lambda entry: entry[0])
-    names = {}
-    for place, (_, one) in enumerate(outstanding):
-        number = items.known(one.name)
-        if place < MOST_RECOUNTED and number is not None:
-            names[number] = one.name
-        else:
-            yield _NOTHING
-    for name, (among, joint) in zip(names.values(), units.counted(list(names))):
-        yield from _supported(name, among, joint, units, options, tests)
+        return _strength(table, options) if goes(table, options.direction) else -math.inf
+
+    facts = [one for one in found if one.p_value <= options.fdr]
+    numbers = [one for one in thresholds if one is not None and one.estimate <= options.fdr]
+    facts.sort(key=strength, reverse=True)
+    numbers.sort(key=strength, reverse=True)
+    most = 2 * options.max_results
+    return facts[: 2 * most], [*promising[: most // 4]], [*numbers[: most // 4]]
 
 
-def _tested_numbers(
+def _thresholds(
     population: Population,
     units: Traces,
     screen: Traces,
     question: Question,
     options: Options,
-    counts: Sequence[int],
-) -> Iterator[Tested]:
+) -> list[Optional[Threshold]]:
     """The best threshold of every field with numbers."""
-    items = population.items
-    tests = TargetTests(units.target, units.total)
     names = [
         name for name in population.series() if options.restatements or not question.restated(name)
     ][:MOST_SERIES]
     least = max(1, options.min_support * screen.total // units.total)
+    return best_thresholds(population, screen, names, options.direction, least)
+
+
+def _tested_thresholds(
+    population: Population,
+    units: Traces,
+    screen: Traces,
+    thresholds: Sequence[Optional[Threshold]],
+    options: Options,
+    counts: Sequence[int],
+) -> Iterator[Tested]:
+    """Thresholds with their p values; those that are not exact are counted by themselves."""
+    items = population.items
+    tests = TargetTests(units.target, units.total)
     unsure: list[tuple[float, Threshold]] = []
-    for threshold in best_thresholds(population, screen, names, options.direction, least):
+    for threshold in thresholds:
         if threshold is None:
             yield _NOTHING
             continue
@@ -288,7 +313,7 @@ def _tested_numbers(
         ):
             sets = population.matching(candidates.node_of(threshold.fact))
             yield _priced(threshold, *units.measured(sets), tests)
-        else:
+        elif screen is units:
             yield _NOTHING
 
 
@@ -435,7 +460,7 @@ def _both(
     for place, (among, joint) in enumerate(screen.both(names)):
         table = statistics.Counts(screen.target, among, joint, screen.total).table
         estimates.append((-_strength(table, options), place))
-    promising = {place for _, place in sorted(estimates)[:MOST_SETTLED]}
+    promising = {place for _, place in sorted(estimates)[: options.max_results // 2 + 1]}
     for place, pair in enumerate(names):
         if place in promising:
             node = tree.And(tuple([candidates.node_of(name) for name in pair]))

@@ -420,7 +420,7 @@ class Population:
                     found[name] = cells.members(name[4], name[6])
         for pair in pairs:
             found[pair] = found.get(pair[1], 0) & found.get(pair[2], 0)
-        return {name: bits & part.base for name, bits in found.items()}
+        return {name: bits & part.base for name, bits in found.items() if name in names}
 
     def targets(self) -> list[Part]:
         """The indexed traces of the target, to be looked at one by one."""
