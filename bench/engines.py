@@ -68,6 +68,10 @@ class Engine(ABC):
         """The only row."""
 
     @abstractmethod
+    def rows(self, sql: str) -> list[tuple[str, ...]]:
+        """All rows, as texts."""
+
+    @abstractmethod
     def load_texts(self, directory: Path) -> None:
         """Loads the content of the spans, for the questions about it."""
 
@@ -144,6 +148,9 @@ class DuckDb(Engine):
             "create table if not exists texts as select trace, content "
             f"from read_parquet('{directory}/spans-*.parquet')"
         )
+
+    def rows(self, sql: str) -> list[tuple[str, ...]]:
+        return [tuple(map(str, row)) for row in self._connection.execute(sql).fetchall()]
 
     def query(self, sql: str) -> tuple[int, ...]:
         row = self._connection.execute(sql).fetchone()
@@ -306,6 +313,9 @@ class ChDb(Engine):
         if self._run("exists table texts").strip() == "0":
             self._run("create table texts (trace UInt32, content String) engine = Memory")
             self._run(f"insert into texts select trace, content from {files}")
+
+    def rows(self, sql: str) -> list[tuple[str, ...]]:
+        return [tuple(line.split("\t")) for line in self._run(sql).splitlines()]
 
     def query(self, sql: str) -> tuple[int, ...]:
         return tuple(
