@@ -267,6 +267,80 @@ def timeseries(
     return _many(plpy, answer, _nothing(*TIMESERIES_COLUMNS))
 
 
+DISCOVERY_COLUMNS = (
+    *("filter", "kind", "key", "value"),
+    *("target_count", "fact_count", "joint_count", "total_count"),
+    *("target_share", "other_share", "difference", "lift", "npmi", "phi"),
+    *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "p_value", "q_value"),
+    *("test", "restates", "similar", "tested"),
+)
+
+
+def discover(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    target: Optional[str],
+    base_filter: Optional[str],
+    *chosen: Any,
+) -> Iterator[dict[str, Any]]:
+    """What goes with a target; ``chosen``: see `options.options`."""
+
+    def answer() -> Iterator[dict[str, Any]]:
+        experiments = experiment_ids(exp_ids)
+        nodes = [_parsed(plpy, filter) for filter in (base_filter, target)]
+        return _discoveries(plpy, schema, experiments, base_filter, target, nodes[1:], chosen)
+
+    return _many(plpy, answer, _nothing(*DISCOVERY_COLUMNS))
+
+
+def compare(
+    plpy: Any,
+    schema: str,
+    exp_ids: Ids,
+    selection: Optional[str],
+    baseline: Optional[str],
+    *chosen: Any,
+) -> Iterator[dict[str, Any]]:
+    """What sets a selection apart from a baseline; ``chosen``: see `options.options`."""
+
+    def answer() -> Iterator[dict[str, Any]]:
+        experiments = experiment_ids(exp_ids)
+        nodes = [_parsed(plpy, filter) for filter in (selection, baseline)]
+        either = f"({selection}) OR ({baseline})" if selection and baseline else None
+        return _discoveries(plpy, schema, experiments, either, selection, nodes, chosen)
+
+    return _many(plpy, answer, _nothing(*DISCOVERY_COLUMNS))
+
+
+def _discoveries(
+    plpy: Any,
+    schema: str,
+    experiments: Optional[list[int]],
+    base_filter: Optional[str],
+    target: Optional[str],
+    restated: Sequence[tree.Node],
+    chosen: Sequence[Any],
+) -> Iterator[dict[str, Any]]:
+    # Sessions that only search need none of it.
+    from insights_engine import candidates, options, units
+    from insights_engine import discover as discovery
+    from insights_engine.population import Population
+
+    wanted = options.options(*chosen)
+    now_ms = _now_ms(plpy, base_filter, target)
+    base = parse_filter(base_filter)
+    both = parse_conjunction(base_filter, target)
+
+    question = discovery.Question(base, both, candidates.Restated(restated))
+    population = Population(plpy, Statement(schema, experiments, now_ms), base, both)
+    if wanted.unit == "trace":
+        counted = units.Traces(population)
+    else:
+        counted = units.Sessions(population, plpy, schema, every=wanted.unit == "session_all")
+    return discovery.discover(population, counted, question, wanted)
+
+
 def explain(
     plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str]
 ) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ Comparing all of them with a constant is then one operation on sets per bit.
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 import zlib
@@ -130,6 +131,7 @@ def union_of(positions: Iterable[int]) -> int:
     return int.from_bytes(bitmap, "little")
 
 
+_NOT_ZERO = re.compile(rb"[^\0]")
 #: The positions of the bits of each byte.
 _BITS = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
 
@@ -137,7 +139,14 @@ _BITS = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in rang
 def positions(bits: int) -> list[int]:
     """The members of a set, ascending."""
     found: list[int] = []
-    for index, byte in enumerate(bits.to_bytes((bits.bit_length() + 7) >> 3, "little")):
+    stored = bits.to_bytes((bits.bit_length() + 7) >> 3, "little")
+    if 16 * count(bits) < len(stored):
+        # Between the few bytes that are not 0 there is much to skip.
+        for place in _NOT_ZERO.finditer(stored):
+            start = place.start() << 3
+            found += [start + bit for bit in _BITS[place.group()[0]]]
+        return found
+    for index, byte in enumerate(stored):
         if byte:
             start = index << 3
             found += [start + bit for bit in _BITS[byte]]

@@ -19,12 +19,14 @@ from __future__ import annotations
 import re
 from array import array
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any, Callable, NamedTuple, Optional, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Callable, NamedTuple, Optional, Protocol, TypeVar
 
 from insights_engine import bitmaps
 from insights_engine.groups import Block
 from insights_engine.planner import Planner
+
+Items = TypeVar("Items")
 
 #: Bytes kept if the setting ``insights.cache`` says nothing.
 DEFAULT_BYTES = 64 * 2**20
@@ -97,6 +99,8 @@ class Cache:
         #: Bounds, columns and the like, by what they are about and block.
         self._known: OrderedDict[Any, dict[int, Any]] = OrderedDict()
         self._sizes: dict[Any, int] = {}
+        self._columns: dict[int, dict[Any, tuple[Any, int]]] = {}
+        self._items: Any = None
         self._bytes = 0
         self.limit = DEFAULT_BYTES
 
@@ -110,6 +114,8 @@ class Cache:
             self._planners.clear()
             self._known.clear()
             self._sizes.clear()
+            self._columns.clear()
+            self._items = None
             self._bytes = 0
             self._installation = installation
         self.limit = limit
@@ -125,6 +131,7 @@ class Cache:
         known = self._lists.get(scope)
         if known is not None:
             gone = {block.block for block in known[1]} - {block.block for block in blocks}
+            self._drop_columns(gone)
             for key, table in self._known.items() if gone else ():
                 for block in gone & table.keys():
                     self._count(key, -_size(table.pop(block)))
@@ -166,11 +173,46 @@ class Cache:
         self._count(key, size)
         self._shrink()
 
+    # ------------------------------------------------- what discoveries look at
+
+    def items(self, make: Callable[[], Items]) -> Items:
+        """What the vocabulary can be counted as; it grows with the vocabulary."""
+        if self._items is None:
+            self._items = make()
+        found: Items = self._items
+        return found
+
+    def column(self, block: int, what: Any) -> Any:
+        """What is known of a block beside the pairs; None if that is not known."""
+        known = self._columns.get(block, {}).get(what)
+        return None if known is None else known[0]
+
+    def keep_column(self, block: int, what: Any, column: Any, size: int) -> None:
+        """Keeps it, in place of what was known, if there is room.
+
+        Discoveries go through all blocks, time and again in the same order: if not
+        all of them can be kept, dropping the oldest would have none of them kept.
+        """
+        columns = self._columns.setdefault(block, {})
+        before = columns.get(what)
+        more = size if before is None else size - before[1]
+        if self._bytes + more <= self.limit:
+            columns[what] = (column, size)
+            self._bytes += more
+
+    def _drop_columns(self, blocks: Iterable[int]) -> None:
+        for block in blocks:
+            dropped = self._columns.pop(block, {})
+            self._bytes -= sum(size for _, size in dropped.values())
+
     def _count(self, key: Any, size: int) -> None:
         self._sizes[key] = self._sizes.get(key, 0) + size
         self._bytes += size
 
     def _shrink(self) -> None:
+        # What was asked about is worth more than what might be.
+        while self._bytes > self.limit and self._columns:
+            self._drop_columns([next(iter(self._columns))])
         while self._bytes > self.limit:
             key, _ = self._known.popitem(last=False)
             self._bytes -= self._sizes.pop(key)

@@ -64,7 +64,7 @@ def facets(plpy: Any, statement: Statement, question: Question) -> Iterator[dict
     for facet, count in [*rows[: question.most if ranked else None], missing]:
         if facet is missing[0] and not count:
             continue
-        text = printer.print_part(facet.node)
+        text = printer.print_apart(facet.node)
         yield {
             "value": facet.value,
             "low": facet.low,

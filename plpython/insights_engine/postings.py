@@ -8,7 +8,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Optional
-from zlib import crc32
 
 from insights_engine import bitmaps, plans
 from insights_engine.facts import (
@@ -21,11 +20,11 @@ from insights_engine.facts import (
     Series,
     most_values,
 )
+from insights_engine.terms import name_bucket_of
 
 #: Signatures with a row of their own; then, rows for hash buckets of names.
 SIGNATURES = 4_000
 _ROWS = 2 * SIGNATURES
-_BUCKETS = 256
 # A list of positions of a rare value: no longer than this, with the one that is none.
 RARE = 4
 # Terms looked up at once.
@@ -69,11 +68,11 @@ class Stored:
             known = self._add(type, name, status, None)
             self._signatures[type, name, status] = known
             return known
-        bucket = crc32((name or "").encode()) % _BUCKETS
+        bucket = name_bucket_of(name or "")
         known = self._buckets.get((type, status, bucket))
         if known is None and len(self._signatures) + len(self._buckets) >= _ROWS:
             # Types and statuses are as many: only "some span" is left.
-            bucket = crc32(repr((type, name, status)).encode()) % _BUCKETS
+            bucket = name_bucket_of(repr((type, name, status)))
             type, status = None, ""
             known = self._buckets.get((type, status, bucket))
         if known is None:

@@ -17,12 +17,12 @@ def print_filter(node: tree.Node) -> str:
     return _trace_text(node)
 
 
-def print_part(node: tree.Node) -> str:
-    """The canonical text that means the same beside other conditions, in parentheses.
+def print_apart(node: tree.Node) -> str:
+    """The same, to be put beside any other filter: conditions on spans stand in ``any()``.
 
-    A condition on a span keeps its ``any(...)``, so that it speaks of a span of its own.
+    In parentheses, if the other is put beside it by AND.
     """
-    return _trace_text(node)
+    return "" if node == tree.EVERYTHING else _trace_text(node)
 
 
 # ----------------------------------------------------------------- trace level

@@ -11,6 +11,8 @@ from binascii import crc32
 BUCKETS = 1_024
 #: Hash buckets that keys of attributes share that are not indexed.
 HIDDEN_BUCKETS = 256
+#: Hash buckets that names of spans share, of a type and status, beyond a limit.
+NAME_BUCKETS = 256
 #: Longer keys of attributes are not indexed.
 LONGEST_KEY = 250
 #: Between the keys of a path into an attribute's value.
@@ -28,3 +30,8 @@ def bucket_of(text: str) -> int:
 def hidden_slot_of(key: str) -> int:
     """The slot of role ``o`` for spans with an attribute whose key is not indexed."""
     return HIDDEN + crc32(key.encode("utf-8", "surrogatepass")) % HIDDEN_BUCKETS
+
+
+def name_bucket_of(name: str) -> int:
+    """The hash bucket of a span's name that has no signature of its own."""
+    return crc32(name.encode("utf-8", "surrogatepass")) % NAME_BUCKETS

@@ -9,6 +9,8 @@ import pytest
 from insights_engine.cache import DEFAULT_BYTES, Cache, Known, cached_bytes
 
 FULL = (1 << 32_000) - 1
+#: What a set of that many positions counts as, with its entry in the cache.
+SIZE = Known(FULL, FULL).nbytes + 200
 
 
 def opened(limit: int = DEFAULT_BYTES) -> Cache:
@@ -51,8 +53,7 @@ def test_a_part_of_a_block() -> None:
 
 
 def test_least_recently_used_goes_first() -> None:
-    size = Known(FULL, FULL).size()
-    cache = opened(3 * size)
+    cache = opened(3 * SIZE)
     for key in "abc":
         cache.keep(key, {1: Known(FULL, FULL)})
     assert cache.known("a")
@@ -61,8 +62,7 @@ def test_least_recently_used_goes_first() -> None:
 
 
 def test_what_is_replaced_is_not_counted_twice() -> None:
-    size = Known(FULL, FULL).size()
-    cache = opened(2 * size)
+    cache = opened(2 * SIZE)
     cache.keep("a", {1: Known(FULL, FULL)})
     for _ in range(5):
         cache.keep("b", {1: Known(FULL, FULL)})
@@ -71,8 +71,7 @@ def test_what_is_replaced_is_not_counted_twice() -> None:
 
 
 def test_more_than_may_be_kept_is_not_kept() -> None:
-    size = Known(FULL, FULL).size()
-    cache = opened(2 * size)
+    cache = opened(2 * SIZE)
     cache.keep("a", {1: Known(FULL, FULL)})
     cache.keep("b", {number: Known(FULL, FULL) for number in range(3)})
     assert cache.known("a")
@@ -115,8 +114,7 @@ def test_blocks_belong_to_a_version() -> None:
 
 
 def test_what_is_known_of_blocks_that_are_gone_is_dropped() -> None:
-    size = Known(FULL, FULL).size()
-    cache = opened(4 * size)
+    cache = opened(4 * SIZE)
     cache.keep_blocks("scope", "v1", blocks(1, 2))
     cache.keep("a", {1: Known(FULL, FULL), 2: Known(FULL, FULL)})
     cache.keep_blocks("scope", "v2", blocks(2, 3))
@@ -125,6 +123,25 @@ def test_what_is_known_of_blocks_that_are_gone_is_dropped() -> None:
     cache.keep("b", {number: Known(FULL, FULL) for number in range(3)})
     assert cache.known("a")
     assert len(cache.known("b")) == 3
+
+
+def test_what_discoveries_look_at_goes_first() -> None:
+    cache = opened(3 * SIZE)
+    cache.keep_blocks("scope", "v1", blocks(1, 2))
+    cache.keep("a", {1: Known(FULL, FULL)})
+    cache.keep_column(1, "counts", "of block 1", SIZE)
+    cache.keep_column(2, "counts", "of block 2", SIZE)
+    cache.keep_column(2, "more", "than there is room for", SIZE)
+    assert cache.column(1, "counts") == "of block 1"
+    assert cache.column(2, "counts") == "of block 2"
+    assert cache.column(2, "more") is None
+    cache.keep("b", {1: Known(FULL, FULL)})
+    assert cache.known("a")
+    assert cache.known("b")
+    assert cache.column(1, "counts") is None
+    assert cache.column(2, "counts") == "of block 2"
+    cache.keep_blocks("scope", "v2", blocks(1, 3))
+    assert cache.column(2, "counts") is None
 
 
 def test_a_planner_lasts_for_a_version() -> None:

@@ -1,0 +1,412 @@
+"""The numbers of traces, cut into cells: what thresholds are chosen from.
+
+The numbers of a field are compared as `bitmaps.ordered` orders them, so that a cell
+holds exactly what the raw predicate says is between two constants.  Where to cut is
+chosen once, from a sample of the traces and without a look at any target, and at
+numbers that are good to read; of each trace it is then kept in which cell its
+smallest and its largest number lie, a few bits each.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import NamedTuple, Optional, Union
+
+from insights_engine import bitmaps, intervals, tree
+from insights_engine.candidates import Name
+from insights_engine.columns import bits_of, flags
+from insights_engine.thresholds import roundest
+
+#: A cut in each of so many even parts of the numbers, and in smaller and smaller ones
+#: at both ends; anywhere in a part, so that the numbers are good to read.
+_EVEN = 20
+_TAIL = 6
+#: Numbers of a field that cuts are chosen from.
+SAMPLE = 20_000
+
+
+class Numbers(NamedTuple):
+    """The smallest and largest number of each trace that has one, as ordered integers."""
+
+    positions: Sequence[int]
+    low: Sequence[int]
+    high: Sequence[int]
+
+
+class Cuts(NamedTuple):
+    """Constants, ascending, and the first ordered integer that is not below each."""
+
+    values: Sequence[Union[int, float]]
+    starts: Sequence[int]
+
+
+#: The number of a cell at each position, bit by bit, the lowest first.
+Planes = Sequence[int]
+#: How many traces are in each cell.
+Histogram = dict[int, int]
+
+
+class Cells:
+    """The cell of the smallest and largest number by position, from 1; 0: there is none.
+
+    They are the same object where no trace has two different numbers.
+    """
+
+    __slots__ = ("cuts", "high", "low", "size", "whole")
+
+    def __init__(self, low: Planes, high: Planes, cuts: Cuts) -> None:
+        self.low = low
+        self.high = high
+        self.cuts = cuts
+        #: `counts` of all traces.
+        self.whole = self.counts(-1)
+        planes = low if high is low else (*low, *high)
+        #: About how many bytes of memory it takes.
+        self.size = 2_000 + sum(bits.bit_length() // 7 for bits in planes)
+
+    def counts(self, within: int) -> tuple[Histogram, Histogram]:
+        """How many traces of a set have their smallest, and their largest, number in each cell."""
+        low = histogram(self.low, within)
+        return low, low if self.high is self.low else histogram(self.high, within)
+
+    def members(self, op: str, cut: int) -> int:
+        """The positions with some number at or above a cut (``>=``), or below it (``<``)."""
+        planes = self.high if op == ">=" else self.low
+        there = _there(planes)
+        less, equal = bitmaps.compare_counts(planes, there, cut)
+        below = less | equal
+        return there & ~below if op == ">=" else below
+
+
+def _there(planes: Planes) -> int:
+    there = 0
+    for bits in planes:
+        there |= bits
+    return there
+
+
+def histogram(planes: Planes, within: int) -> Histogram:
+    """How often each cell occurs among the members of a set."""
+    found: Histogram = {}
+    todo = [(_there(planes) & within, len(planes) - 1, 0)]
+    while todo:
+        members, bit, cell = todo.pop()
+        if not members:
+            continue
+        if bit < 0:
+            found[cell] = bitmaps.count(members)
+            continue
+        ones = members & planes[bit]
+        todo.append((ones, bit - 1, cell | 1 << bit))
+        todo.append((members ^ ones, bit - 1, cell))
+    return found
+
+
+def bytes_of(planes: Planes, used: int) -> bytes:
+    """The cell at each position as a byte."""
+    digits = 0
+    for bit, bits in enumerate(planes):
+        digits |= int.from_bytes(flags(bits, used), "little") << bit
+    return digits.to_bytes(used, "little")
+
+
+# ------------------------------------------------------------- numbers as slices
+
+
+class Sliced:
+    """The numbers of traces of one signature, bit by bit, as the index stores them."""
+
+    def __init__(self, slices: Mapping[tuple[str, int], bytes]) -> None:
+        self._slices = slices
+        there = slices.get(("n", bitmaps.HAS_NUMBER))
+        #: The positions with a number.
+        self.there = 0 if there is None else bitmaps.decode(there)
+        spread = slices.get(("x", bitmaps.HAS_NUMBER))
+        #: Those of them with several different ones.
+        self.several = 0 if spread is None else bitmaps.decode(spread)
+
+    def low(self) -> dict[int, int]:
+        """The slices of the smallest numbers."""
+        return self._of("n")
+
+    def high(self, low: Mapping[int, int]) -> dict[int, int]:
+        """The slices of the largest numbers: those of the smallest, changed where they differ."""
+        found = dict(low)
+        for bit, members in self._of("x").items():
+            found[bit] = found.get(bit, 0) ^ members
+        return found
+
+    def _of(self, wanted: str) -> dict[int, int]:
+        return {
+            bit: bitmaps.decode(members)
+            for (role, bit), members in self._slices.items()
+            if role == wanted and bit != bitmaps.HAS_NUMBER
+        }
+
+    def sample(self, used: int) -> list[int]:
+        """The smallest and largest numbers of some traces, from all over the block."""
+        there = _windows(self.there, used)
+        positions = bitmaps.positions(there)
+        if not positions:
+            return []
+        size = min(used, _WINDOWS * _WINDOW)
+        low = self.low()
+        found = _patterns({bit: _windows(bits, used) for bit, bits in low.items()}, size)
+        numbers = [found[position] ^ _SIGN for position in positions]
+        several = bitmaps.positions(_windows(self.several, used))
+        if several:
+            high = {bit: _windows(bits, used) for bit, bits in self.high(low).items()}
+            found = _patterns(high, size)
+            numbers += [found[position] ^ _SIGN for position in several]
+        return numbers
+
+
+# Traces of a block that a sample takes: so many stretches of so many positions.
+_WINDOWS = 8
+_WINDOW = 512
+
+
+def _windows(bits: int, used: int) -> int:
+    """Some stretches of a set, one after the other."""
+    if used <= _WINDOWS * _WINDOW or not bits:
+        return bits
+    stored = bits.to_bytes((used + 7) >> 3, "little")
+    step = len(stored) / _WINDOWS
+    starts = [int(number * step) for number in range(_WINDOWS)]
+    return int.from_bytes(
+        b"".join([stored[start : start + (_WINDOW >> 3)] for start in starts]), "little"
+    )
+
+
+def _patterns(slices: Mapping[int, int], size: int) -> array[int]:
+    """The pattern at each position; the bits of eight slices become a byte at a time."""
+    found = bytearray(8 * size)
+    for lane in range(8):
+        digits = 0
+        for bit in range(8):
+            bits = slices.get(8 * lane + bit)
+            if bits:
+                digits |= int.from_bytes(flags(bits, size), "little") << bit
+        if digits:
+            found[lane::8] = digits.to_bytes(size, "little")
+    patterns = array("Q", bytes(found))
+    if sys.byteorder == "big":
+        patterns.byteswap()
+    return patterns
+
+
+_SIGN = 1 << (bitmaps.WIDTH - 1)
+
+
+def partition(slices: Mapping[int, int], there: int, starts: Sequence[int]) -> dict[int, int]:
+    """The positions whose number lies in each cell: after how many of the ascending starts.
+
+    The bits are followed from the top, but only as far as a start lies between the
+    numbers that agree in the bits so far.
+    """
+    found: dict[int, int] = {}
+    # (positions, next bit, the ordered numbers they are in begin here, starts between).
+    todo = [(there, bitmaps.WIDTH - 1, 0, 0, len(starts))]
+    while todo:
+        members, bit, begin, first, last = todo.pop()
+        while first < last and starts[first] == begin:
+            first += 1
+        if first == last:
+            # All of them are at or above the starts before.
+            found[first] = found.get(first, 0) | members
+            continue
+        middle = begin + (1 << bit)
+        ones = members & slices.get(bit, 0)
+        zeros = members & ~ones if ones else members
+        if bit == bitmaps.WIDTH - 1:
+            ones, zeros = zeros, ones  # set means negative
+        between = bisect_left(starts, middle, first, last)
+        if zeros:
+            todo.append((zeros, bit - 1, begin, first, between))
+        if ones:
+            todo.append((ones, bit - 1, middle, between, last))
+    return found
+
+
+def cells_of_slices(several: Sequence[Sliced], cuts: Cuts) -> Cells:
+    """The cells of numbers that the index stores, over all signatures."""
+    lows: dict[int, int] = {}
+    highs: dict[int, int] = {}
+    alike = len(several) < 2
+    for sliced in several:
+        slices = sliced.low()
+        low = partition(slices, sliced.there, cuts.starts)
+        high = low
+        if sliced.several:
+            alike = False
+            changed = partition(sliced.high(slices), sliced.several, cuts.starts)
+            high = {cell: members & ~sliced.several for cell, members in low.items()}
+            for cell, members in changed.items():
+                high[cell] = high.get(cell, 0) | members
+        for total, parts in ((lows, low), (highs, high)):
+            for cell, members in parts.items():
+                total[cell] = total.get(cell, 0) | members
+    smallest = _planes(lows, sorted(lows))
+    if alike:
+        return Cells(smallest, smallest, cuts)
+    return Cells(smallest, _planes(highs, sorted(highs, reverse=True)), cuts)
+
+
+def _planes(members: Mapping[int, int], order: Sequence[int]) -> Planes:
+    """The number of the first cell, in an order, that each position is in; from 1."""
+    planes = [0] * (max(members, default=0) + 1).bit_length()
+    seen = 0
+    for cell in order:
+        fresh = members[cell] & ~seen
+        seen |= fresh
+        for bit in range(len(planes)):
+            if (cell + 1) >> bit & 1:
+                planes[bit] |= fresh
+    return planes
+
+
+# ------------------------------------------------------------- numbers in a list
+
+
+def united(several: Sequence[Numbers]) -> Numbers:
+    """The smallest and largest numbers over several signatures."""
+    if len(several) == 1:
+        return several[0]
+    low: dict[int, int] = {}
+    high: dict[int, int] = {}
+    for numbers in several:
+        for position, least, most in zip(*numbers):
+            low[position] = min(least, low.get(position, least))
+            high[position] = max(most, high.get(position, most))
+    positions = sorted(low)
+    return Numbers(
+        positions, list(map(low.__getitem__, positions)), list(map(high.__getitem__, positions))
+    )
+
+
+def cells_of(numbers: Numbers, cuts: Cuts) -> Cells:
+    """The cells that numbers lie in."""
+    low = _cells(numbers.positions, numbers.low, cuts)
+    if numbers.high == numbers.low:
+        return Cells(low, low, cuts)
+    return Cells(low, _cells(numbers.positions, numbers.high, cuts), cuts)
+
+
+def _cells(positions: Sequence[int], numbers: Sequence[int], cuts: Cuts) -> Planes:
+    members: dict[int, list[int]] = {}
+    for position, number in zip(positions, numbers):
+        members.setdefault(bisect_right(cuts.starts, number), []).append(position)
+    sets = {cell: bits_of(chosen) for cell, chosen in members.items()}
+    return _planes(sets, sorted(sets))
+
+
+def sampled(numbers: Numbers, most: int) -> list[int]:
+    """Some of the numbers, evenly."""
+    step = max(1, len(numbers.positions) // max(most, 1))
+    return [*numbers.low[::step], *numbers.high[::step]]
+
+
+# -------------------------------------------------------------------- the fields
+
+
+def is_whole(name: Name) -> bool:
+    """Whether numbers are stored as 64-bit integers, not as doubles."""
+    kind, key = name[1], name[2]
+    if kind == "span":
+        return True
+    return kind == "trace" and key in tree.TRACE_NUMBER_FIELDS and not key.endswith("_cost")
+
+
+def _value(name: Name, place: int) -> Union[int, float]:
+    """The number that an ordered integer stands for, in the unit of the field."""
+    pattern = place ^ _SIGN
+    if not is_whole(name):
+        return bitmaps.double_of(pattern)
+    number = pattern - (1 << bitmaps.WIDTH) if pattern & _SIGN else pattern
+    return number / 1e6 if name[1] == "span" else number
+
+
+def _start(name: Name, value: Union[int, float]) -> int:
+    """The first ordered integer that is not below a constant."""
+    if name[1] == "span":
+        return intervals.bounds_of_duration(float(value))[0]
+    if not is_whole(name):
+        return intervals.bounds_of_double(float(value))[0]
+    if isinstance(value, float):
+        return intervals.bounds_among_integers(value)[0]
+    return intervals.bounds_of_integer(value)[0]
+
+
+# ---------------------------------------------------------------------- the cuts
+
+
+def choose_cuts(name: Name, sample: Iterable[int]) -> Cuts:
+    """Where to cut a field, of some of its numbers."""
+    places: list[int] = []
+    cumulative: list[int] = []
+    for count, place in enumerate(sorted(sample), 1):
+        if places and places[-1] == place:
+            cumulative[-1] = count
+        else:
+            places.append(place)
+            cumulative.append(count)
+    found: dict[int, Union[int, float]] = {}
+    for low, high in _gaps(cumulative):
+        value = _readable(name, _value(name, places[low]), _value(name, places[high]))
+        if value is not None:
+            found[_start(name, value)] = value
+    starts = sorted(found)
+    return Cuts([found[start] for start in starts], starts)
+
+
+def _gaps(cumulative: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs of values, by number: cut somewhere above the first, not above the second."""
+    if len(cumulative) <= _EVEN + 2 * _TAIL:
+        return [(number - 1, number) for number in range(1, len(cumulative))]
+    total = cumulative[-1]
+    step = 1 / _EVEN
+    edges = [step * k for k in range(1, _EVEN)]
+    for k in range(1, _TAIL + 1):
+        edges += [step / 2**k, 1 - step / 2**k]
+    edges.sort()
+    found = []
+    for begin, end in zip([0.0, *edges], [*edges, 1.0]):
+        low = bisect_right(cumulative, begin * total)
+        high = min(bisect_right(cumulative, end * total), len(cumulative) - 1)
+        if low < high:
+            found.append((low, high))
+        else:
+            # A value that is so frequent on its own: below it, and above it.
+            found += [(at - 1, at) for at in (low, low + 1) if 0 < at < len(cumulative)]
+    return found
+
+
+def _readable(
+    name: Name, low: Union[int, float], high: Union[int, float]
+) -> Optional[Union[int, float]]:
+    """A number above ``low`` and not above ``high`` that is good to read."""
+    if not low < high:
+        return None
+    if name[1:3] == ("trace", "timestamp_ms"):
+        for unit in _TIME_UNITS:
+            value = int(high) // unit * unit
+            if value > low:
+                return value
+    number = roundest(low, high)
+    if number == number.to_integral_value() and abs(number) < 2**53:
+        return int(number)
+    return _as_float(number, low, high)
+
+
+def _as_float(
+    number: Decimal, low: Union[int, float], high: Union[int, float]
+) -> Union[int, float]:
+    value = float(number)
+    return value if low < value <= high else high
+
+
+_TIME_UNITS = (86_400_000, 21_600_000, 3_600_000, 600_000, 60_000, 10_000, 1_000)

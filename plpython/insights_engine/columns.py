@@ -1,0 +1,199 @@
+"""The sets of all items in some traces, in a form in which counting is quick.
+
+Most items are rare: their positions stand one after the other in one array, so
+that counting how many of each are in a set is one pass over it, done by C code.
+The others are bitmaps: an intersection and a population count each.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Callable, Optional
+
+from insights_engine import bitmaps
+
+# Of an item that is kept as an integer: its object, and what refers to it.
+_BITMAP_BYTES = 44
+# Of one that is listed: its numbers, and its place in the dictionary.
+_LISTED_BYTES = 120
+
+
+class _Sets:
+    """The sets of some items."""
+
+    __slots__ = ("_positions", "bitmap_counts", "bitmap_items", "bitmaps", "ends", "listed_items")
+
+    def __init__(self) -> None:
+        self.listed_items = array("i")
+        #: Where the positions of each end; they begin where those before end.
+        self.ends = array("I")
+        self._positions = array("H")
+        self.bitmap_items = array("i")
+        self.bitmaps: list[int] = []
+        self.bitmap_counts = array("I")
+
+    def add_list(self, item: int, positions: array[int]) -> None:
+        """An item with few positions, ascending."""
+        self.listed_items.append(item)
+        self._positions.extend(positions)
+        self.ends.append(len(self._positions))
+
+    def add_bitmap(self, item: int, bits: int) -> None:
+        """An item with many."""
+        self.bitmap_items.append(item)
+        self.bitmaps.append(bits)
+        self.bitmap_counts.append(bitmaps.count(bits))
+
+    def size(self) -> int:
+        """About how many bytes of memory they take."""
+        return (
+            2 * len(self._positions)
+            + _LISTED_BYTES * len(self.listed_items)
+            + sum(_BITMAP_BYTES + bits.bit_length() // 7 for bits in self.bitmaps)
+        )
+
+    def add_counts(self, totals: list[int], within: Optional[bytes], bits: int) -> None:
+        """Adds the number of members of each item; of those in a set, unless it is None."""
+        start = 0
+        if within is None:
+            for item, end in zip(self.listed_items, self.ends):
+                totals[item] += end - start
+                start = end
+            for item, members in zip(self.bitmap_items, self.bitmap_counts):
+                totals[item] += members
+            return
+        # How many members of the set there are up to each place of the array.
+        hits = list(accumulate(map(within.__getitem__, self._positions)))
+        hits.append(0)
+        # The count before the first place is the one at index -1.
+        before = 0
+        for item, end in zip(self.listed_items, self.ends):
+            until = hits[end - 1]
+            if until != before:
+                totals[item] += until - before
+                before = until
+        count = bitmaps.count
+        for item, members in zip(self.bitmap_items, self.bitmaps):
+            totals[item] += count(members & bits)
+
+    def listed(self, place: int) -> array[int]:
+        """The positions of the item at a place of ``listed_items``."""
+        return self._positions[self.ends[place - 1] if place else 0 : self.ends[place]]
+
+
+class Columns:
+    """The items that some traces have, with their positions.
+
+    The facts are apart from what makes facts uncertain, which is seldom counted.
+    """
+
+    __slots__ = ("_facts", "_opaque", "_places", "size", "used")
+
+    def __init__(
+        self,
+        postings: Iterable[tuple[int, bytes]],
+        items: Mapping[int, Sequence[int]],
+        is_fact: Callable[[int], bool],
+        used: int,
+    ) -> None:
+        """Of (term, its positions as stored) and the items that each term is part of."""
+        self.used = used
+        first: dict[int, bytes] = {}
+        several: dict[int, list[bytes]] = {}
+        for term, members in postings:
+            for item in items.get(term, ()):
+                if item not in first:
+                    first[item] = members
+                elif item in several:
+                    several[item].append(members)
+                else:
+                    several[item] = [first[item], members]
+        self._facts = _Sets()
+        self._opaque = _Sets()
+        for item, members in first.items():
+            chosen = self._facts if is_fact(item) else self._opaque
+            if item in several and all(map(bitmaps.is_list, several[item])):
+                listed: set[int] = set()
+                for one in several[item]:
+                    listed.update(bitmaps.listed_positions(one))
+                if len(listed) <= _LONGEST_LIST:
+                    chosen.add_list(item, array("H", sorted(listed)))
+                else:
+                    chosen.add_bitmap(item, bits_of(sorted(listed)))
+            elif item in several:
+                bits = _united(several[item], used)
+                if bitmaps.count(bits) <= _LONGEST_LIST:
+                    chosen.add_list(item, array("H", bitmaps.positions(bits)))
+                else:
+                    chosen.add_bitmap(item, bits)
+            elif bitmaps.is_list(members):
+                chosen.add_list(item, array("H", bitmaps.listed_positions(members)))
+            else:
+                chosen.add_bitmap(item, bitmaps.bits_of_bitmap(members))
+        self._places: Optional[dict[int, tuple[_Sets, int]]] = None
+        self.size = self._facts.size() + self._opaque.size()
+
+    def add_counts(self, totals: list[int], within: Optional[int]) -> None:
+        """Adds the number of members of each fact in a set; None: in all positions."""
+        if within is None:
+            self._facts.add_counts(totals, None, 0)
+        elif within:
+            self._facts.add_counts(totals, flags(within, self.used), within)
+
+    def add_opaque_counts(self, totals: list[int]) -> None:
+        """Adds the number of members of each item that is no fact."""
+        self._opaque.add_counts(totals, None, 0)
+
+    def sets(self, items: Iterable[int]) -> dict[int, int]:
+        """The sets of some items, as far as there are any."""
+        if self._places is None:
+            self._places = {}
+            for sets in (self._facts, self._opaque):
+                for place, item in enumerate(sets.listed_items):
+                    self._places[item] = (sets, place)
+                for place, item in enumerate(sets.bitmap_items):
+                    self._places[item] = (sets, ~place)
+        found: dict[int, int] = {}
+        for item in items:
+            if item in self._places:
+                sets, place = self._places[item]
+                found[item] = sets.bitmaps[~place] if place < 0 else bits_of(sets.listed(place))
+        return found
+
+
+_LONGEST_LIST = 100
+
+_ZEROS_AND_ONES = bytes(byte & 1 for byte in range(256))
+
+
+def flags(bits: int, used: int) -> bytes:
+    """For each position given out whether it is in a set, as 0 or 1."""
+    # The digits, lowest first; the one above the highest makes them complete.
+    return bin(bits | 1 << used)[:2:-1].encode().translate(_ZEROS_AND_ONES)
+
+
+def bits_of(positions: Sequence[int]) -> int:
+    """The set of ascending positions."""
+    if not positions:
+        return 0
+    bitmap = bytearray((positions[-1] >> 3) + 1)
+    for position in positions:
+        bitmap[position >> 3] |= 1 << (position & 7)
+    return int.from_bytes(bitmap, "little")
+
+
+def _united(stored: Sequence[bytes], used: int) -> int:
+    """The union of sets as stored."""
+    sparse: Optional[bytearray] = None
+    found = 0
+    for members in stored:
+        if bitmaps.is_list(members):
+            if sparse is None:
+                sparse = bytearray((used + 7) >> 3)
+            for position in bitmaps.listed_positions(members):
+                sparse[position >> 3] |= 1 << (position & 7)
+        else:
+            found |= bitmaps.bits_of_bitmap(members)
+    return found if sparse is None else found | int.from_bytes(sparse, "little")

@@ -1,0 +1,106 @@
+"""What a caller may choose in a discovery, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional
+
+from insights_engine import fields
+from insights_engine.candidates import KINDS
+from insights_engine.errors import InsightsError, visible
+from insights_engine.search import MAX_RESULTS
+
+DIRECTIONS = ("positive", "negative", "both")
+UNITS = ("trace", "session", "session_all")
+
+
+class Options(NamedTuple):
+    """The options of ``insights_discover`` and ``insights_compare``."""
+
+    kinds: frozenset[str]
+    min_support: int
+    max_results: int
+    fdr: float
+    direction: str
+    pairs: bool
+    restatements: bool
+    unit: str
+
+
+def options(
+    kinds: Optional[Sequence[Any]],
+    min_support: Optional[int],
+    max_results: Optional[int],
+    fdr: Optional[float],
+    direction: Optional[str],
+    pairs: Optional[bool],
+    restatements: Optional[bool],
+    unit: Optional[str],
+) -> Options:
+    """The options, with what NULL stands for.  Raises InsightsError."""
+    if kinds is None:
+        chosen = frozenset(KINDS)
+    else:
+        chosen = frozenset([_one_of("kind", kind, KINDS) for kind in kinds])
+    if min_support is None or min_support < 1:
+        raise InsightsError(
+            f"Invalid value {min_support} for parameter 'min_support' supplied. "
+            "It must be a positive integer",
+            hint="Facts of fewer units of the base are not tested; the default is 5.",
+        )
+    if max_results is None or max_results < 1:
+        raise InsightsError(
+            f"Invalid value {max_results} for parameter 'max_results' supplied. "
+            "It must be a positive integer"
+        )
+    if max_results > MAX_RESULTS:
+        raise InsightsError(
+            f"Invalid value {max_results} for parameter 'max_results' supplied. "
+            f"It must be at most {MAX_RESULTS}"
+        )
+    if fdr is None or not (math.isfinite(fdr) and 0 < fdr <= 1):
+        raise InsightsError(
+            f"Invalid value {fdr} for parameter 'fdr' supplied. "
+            "It must be greater than 0 and at most 1",
+            hint="The false discovery rate is the share of the rows that may be chance: "
+            "0.05 is one in twenty.",
+        )
+    return Options(
+        chosen,
+        min_support,
+        max_results,
+        fdr,
+        _one_of("direction", direction, DIRECTIONS),
+        bool(pairs),
+        bool(restatements),
+        check_unit(unit),
+    )
+
+
+def check_unit(unit: Optional[str]) -> str:
+    """What is counted: ``trace``, ``session`` or ``session_all``."""
+    return _one_of("unit", unit, UNITS)
+
+
+def _one_of(name: str, given: Any, known: Sequence[str]) -> str:
+    if given in known:
+        return str(given)
+    shown = "NULL" if given is None else f"'{visible(str(given), 60)}'"
+    near = None if given is None else fields.nearest(str(given), known)
+    listed = ", ".join(f"'{one}'" for one in known)
+    raise InsightsError(
+        f"Invalid {name} {shown}.",
+        hint=f"Did you mean '{near}'? Possible are {listed}."
+        if near
+        else f"Possible are {listed}.",
+    )
+
+
+def goes(table: tuple[int, int, int, int], direction: str) -> bool:
+    """Whether the cells (n11, n10, n01, n00) of target and fact go in a direction."""
+    n11, n10, n01, n00 = table
+    determinant = n11 * n00 - n10 * n01
+    if direction == "positive":
+        return determinant > 0
+    return determinant < 0 if direction == "negative" else determinant != 0

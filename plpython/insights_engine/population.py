@@ -1,0 +1,617 @@
+"""The traces that a discovery is about, in parts: their items, base and target.
+
+A part is a block of the index, or some traces that the index does not answer for:
+those that changed since, or all where there is no index to be used.  Of these the
+facts are collected as a refresh would, in memory: nothing is written.  The sets of
+base and target are exact in all parts; what is not known of a trace's facts is an
+item of its own (see `candidates`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from typing import Any, Optional
+
+from insights_engine import bitmaps, cells, indexed, plans, tree
+from insights_engine.cache import CACHE
+from insights_engine.candidates import (
+    MARK_OF_SESSIONS,
+    Items,
+    Name,
+    Signature,
+    Term,
+    items_of,
+    series_of,
+)
+from insights_engine.cells import Cells, Cuts, Numbers, Sliced
+from insights_engine.columns import Columns, bits_of
+from insights_engine.facts import Facts, Number, Series
+from insights_engine.groups import Block, all_positions
+from insights_engine.rows import MARK, Placed, Reader
+from insights_engine.statement import Statement
+
+#: Traces that are not indexed are read so many at a time, ...
+READ_AT_ONCE = 4_000
+#: ... and these bytes of what was found in them are kept, to be looked at again.
+KEPT_BYTES = 64 * 2**20
+
+#: Blocks, or batches of other traces, that cuts are chosen from.
+SAMPLED = 4
+
+#: Whatever a filter asks, facts about assessments are looked at.
+_ASSESSED = tree.IsNull(tree.Assessment("assessment", "any"), negated=True)
+
+
+class Part:
+    """Some traces by position: which are in the base, and which in the target as well."""
+
+    def __init__(self, used: int, base: int, target: int) -> None:
+        self.used = used
+        self.base = base
+        self.target = target
+
+    def without_target(self) -> Part:
+        """The same, of what is not in the target."""
+        found = copy(self)
+        found.base &= ~self.target
+        found.target = 0
+        return found
+
+    def columns(self) -> Columns:
+        """The items that the traces have."""
+        raise NotImplementedError
+
+    def sets(self, items: Iterable[int]) -> dict[int, int]:
+        """The traces that have some items, as far as there are any."""
+        return self.columns().sets(items)
+
+    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        """Where their numbers lie."""
+        raise NotImplementedError
+
+    def sample(self, names: Iterable[Name]) -> dict[Name, list[int]]:
+        """Some of their numbers, for `cells.choose_cuts`."""
+        raise NotImplementedError
+
+    def trace_ids(self) -> Sequence[Optional[str]]:
+        """The trace at each position, where there is one in the base."""
+        raise NotImplementedError
+
+
+class Indexed(Part):
+    """A block."""
+
+    def __init__(self, plpy: Any, items: Items, block: Block, base: int, target: int) -> None:
+        super().__init__(block.used, base, target)
+        self._plpy = plpy
+        self._items = items
+        self.block = block
+
+    def columns(self) -> Columns:
+        known = CACHE.column(self.block.block, "columns")
+        if isinstance(known, Columns):
+            return known
+        found = self._read()
+        CACHE.keep_column(self.block.block, "columns", found, found.size)
+        return found
+
+    def sets(self, items: Iterable[int]) -> dict[int, int]:
+        known = CACHE.column(self.block.block, "columns")
+        if isinstance(known, Columns):
+            return known.sets(items)
+        # A few of many: the index of the table finds them.
+        of_term = self._items.terms_of(items)
+        (row,) = plans.run(
+            self._plpy,
+            "select pg_catalog.array_agg(p.term) as terms,"
+            " pg_catalog.array_agg(p.members) as members"
+            " from insights.posting p where p.block = $1 and p.term = any($2)",
+            ("int", "int[]"),
+            (self.block.block, list(of_term)),
+        )
+        found = zip(row["terms"] or (), row["members"] or ())
+        experiment = self._items.number(("e", self.block.experiment_id))
+        everywhere = [(-1, bitmaps.encode_set(all_positions(self.used), self.used))]
+        of_term = {**of_term, -1: (experiment,)}
+        columns = Columns([*everywhere, *found], of_term, self._items.is_fact, self.used)
+        return columns.sets(items)
+
+    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        found: dict[Name, Cells] = {}
+        for name, chosen in cuts.items():
+            known = CACHE.column(self.block.block, name)
+            if isinstance(known, Cells) and known.cuts is chosen:
+                found[name] = known
+        lacking = [name for name in cuts if name not in found]
+        if lacking:
+            sliced = self._sliced(lacking)
+            for name in lacking:
+                fresh = cells.cells_of_slices(sliced.get(name, ()), cuts[name])
+                CACHE.keep_column(self.block.block, name, fresh, fresh.size)
+                found[name] = fresh
+        return found
+
+    def sample(self, names: Iterable[Name]) -> dict[Name, list[int]]:
+        return {
+            name: [number for one in several for number in one.sample(self.used)]
+            for name, several in self._sliced(names).items()
+        }
+
+    def _sliced(self, names: Iterable[Name]) -> dict[Name, list[Sliced]]:
+        wanted = {
+            term: (name, signature, slot)
+            for name in names
+            for signature, slices in self._items.slices.get(name, {}).items()
+            for slot, term in slices.items()
+        }
+        found: dict[Name, dict[int, dict[tuple[str, int], bytes]]] = {}
+        for term, members in self._postings(list(wanted)):
+            name, signature, slot = wanted[term]
+            found.setdefault(name, {}).setdefault(signature, {})[slot] = members
+        return {
+            name: [Sliced(slices) for slices in by_signature.values()]
+            for name, by_signature in found.items()
+        }
+
+    def _postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
+        (row,) = plans.run(
+            self._plpy,
+            # All postings of the block pass by, since many are wanted; comparing each
+            # with an array instead would take as long as the array is.
+            "select pg_catalog.array_agg(p.term) as terms,"
+            " pg_catalog.array_agg(p.members) as members"
+            " from (select * from insights.posting p where p.block = $1 offset 0) p"
+            " join pg_catalog.unnest($2) as w (term) on w.term = p.term",
+            ("int", "int[]"),
+            (self.block.block, terms),
+        )
+        return list(zip(row["terms"] or (), row["members"] or ()))
+
+    def _read(self) -> Columns:
+        found = self._postings(self._items.terms())
+        everywhere = bitmaps.encode_set(all_positions(self.used), self.used)
+        experiment = self._items.number(("e", self.block.experiment_id))
+        of_term = {**self._items.of_term, -1: (experiment,)}
+        return Columns([(-1, everywhere), *found], of_term, self._items.is_fact, self.used)
+
+    def trace_ids(self) -> Sequence[Optional[str]]:
+        found: list[Optional[str]] = [None] * self.used
+        for row in plans.run(
+            self._plpy,
+            "select t.position, t.trace_id from insights.trace t where t.block = $1",
+            ("int",),
+            (self.block.block,),
+        ):
+            found[row["position"]] = row["trace_id"]
+        return found
+
+
+class Unindexed(Part):
+    """Traces whose facts are collected when they are asked for."""
+
+    def __init__(
+        self, plpy: Any, statement: Statement, items: Items, traces: Sequence[Placed], target: int
+    ) -> None:
+        super().__init__(len(traces), all_positions(len(traces)), target)
+        self._plpy = plpy
+        self._statement = statement
+        self._items = items
+        self._traces = traces
+        self._columns: Optional[Columns] = None
+        self._numbers: dict[Name, Numbers] = {}
+        #: The fields that have been found to have numbers.
+        self.series: set[Name] = set()
+        #: Whether what was found is kept between two questions.
+        self.keep = False
+
+    def columns(self) -> Columns:
+        if self._columns is not None:
+            return self._columns
+        return self._collect()[0]
+
+    def sample(self, names: Iterable[Name]) -> dict[Name, list[int]]:
+        most = cells.SAMPLE // SAMPLED
+        return {name: cells.sampled(one, most) for name, one in self._some(names).items()}
+
+    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        numbers = self._some(cuts)
+        return {
+            name: cells.cells_of(numbers.get(name, NO_NUMBERS), chosen)
+            for name, chosen in cuts.items()
+        }
+
+    def _some(self, names: Iterable[Name]) -> dict[Name, Numbers]:
+        numbers = self._numbers if self._columns is not None else self._collect()[1]
+        return {name: numbers[name] for name in names if name in numbers}
+
+    def _collect(self) -> tuple[Columns, dict[Name, Numbers]]:
+        vocabulary = _Vocabulary()
+        facts = Facts(vocabulary)
+        _Reader(self._plpy, self._statement).collect(facts, self._traces)
+        found = self._of(facts, vocabulary)
+        numbers: dict[Name, list[Numbers]] = {}
+        for (kind, key, signature), one in facts.series.items():
+            name = series_of(kind, key, signature, vocabulary.signatures)
+            if name is not None and len(one.positions) > 1:
+                numbers.setdefault(name, []).append(_numbers(one))
+        united = {name: cells.united(several) for name, several in numbers.items()}
+        self.series.update(united)
+        if self.keep:
+            self._columns, self._numbers = found, united
+        return found, united
+
+    def _of(self, facts: Facts, vocabulary: _Vocabulary) -> Columns:
+        of_term: dict[int, tuple[int, ...]] = {}
+        stored: list[tuple[int, bytes]] = []
+        for term, positions in _terms(facts):
+            names = items_of(term, vocabulary.signatures)
+            items = tuple([self._items.number(name) for name in names])
+            if items:
+                of_term[len(stored)] = items
+                stored.append((len(stored), bitmaps.encode(positions, self.used)))
+        by_experiment: dict[int, list[int]] = {}
+        for trace in self._traces:
+            by_experiment.setdefault(trace.experiment_id, []).append(trace.position)
+        for experiment_id, positions in by_experiment.items():
+            of_term[len(stored)] = (self._items.number(("e", experiment_id)),)
+            stored.append((len(stored), bitmaps.encode(positions, self.used)))
+        return Columns(stored, of_term, self._items.is_fact, self.used)
+
+    def trace_ids(self) -> Sequence[Optional[str]]:
+        return [trace.trace_id for trace in self._traces]
+
+
+def _passing(node: tree.Node) -> indexed.Prepared:
+    """A filter of which a session keeps nothing."""
+    found = indexed.Prepared(node)
+    found.leaves = [leaf._replace(lasting=False) for leaf in found.leaves]
+    found.lasting = False
+    return found
+
+
+def _terms(facts: Facts) -> Iterator[tuple[Term, Sequence[int]]]:
+    """Collected facts, but for numbers, as terms with their positions."""
+    for (kind, key, signature, role, slot), positions in facts.plain.items():
+        if len(positions) > 1:
+            yield Term(0, kind, key, signature, role, slot, ""), positions[1:]
+    for texts in facts.texts.values():
+        for (signature, text, _), positions in texts.candidates.items():
+            yield Term(0, texts.kind, texts.key, signature, "v", 0, text), positions[1:]
+
+
+def _numbers(collected: Series) -> Numbers:
+    """The numbers of one key and signature."""
+
+    def place(number: Number) -> int:
+        if collected.whole:
+            return bitmaps.ordered(bitmaps.pattern_of_integer(int(number)))
+        return bitmaps.ordered(bitmaps.pattern_of_double(number))
+
+    positions = collected.positions[1:]
+    low = [place(number) for number in collected.low[1:]]
+    if not collected.high:
+        return Numbers(positions, low, low)
+    high = [
+        place(collected.high[position]) if position in collected.high else least
+        for position, least in zip(positions, low)
+    ]
+    return Numbers(positions, low, high)
+
+
+NO_NUMBERS = Numbers((), (), ())
+
+
+class _Vocabulary:
+    """What a collection of facts starts with: nothing, but signatures get numbers."""
+
+    def __init__(self) -> None:
+        self.signatures: dict[int, Signature] = {}
+        self._numbers: dict[tuple[Optional[str], Optional[str], str], int] = {}
+
+    def signature(self, type: Optional[str], name: Optional[str], status: str) -> int:
+        """The number of a signature."""
+        number = self._numbers.setdefault((type, name, status), len(self._numbers) + 1)
+        self.signatures[number] = Signature(type, name, status, None)
+        return number
+
+    def attribute_keys(self) -> Iterable[str]:
+        """None are known."""
+        return ()
+
+    def full_keys(self) -> set[tuple[str, str]]:
+        """None are."""
+        return set()
+
+    def values(self, kind: str, key: str) -> frozenset[tuple[int, str]]:
+        """None are known."""
+        return frozenset()
+
+
+class _Reader(Reader):
+    """Reads what others of the same session lend from MLflow's tables alone.
+
+    ``insights.carrier`` knows indexed traces only, and not every role may read it.
+    """
+
+    def __init__(self, plpy: Any, statement: Statement) -> None:
+        super().__init__(plpy, statement.schema)
+        self._statement = statement
+        self._with_sessions = True
+
+    def _lent_assessments(self, traces: Sequence[Placed]) -> dict[int, list[dict[str, Any]]]:
+        statement = self._statement.again()
+        schema = statement.schema
+        ids = statement.params.add([trace.trace_id for trace in traces], "text[]")
+        scope = statement.scope().replace("t.experiment_id", "c.experiment_id")
+        rows = statement.run(
+            self._plpy,
+            "with sessions as materialized ("
+            "  select u.n, t.request_id, t.session_id"
+            f"  from pg_catalog.unnest({ids}) with ordinality as u (trace_id, n)"
+            f"  join {schema}.trace_info t on t.request_id = u.trace_id"
+            "  where t.session_id is not null),"
+            " carriers as materialized ("
+            f"  select c.request_id, c.session_id from {schema}.trace_info c"
+            f"  where {scope} and c.session_id in (select s.session_id from sessions s)"
+            f"  and exists (select from {schema}.assessments a where a.trace_id = c.request_id"
+            f"  and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0))"
+            " select s.n, a.assessment_type as kind, a.name, a.value, a.valid,"
+            " a.is_numeric_value as numeric, a.aggregate_value as number, false as elsewhere"
+            " from sessions s join carriers c on c.session_id = s.session_id"
+            " and c.request_id <> s.request_id"
+            f" join {schema}.assessments a on a.trace_id = c.request_id"
+            " where a.valid and a.assessment_type in ('feedback', 'expectation')"
+            f" and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0",
+        )
+        found: dict[int, list[dict[str, Any]]] = {}
+        for row in rows:
+            found.setdefault(row["n"] - 1, []).append(row)
+        return found
+
+
+class Population:
+    """The parts; ``base`` and ``target`` are filters, of which the second includes the first."""
+
+    def __init__(self, plpy: Any, statement: Statement, base: tree.Node, target: tree.Node) -> None:
+        self._plpy = plpy
+        self._statement = statement
+        self._base = base
+        self._target = target
+        self._left = KEPT_BYTES
+        self._index: Optional[indexed.Index] = None
+        self._known: Optional[Items] = None
+        self._blocks: Sequence[Block] = ()
+        self.items = Items()
+        self.parts: list[Part] = []
+        if statement.experiments == []:
+            return
+        index = indexed.open_index(plpy, statement, (base, target, _ASSESSED))
+        if index is None:
+            self._add_everything()
+        else:
+            known = CACHE.items(Items)
+            known.read(plpy)
+            for block in index.blocks:
+                known.number(("e", block.experiment_id))
+            self._index, self._known, self._blocks = index, known, index.blocks
+            # From here on it stays as it is: the numbers of what else is found follow.
+            self.items = Items(known)
+            away = index.pending + self._add_blocks(index, known)
+            self._add_given(away)
+
+    def sets(self, part: Part, names: Iterable[Name]) -> dict[Name, int]:
+        """The traces of a part's base that have some facts, as far as there are any."""
+        numbers: dict[Name, list[Name]] = {}
+        items: dict[int, Name] = {}
+        names = set(names)
+        pairs = [name for name in names if name[0] == "a"]
+        for name in names.union(*(pair[1:] for pair in pairs)):
+            if name[0] == "n":
+                numbers.setdefault(name[:4], []).append(name)
+            else:
+                item = self.items.known(name)
+                if item is not None:
+                    items[item] = name
+        found = {items[item]: bits for item, bits in part.sets(items).items()}
+        if numbers:
+            for field, cells in part.cells(self.cuts(list(numbers))).items():
+                for name in numbers[field]:
+                    found[name] = cells.members(name[4], name[6])
+        for pair in pairs:
+            found[pair] = found.get(pair[1], 0) & found.get(pair[2], 0)
+        return {name: bits & part.base for name, bits in found.items() if name in names}
+
+    def targets(self) -> list[Part]:
+        """The indexed traces of the target, to be looked at one by one."""
+        traces: list[Placed] = []
+        for part in self.parts:
+            if isinstance(part, Indexed) and self._index is not None:
+                ids = self._index.ids((part.block,), (part.target,))
+                traces += [Placed(0, one, part.block.experiment_id) for one in ids]
+        found: list[Part] = []
+        for start in range(0, len(traces), READ_AT_ONCE):
+            some = [
+                trace._replace(position=position)
+                for position, trace in enumerate(traces[start : start + READ_AT_ONCE])
+            ]
+            everything = all_positions(len(some))
+            one = Unindexed(self._plpy, self._statement, self.items, some, everything)
+            one.keep = True
+            found.append(one)
+        return found
+
+    def matching(self, node: tree.Node) -> list[int]:
+        """For each part the traces that match a filter of its own."""
+        sets: dict[int, int] = {}
+        if self._index is not None:
+            blocks = [block.block for block in self._index.blocks]
+            # Not to be kept: what facts match is not worth what else might be.
+            matching = self._sets(self._index, node, lasting=False)
+            sets = dict(zip(blocks, [members for (members,) in matching]))
+        found = []
+        for part in self.parts:
+            if isinstance(part, Indexed):
+                found.append(sets[part.block.block])
+                continue
+            statement = self._statement.again()
+            ids = [trace_id for trace_id in part.trace_ids() if trace_id is not None]
+            given = statement.params.add(ids, "text[]")
+            (row,) = statement.run(
+                self._plpy,
+                "select pg_catalog.array_agg(u.n - 1 order by u.n) as positions"
+                f" from {statement.traces}"
+                f" join pg_catalog.unnest({given}) with ordinality as u (trace_id, n)"
+                f" on t.request_id = u.trace_id where {statement.where(node, 'probe')}",
+            )
+            found.append(bits_of(row["positions"] or ()))
+        return found
+
+    # ------------------------------------------------------------------ numbers
+
+    def series(self) -> list[Name]:
+        """The fields with numbers; known once the columns of all parts were read."""
+        found = set(self._known.slices) if self._known is not None else set()
+        for part in self.parts:
+            if isinstance(part, Unindexed):
+                found |= part.series
+        return sorted(found)
+
+    def cuts(self, names: Sequence[Name]) -> dict[Name, Cuts]:
+        """Where to cut the fields, whatever base and target are.
+
+        The constants come from the largest blocks, which change seldom; so do they.
+        """
+        if self._known is None or not self._blocks:
+            some = [part for part in self.parts if isinstance(part, Unindexed)][:SAMPLED]
+            return self._chosen(names, some)
+        known = self._known.cuts
+        largest = sorted(self._blocks, key=lambda block: (-block.used, block.block))[:SAMPLED]
+        sample = tuple([block.block for block in largest])
+        lacking = [name for name in names if known.get(name, ((), None))[0] != sample]
+        if lacking:
+            parts = [Indexed(self._plpy, self._known, block, 0, 0) for block in largest]
+            for name, cuts in self._chosen(lacking, parts).items():
+                known[name] = (sample, cuts)
+        return {name: known[name][1] for name in names}
+
+    def _chosen(self, names: Sequence[Name], parts: Sequence[Part]) -> dict[Name, Cuts]:
+        samples: dict[Name, list[int]] = {name: [] for name in names}
+        for part in parts:
+            for name, numbers in part.sample(names).items():
+                samples[name] += numbers
+        return {name: cells.choose_cuts(name, sample) for name, sample in samples.items()}
+
+    # ---------------------------------------------------------------- the index
+
+    def _add_blocks(self, index: indexed.Index, known: Items) -> list[str]:
+        """Adds the blocks; the traces of theirs that have to be looked at one by one."""
+        sets = self._sets(index, self._base, self._target)
+        marked = self._marked(index)
+        away: list[str] = []
+        for block, (base, target) in zip(index.blocks, sets):
+            target &= base
+            unsure = marked.get(block.block, 0) & base
+            if unsure:
+                base &= ~unsure
+                target &= ~unsure
+                away += index.ids((block,), (unsure,))
+            if base:
+                self.parts.append(Indexed(self._plpy, known, block, base, target))
+        return away
+
+    def _sets(
+        self, index: indexed.Index, *nodes: tree.Node, lasting: bool = True
+    ) -> Iterable[Sequence[int]]:
+        """What matches some filters, by block."""
+        prepared = [indexed.prepare(node) if lasting else _passing(node) for node in nodes]
+        found = list(indexed.decided(index, prepared))
+        if not index.overcharged:
+            return found
+        # The index leaves too much open: MLflow's tables are asked about all.
+        index.overcharged = False
+        raw = [self._raw_sets(index, node) for node in nodes]
+        return [[one.get(block.block, 0) for one in raw] for block in index.blocks]
+
+    def _raw_sets(self, index: indexed.Index, node: tree.Node) -> dict[int, int]:
+        if node == tree.EVERYTHING:
+            return {block.block: index.universe(block) for block in index.blocks}
+        statement = self._statement.again()
+        rows = statement.run(
+            self._plpy,
+            "select i.block, pg_catalog.array_agg(i.position) as positions"
+            f" from (select t.request_id from {statement.traces}"
+            f" where {statement.where(node)} offset 0) t"
+            " join insights.trace i on i.trace_id = t.request_id group by i.block",
+        )
+        used = {block.block: block for block in index.blocks}
+        return {
+            row["block"]: bits_of(sorted(row["positions"])) & index.universe(used[row["block"]])
+            for row in rows
+            if row["block"] in used
+        }
+
+    def _marked(self, index: indexed.Index) -> dict[int, int]:
+        """By block the traces whose session has assessments in another experiment."""
+        rows = plans.run(
+            self._plpy,
+            "select p.block, p.members from insights.term v"
+            " join insights.posting p on p.term = v.term"
+            " where v.kind = $1 and v.key = $2 and v.role = 'o' and v.slot = $3"
+            " and p.block = any($4)",
+            ("text", "text", "smallint", "int[]"),
+            (*MARK_OF_SESSIONS[1:], [block.block for block in index.blocks]),
+        )
+        return {row["block"]: bitmaps.decode(row["members"]) for row in rows}
+
+    # ------------------------------------------------------------- other traces
+
+    def _add_given(self, ids: Sequence[str]) -> None:
+        """Adds those of some traces that are in the base."""
+        if not ids:
+            return
+        statement = self._statement.again()
+        given = statement.params.add(list(ids), "text[]")
+        flag = statement.condition(self._target, "probe")
+        rows = statement.run(
+            self._plpy,
+            f"select t.request_id, t.experiment_id, {flag} as wanted from {statement.traces}"
+            f" where t.request_id = any({given}) and {statement.where(self._base, 'probe')}"
+            " order by t.request_id",
+        )
+        for start in range(0, len(rows), READ_AT_ONCE):
+            self._add_unindexed(rows[start : start + READ_AT_ONCE])
+
+    def _add_everything(self) -> None:
+        """Adds all traces in the base."""
+        statement = self._statement.again()
+        flag = statement.condition(self._target, "set")
+        sql = (
+            f"select t.request_id, t.experiment_id, {flag} as wanted from {statement.traces}"
+            f" where {statement.where(self._base)}"
+        )
+        plan = self._plpy.prepare(sql, statement.params.types)
+        cursor = self._plpy.cursor(plan, statement.params.values)
+        while True:
+            rows = cursor.fetch(READ_AT_ONCE)
+            self._add_unindexed(rows)
+            if len(rows) < READ_AT_ONCE:
+                cursor.close()
+                return
+
+    def _add_unindexed(self, rows: Sequence[dict[str, Any]]) -> None:
+        traces = [
+            Placed(position, row["request_id"], row["experiment_id"])
+            for position, row in enumerate(rows)
+        ]
+        wanted = [position for position, row in enumerate(rows) if row["wanted"]]
+        if traces:
+            part = Unindexed(self._plpy, self._statement, self.items, traces, bits_of(wanted))
+            # Those that come first are kept; the others are read once more if need be.
+            part.keep = self._left > 0
+            self._left -= len(traces) * _BYTES_OF_A_TRACE
+            self.parts.append(part)
+
+
+#: About what is kept of a trace of 40 facts.
+_BYTES_OF_A_TRACE = 400
