@@ -2,6 +2,21 @@
 -- Everyone may see what is inside; each function and table grants for itself.
 grant usage on schema insights to public;
 
+-- sql/schema/facet.sql
+-- A type of its own, because one of its columns is called like an argument.
+create type insights.facet as (
+    value text,
+    low double precision,
+    high double precision,
+    filter text,
+    count bigint,
+    share double precision
+);
+
+comment on type insights.facet is
+    'What insights_facets says of a value: the value; of a number its interval, low <= x < high, or '
+    'the number itself twice; the filter for it; the matching traces that have it, and their share';
+
 -- sql/schema/index.sql
 -- The index: which traces have which facts.  Derived from MLflow's tables, never
 -- the truth itself; docs/index.md explains it.
@@ -155,7 +170,9 @@ create table insights.state (
     singleton boolean primary key default true check (singleton),
     built boolean not null,
     trusted bigint not null,
-    indexed_through text collate "C"
+    indexed_through text collate "C",
+    installation uuid not null default pg_catalog.gen_random_uuid(),
+    version uuid not null default pg_catalog.gen_random_uuid()
 );
 
 comment on table insights.state is 'One row: whether the index knows every trace';
@@ -165,6 +182,11 @@ comment on column insights.state.trusted is
     'insights.missed, as far as what was missed has been made up for';
 comment on column insights.state.indexed_through is
     'How far building the index has come; empty when there is nothing to build';
+comment on column insights.state.installation is
+    'Tells this index from any other that sessions may still remember';
+comment on column insights.state.version is
+    'Replaced by every transaction that changes blocks or the vocabulary; what sessions remember '
+    'of these goes with it';
 
 -- sql/schema/installation.sql
 -- What the installation found and made, so that uninstalling leaves the database
