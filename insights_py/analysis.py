@@ -170,15 +170,21 @@ class Discovery(Rows[Fact]):
         base = f", among {self.base_filter}" if self.base_filter else ""
         return f"What goes with {self.target or 'everything'}{base}"
 
+    @property
+    def nothing(self) -> str:
+        """What is said in place of facts where there are none."""
+        return f"No fact goes with it at q ≤ {self.fdr:g}, or nothing matches it."
+
     def grid(self) -> Grid:
         """A line for each fact, with bars for its share inside and outside the target."""
         if not self._rows:
-            return Grid((), (), note=f"No fact goes with it at q ≤ {self.fdr:g}.", headed=False)
+            return Grid((), (), note=self.nothing, headed=False)
         most = max(max(row.target_share or 0, row.other_share or 0) for row in self._rows)
         inside, outside = self.columns
         first = self._rows[0]
         facts = (
-            f"{len(self):,} fact{'' if len(self) == 1 else 's'} of {number(first.tested)} tested"
+            f"{len(self):,} fact{'' if len(self) == 1 else 's'} shown"
+            f" of {number(first.tested)} tested"
         )
         return Grid(
             (

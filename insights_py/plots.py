@@ -114,7 +114,7 @@ def odds_ratios(found: Discovery, ax: Axes | None) -> Axes:
     # Narrow, for the names of the shares stand beside it.
     _title(ax, found.title, 55)
     if not labels:
-        return _nothing(ax, f"No fact goes with it at q ≤ {found.fdr:g}.")
+        return _nothing(ax, found.nothing)
     ends = [1.0]
     for position, row in enumerate(found):
         ratio = row.odds_ratio

@@ -155,7 +155,9 @@ def experiment_ids(insights: Insights, given: Sequence[str]) -> list[str] | None
         names = {one, one.removeprefix("name:")}
         ids = [e.experiment_id for e in known if e.name in names]
         if not ids:
-            near = difflib.get_close_matches(one, [e.name for e in known], 1, 0.5)
+            all_names = [e.name for e in known]
+            near = [name for name in all_names if name.lower().startswith(one.lower())]
+            near = near or difflib.get_close_matches(one, all_names, 1, 0.5)
             raise ArgumentError(
                 f"there is no experiment called {one}",
                 hint=f"Did you mean {near[0]}?" if near else None,

@@ -231,7 +231,7 @@ def test_a_discovery_at_80_columns() -> None:
         "'ERROR')\n"
         "execution_time_ms >= 10240             33.2 %  ██▉     9.6 %  ▉             4.70\n"
         "tags.release = 'v1'                    41.5 %  ███▋   68.1 %  ██████       0.332\n"
-        "4 facts of 1,835 tested, q ≤ 0.05; target: 12,044 of 200,000 traces (6.0 %)"
+        "4 facts shown of 1,835 tested, q ≤ 0.05; target: 12,044 of 200,000 traces (6.0 %)"
     )
 
 
@@ -243,7 +243,7 @@ def test_a_comparison_of_sessions_at_120_columns() -> None:
         "  3.2e-11  4,000     22,000\n"
         "tags.release = 'v1'            41.5 %  ███▋    68.1 %  ██████       0.332  0.320 to 0.345"
         "  3.2e-11  5,000    133,000\n"
-        "2 facts of 1,835 tested, q ≤ 0.05; 12,044 against 187,956 sessions"
+        "2 facts shown of 1,835 tested, q ≤ 0.05; 12,044 against 187,956 sessions"
     )
 
 
@@ -382,7 +382,10 @@ def test_times_have_as_much_as_tells_them_apart(step: timedelta, shown: str) -> 
 
 
 def test_nothing_found() -> None:
-    assert repr(Discovery([], ERRORS, fdr=0.01)) == "No fact goes with it at q ≤ 0.01."
+    assert (
+        repr(Discovery([], ERRORS, fdr=0.01))
+        == "No fact goes with it at q ≤ 0.01, or nothing matches it."
+    )
     assert repr(Matrix([])) == "No pair of filters."
     assert repr(Facets([])) == "No trace matches."
     assert repr(Facets([], unit="session_all")) == "No session matches."

@@ -190,6 +190,8 @@ def test_an_experiment_that_is_not_there(insights: Run) -> None:
         "insights: there is no experiment called chaat\nHint: Did you mean chat?\n",
     )
     assert "Hint" not in insights("count", "-e", "something else").err
+    # Names go on, as "demo 2026-01-05 09:00:00" does.
+    assert "Did you mean agents?" in insights("count", "-e", "A").err
 
 
 def test_names_of_digits_and_names_in_several_workspaces(

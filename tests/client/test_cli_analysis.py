@@ -73,7 +73,7 @@ def test_discover(insights: Run, world_dsn: str) -> None:
         *("q", "both", "with", "fact", "test"),
     ]
     assert any(re.match(rf"{GPT4}.* 81\.8 %  █+.* 18\.9 %  █", line) for line in lines)
-    assert re.search(r"facts? of \d+ tested, q ≤ 0\.05; target: 11 of 48 traces", lines[-1])
+    assert re.search(r"facts? shown of \d+ tested, q ≤ 0\.05; target: 11 of 48 traces", lines[-1])
     with Insights(world_dsn) as client:
         facts = client.discover(ERRORS)
     found = insights("discover", ERRORS, "--json").json()
@@ -85,7 +85,7 @@ def test_discover(insights: Run, world_dsn: str) -> None:
 
 def test_discover_nothing(insights: Run) -> None:
     ended = insights("discover", ERRORS, "--fdr", "1e-99")
-    assert ended == Ended(0, "No fact goes with it at q ≤ 1e-99.\n", "")
+    assert ended == Ended(0, "No fact goes with it at q ≤ 1e-99, or nothing matches it.\n", "")
     assert insights("discover", ERRORS, "--fdr", "1e-99", "--json").json() == {"facts": []}
     assert insights("discover", ERRORS, "--fdr", "1e-99", "--csv").out.startswith("filter,kind,")
 
