@@ -39,6 +39,9 @@ KEPT_BYTES = 64 * 2**20
 #: Blocks, or batches of other traces, that cuts are chosen from.
 SAMPLED = 4
 
+#: With no more positions than these, a session keeps what single facts match.
+KEPT_POSITIONS = 1_000_000
+
 #: Whatever a filter asks, facts about assessments are looked at.
 _ASSESSED = tree.IsNull(tree.Assessment("assessment", "any"), negated=True)
 
@@ -446,8 +449,9 @@ class Population:
         sets: dict[int, int] = {}
         if self._index is not None:
             blocks = [block.block for block in self._index.blocks]
-            # Not to be kept: what facts match is not worth what else might be.
-            matching = self._sets(self._index, node, lasting=False)
+            # Of many traces it is not to be kept: other things are worth more.
+            few = sum(block.used for block in self._index.blocks) <= KEPT_POSITIONS
+            matching = self._sets(self._index, node, lasting=few)
             sets = dict(zip(blocks, [members for (members,) in matching]))
         found = []
         for part in self.parts:
