@@ -51,7 +51,7 @@ def _engine_answers() -> bool:
 @contextmanager
 def _container() -> Iterator[Server]:
     from testcontainers.core.image import DockerImage
-    from testcontainers.postgres import PostgresContainer
+    from testcontainers.community.postgres import PostgresContainer
 
     image = DockerImage(
         path=str(cluster.ROOT),
