@@ -50,8 +50,8 @@ def _engine_answers() -> bool:
 
 @contextmanager
 def _container() -> Iterator[Server]:
-    from testcontainers.core.image import DockerImage
     from testcontainers.community.postgres import PostgresContainer
+    from testcontainers.core.image import DockerImage
 
     image = DockerImage(
         path=str(cluster.ROOT),
