@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, indexed, plans, tree
+from insights_engine import bitmaps, fields, indexed, plans, tree
 from insights_engine.cache import CACHE, Column
 from insights_engine.errors import InsightsError, visible
 from insights_engine.groups import Block
@@ -46,10 +46,12 @@ def check_unit(unit: Optional[str]) -> str:
     if unit is None:
         return TRACE
     if unit not in UNITS:
+        near = fields.nearest(unit, UNITS)
         raise InsightsError(
             f"Invalid unit '{visible(unit, 60)}'.",
-            hint="Units are 'trace', 'session' (some trace of it matches) and 'session_all' (all "
-            "of its traces match).",
+            hint=(f"Did you mean '{near}'? " if near else "")
+            + "Units are 'trace', 'session' (some trace of it matches) and 'session_all' (all of "
+            "its traces match).",
         )
     return unit
 
