@@ -23,13 +23,19 @@ class SearchQuestion:
 
 @dataclass(frozen=True)
 class CorrelationQuestion:
-    """A correlation, and for which traces its two filters hold."""
+    """A planted cause and its outcome, and for which traces the two filters hold.
+
+    ``fact`` is the cause as discovery has to word it, which is told the outcome alone.
+    ``kinds`` of facts are looked at; None is all.
+    """
 
     planted: str
     filter1: str
     filter2: str
     holds1: Holds
     holds2: Holds
+    fact: str
+    kinds: tuple[str, ...] | None = None
 
 
 def _low(logged: Logged) -> bool:
@@ -69,6 +75,9 @@ CORRELATIONS = (
         "span.attributes['service'] = 'weather_api' AND span.attributes['error_type'] = 'timeout'",
         lambda t: t.tags["release"] == "v2.0.1",
         lambda t: "weather timeout" in t.facts,
+        fact="tags.release = 'v2.0.1'",
+        # What a request comes with; its spans and how long they took describe the timeout.
+        kinds=("tag", "metadata"),
     ),
     CorrelationQuestion(
         "model llama-3-70b is slow",
@@ -76,6 +85,7 @@ CORRELATIONS = (
         f"execution_time_ms > {SLOW_MS}",
         lambda t: t.model == "llama-3-70b",
         lambda t: t.execution_time_ms > SLOW_MS,
+        fact="span.attributes.model = 'llama-3-70b'",
     ),
     CorrelationQuestion(
         "few documents found lead to low ratings",
@@ -83,5 +93,8 @@ CORRELATIONS = (
         "feedback.user_rating <= 2",
         lambda t: "few documents" in t.facts,
         _low,
+        fact="span.attributes.documents_found < 3",
+        # Not what else the same user has said.
+        kinds=("tag", "metadata", "span", "attribute", "number"),
     ),
 )

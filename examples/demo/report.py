@@ -45,11 +45,12 @@ def run(dsn: str, url: str, *, traces: int, seed: int) -> bool:
     try:
         searches = [_search(console, ways, question, logged) for question in SEARCHES]
         correlations = [_correlate(console, ways, question, logged) for question in CORRELATIONS]
+        discoveries = [_discover(console, ways, question, logged) for question in CORRELATIONS]
         console.print("\n[bold]What was planted, and whether it was found[/bold]")
         found = [_verdict(console, ways, question) for question in CORRELATIONS]
     finally:
         ways.close()
-    right = all(searches) and all(correlations)
+    right = all((*searches, *correlations, *discoveries))
     if right:
         console.print("All ways agree with each other and with what was logged.")
     else:
@@ -105,6 +106,28 @@ def _correlate(
     return _show(console, table, right)
 
 
+def _discover(
+    console: Console, ways: Ways, question: CorrelationQuestion, logged: Sequence[Logged]
+) -> bool:
+    answers = ways.discover(question.filter2, question.kinds)
+    first = next(iter(answers.values()))
+    among = "" if question.kinds is None else f" (kinds: {', '.join(question.kinds)})"
+    _heading(console, f"Discovery: what goes with it?{among}", question.filter2)
+    table = Table()
+    table.add_column("fact", max_width=52)
+    for heading in ("in these", "in others", "odds at least", "p", "q"):
+        table.add_column(heading, justify="right")
+    for fact in first[:3]:
+        shares = (f"{share:.0%}" for share in (fact.target_share, fact.other_share))
+        numbers = (f"{number:.1g}" for number in (fact.p_value, fact.q_value))
+        table.add_row(escape(fact.filter), *shares, f"× {fact.odds_ratio_low:.3g}", *numbers)
+    one = {trace.trace_id for trace in logged if question.holds1(trace)}
+    two = {trace.trace_id for trace in logged if question.holds2(trace)}
+    expected = (len(one), len(two), len(one & two), len(logged))
+    right = all(found == first for found in answers.values())
+    return _show(console, table, right and bool(first) and first[0].counts == expected)
+
+
 def _verdict(console: Console, ways: Ways, question: CorrelationQuestion) -> bool:
     found = ways.statistics(question.filter1, question.filter2)
     odds, p = found.odds_ratio, found.p_value
@@ -113,6 +136,14 @@ def _verdict(console: Console, ways: Ways, question: CorrelationQuestion) -> boo
         return False
     console.print(
         f"  [green]found[/green]: {question.planted} (odds ratio {odds:.3g}, p = {p:.1g})"
+    )
+    first = ways.discover(question.filter2, question.kinds)["SQL: insights_discover"][0]
+    if first.filter != question.fact:
+        console.print(f"    [red]comes first instead[/red]: {escape(first.filter)}")
+        return False
+    console.print(
+        f"    comes first of {first.tested} facts: {escape(first.filter)}"
+        f" (p = {first.p_value:.1g}, q = {first.q_value:.1g})"
     )
     return True
 

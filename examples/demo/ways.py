@@ -1,11 +1,11 @@
-"""Four ways to ask the same question: SQL, REST, MLflow's client, the Python package."""
+"""Ways to ask the same question: SQL, REST, MLflow's client, the Python package."""
 
 from __future__ import annotations
 
 import json
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import psycopg
@@ -27,6 +27,28 @@ class Counts:
     joint: int
     total: int
     npmi: float
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """A fact that a discovery has found, as far as the demo shows it."""
+
+    filter: str
+    target_count: int
+    fact_count: int
+    joint_count: int
+    total_count: int
+    target_share: float
+    other_share: float
+    odds_ratio_low: float
+    p_value: float
+    q_value: float
+    tested: int
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """The fact, the target, both, all."""
+        return self.fact_count, self.target_count, self.joint_count, self.total_count
 
 
 class Ways:
@@ -127,6 +149,28 @@ class Ways:
             "Python: Insights.correlate": Counts(
                 own.filter1_count, own.filter2_count, own.joint_count, own.total_count, own.npmi
             ),
+        }
+
+    def discover(self, target: str, kinds: Sequence[str] | None) -> dict[str, list[Discovered]]:
+        """What goes with a filter, the surest first, by way."""
+        names = [field.name for field in fields(Discovered)]
+        rows = self._connection.execute(
+            f"select {', '.join(names)} from insights_discover(%s, %s, kinds => %s)".encode(),
+            [[self._experiment_id], target, None if kinds is None else list(kinds)],
+        ).fetchall()
+        answer = self._post(
+            "/api/3.0/mlflow/insights/discover",
+            {"experiment_ids": [self._experiment_id], "target": target, "kinds": kinds},
+        )
+        own = self._insights.discover(target, kinds=kinds)
+        return {
+            "SQL: insights_discover": [Discovered(*row) for row in rows],
+            "REST: /api/3.0/.../insights/discover": [
+                Discovered(*(row[name] for name in names)) for row in answer["rows"]
+            ],
+            "Python: Insights.discover": [
+                Discovered(*(getattr(fact, name) for name in names)) for fact in own
+            ],
         }
 
     def statistics(self, filter1: str, filter2: str) -> Correlation:

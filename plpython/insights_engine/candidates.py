@@ -23,7 +23,7 @@ The first element of an item's name says what it is:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Optional
 
@@ -58,13 +58,17 @@ _ASSESSMENTS = ("feedback", "expectation")
 MARK_OF_SESSIONS: Name = ("o", "trace", "assessments", SESSION)
 _ANY_SPAN: Name = ("o", "span", "", "")
 
-#: What MLflow keeps elsewhere, or every trace has.
+#: What MLflow keeps elsewhere, or every trace has; and what went in and out, which
+#: for spans is no fact either.
 _NO_FACTS = frozenset(
     (
         ("tag", "mlflow.traceName"),
         ("tag", "mlflow.linkedPrompts"),
         ("metadata", "mlflow.sourceRun"),
         ("metadata", "mlflow.trace.session"),
+        ("metadata", "mlflow.traceInputs"),
+        ("metadata", "mlflow.traceOutputs"),
+        ("attribute", "mlflow.spanType"),
         *(("metadata", key) for key in fields.USAGE_METADATA),
         ("trace", "timestamp_ms"),
         ("trace", "end_time_ms"),
@@ -431,6 +435,8 @@ class Restated:
         self._keys: set[tuple[str, str]] = set()
         self._attributes: set[str] = set()
         self._durations = False
+        #: Whether all spans of a name are root spans, as far as is known.
+        self.is_of_roots: Callable[[str], bool] = lambda name: False
         for node in nodes:
             for field in fields_of(node):
                 self._add(field)
@@ -445,8 +451,11 @@ class Restated:
             return ("span", name[1]) in self._keys or ("span", "status") in self._keys
         kind, key = name[1], name[2]
         if role == "n" and name[3]:
-            # The time that spans of one name take tells more than that of the trace.
-            return self._durations or ("span", "name") in self._keys
+            if self._durations or ("span", "name") in self._keys:
+                return True
+            # The time that spans of one name take tells more than that of the trace,
+            # but for root spans, which last as long.
+            return ("trace", "execution_time_ms") in self._keys and self.is_of_roots(name[3])
         if kind == "attribute":
             return any(_one_in_the_other(key, other) for other in self._attributes)
         return (kind, key) in self._keys
@@ -454,6 +463,9 @@ class Restated:
     def _add(self, field: tree.Field) -> None:
         if isinstance(field, (tree.TraceText, tree.TraceNumber)):
             self._keys.update(_SAME.get(field.name, (("trace", field.name),)))
+            for ending, attribute in _SUMMED.items():
+                if field.name.endswith(ending):
+                    self._attributes.add(attribute)
         elif isinstance(field, tree.Tag):
             self._keys.add(("tag", field.key))
         elif isinstance(field, tree.Metadata):
@@ -484,7 +496,18 @@ _SAME: dict[str, tuple[tuple[str, str], ...]] = {
     "user": (("metadata", "mlflow.trace.user"),),
     "execution_time_ms": (("trace", "execution_time_ms"), ("span", "duration")),
     "end_time_ms": (("trace", "timestamp_ms"), ("trace", "execution_time_ms")),
+    **{
+        f"total_{what}": tuple(("trace", f"{one}_{what}") for one in ("input", "output", "total"))
+        for what in ("tokens", "cost")
+    },
+    **{
+        f"{one}_{what}": (("trace", f"{one}_{what}"), ("trace", f"total_{what}"))
+        for one in ("input", "output")
+        for what in ("tokens", "cost")
+    },
 }
+#: The attributes of spans that MLflow sums up for the trace, by the ending of its fields.
+_SUMMED = {"_tokens": "mlflow.chat.tokenUsage", "_cost": "mlflow.llm.cost"}
 _USAGE = {
     "mlflow.trace.tokenUsage": tuple(
         ("trace", name) for name in tree.TRACE_NUMBER_FIELDS if "_tokens" in name

@@ -185,6 +185,13 @@ def _tested(
         tests = TargetTests(screen.target, screen.total)
     counts, joints = screen.items(least)
     items = population.items
+
+    def is_of_roots(span_name: str) -> bool:
+        """Whether spans of a name are in no more traces than MLflow has called by it."""
+        spans, traces = [items.known(("v", kind, "name", span_name)) for kind in ("span", "trace")]
+        return spans is not None and traces is not None and 0 < counts[spans] <= counts[traces]
+
+    question.restated.is_of_roots = is_of_roots
     chosen: list[int] = []
     unsure: dict[int, tuple[int, ...]] = {}
     for item, count in enumerate(counts):

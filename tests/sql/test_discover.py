@@ -213,6 +213,55 @@ def test_what_restates_the_target_is_left_out_unless_asked_for(
     assert "tags.release = 'v1'" not in filters(discover(world, RELEASE, direction="both"))
 
 
+def test_root_spans_and_parts_of_sums_restate_a_target(
+    module_conn: psycopg.Connection[Any], put: Loader
+) -> None:
+    dice = Random(3)
+
+    def span(number: int, name: str, ms: int, tokens: int) -> Span:
+        content = attributes(**{"mlflow.chat.tokenUsage": {"total_tokens": tokens}})
+        return Span(str(number), content, name=name, end_ns=ms * 10**6)
+
+    def trace(number: int) -> Trace:
+        slow = dice.random() < 0.3
+        took, tokens = (9_000, 900) if slow else (100, 90)
+        took, tokens = took + dice.randint(0, 9), tokens + dice.randint(0, 9)
+        # A summary is a trace of its own, or a step of a chat.
+        name = dice.choice(("chat", "summary"))
+        spans = (span(1, name, took, tokens), span(2, "model", took - 9, tokens))
+        if name == "chat":
+            spans = (*spans, span(3, "summary", took - 20, tokens))
+        used = {"input_tokens": tokens - 20, "output_tokens": 20, "total_tokens": tokens}
+        return Trace(f"t{number}", 1, START, took, name=name, spans=spans, tokens=used)
+
+    put(*map(trace, range(300)))
+    refresh(module_conn)
+    slow, large = "execution_time_ms > 4000", "total_tokens > 500"
+    assert begin(everything(module_conn, slow), "span.name = 'model' AND span.duration_ms")
+    assert begin(everything(module_conn, slow), "span.name = 'summary' AND span.duration_ms")
+    assert begin(everything(module_conn, slow), "total_tokens")
+    assert begin(everything(module_conn, large), "execution_time_ms")
+    for target, restated in (
+        (slow, "span.name = 'chat' AND span.duration_ms"),
+        (large, "total_tokens"),
+        (large, "input_tokens"),
+        (large, "span.attributes['mlflow.chat.tokenUsage']"),
+    ):
+        assert not begin(everything(module_conn, target), restated)
+        assert begin(everything(module_conn, target, restatements=True), restated)
+
+
+def everything(connection: psycopg.Connection[Any], target: str, **options: Any) -> list[str]:
+    """The filters of all facts found, and of those grouped under them."""
+    rows = discover(connection, target, max_results=1000, **options)
+    return [text for row in rows for text in (row["filter"], *row["similar"])]
+
+
+def begin(found: list[str], start: str) -> list[str]:
+    """Those that begin so."""
+    return [text for text in found if text.startswith(start)]
+
+
 def test_directions(world: psycopg.Connection[Any]) -> None:
     positive = discover(world, ERRORS)
     negative = discover(world, ERRORS, direction="negative")
