@@ -1453,7 +1453,7 @@ The first element of an item's name says what it is:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Optional
 
@@ -1488,13 +1488,17 @@ _ASSESSMENTS = ("feedback", "expectation")
 MARK_OF_SESSIONS: Name = ("o", "trace", "assessments", SESSION)
 _ANY_SPAN: Name = ("o", "span", "", "")
 
-#: What MLflow keeps elsewhere, or every trace has.
+#: What MLflow keeps elsewhere, or every trace has; and what went in and out, which
+#: for spans is no fact either.
 _NO_FACTS = frozenset(
     (
         ("tag", "mlflow.traceName"),
         ("tag", "mlflow.linkedPrompts"),
         ("metadata", "mlflow.sourceRun"),
         ("metadata", "mlflow.trace.session"),
+        ("metadata", "mlflow.traceInputs"),
+        ("metadata", "mlflow.traceOutputs"),
+        ("attribute", "mlflow.spanType"),
         *(("metadata", key) for key in fields.USAGE_METADATA),
         ("trace", "timestamp_ms"),
         ("trace", "end_time_ms"),
@@ -1861,6 +1865,8 @@ class Restated:
         self._keys: set[tuple[str, str]] = set()
         self._attributes: set[str] = set()
         self._durations = False
+        #: Whether all spans of a name are root spans, as far as is known.
+        self.is_of_roots: Callable[[str], bool] = lambda name: False
         for node in nodes:
             for field in fields_of(node):
                 self._add(field)
@@ -1875,8 +1881,11 @@ class Restated:
             return ("span", name[1]) in self._keys or ("span", "status") in self._keys
         kind, key = name[1], name[2]
         if role == "n" and name[3]:
-            # The time that spans of one name take tells more than that of the trace.
-            return self._durations or ("span", "name") in self._keys
+            if self._durations or ("span", "name") in self._keys:
+                return True
+            # The time that spans of one name take tells more than that of the trace,
+            # but for root spans, which last as long.
+            return ("trace", "execution_time_ms") in self._keys and self.is_of_roots(name[3])
         if kind == "attribute":
             return any(_one_in_the_other(key, other) for other in self._attributes)
         return (kind, key) in self._keys
@@ -1884,6 +1893,9 @@ class Restated:
     def _add(self, field: tree.Field) -> None:
         if isinstance(field, (tree.TraceText, tree.TraceNumber)):
             self._keys.update(_SAME.get(field.name, (("trace", field.name),)))
+            for ending, attribute in _SUMMED.items():
+                if field.name.endswith(ending):
+                    self._attributes.add(attribute)
         elif isinstance(field, tree.Tag):
             self._keys.add(("tag", field.key))
         elif isinstance(field, tree.Metadata):
@@ -1914,7 +1926,18 @@ _SAME: dict[str, tuple[tuple[str, str], ...]] = {
     "user": (("metadata", "mlflow.trace.user"),),
     "execution_time_ms": (("trace", "execution_time_ms"), ("span", "duration")),
     "end_time_ms": (("trace", "timestamp_ms"), ("trace", "execution_time_ms")),
+    **{
+        f"total_{what}": tuple(("trace", f"{one}_{what}") for one in ("input", "output", "total"))
+        for what in ("tokens", "cost")
+    },
+    **{
+        f"{one}_{what}": (("trace", f"{one}_{what}"), ("trace", f"total_{what}"))
+        for one in ("input", "output")
+        for what in ("tokens", "cost")
+    },
 }
+#: The attributes of spans that MLflow sums up for the trace, by the ending of its fields.
+_SUMMED = {"_tokens": "mlflow.chat.tokenUsage", "_cost": "mlflow.llm.cost"}
 _USAGE = {
     "mlflow.trace.tokenUsage": tuple(
         ("trace", name) for name in tree.TRACE_NUMBER_FIELDS if "_tokens" in name
@@ -3086,6 +3109,13 @@ def _tested(
         tests = TargetTests(screen.target, screen.total)
     counts, joints = screen.items(least)
     items = population.items
+
+    def is_of_roots(span_name: str) -> bool:
+        """Whether spans of a name are in no more traces than MLflow has called by it."""
+        spans, traces = [items.known(("v", kind, "name", span_name)) for kind in ("span", "trace")]
+        return spans is not None and traces is not None and 0 < counts[spans] <= counts[traces]
+
+    question.restated.is_of_roots = is_of_roots
     chosen: list[int] = []
     unsure: dict[int, tuple[int, ...]] = {}
     for item, count in enumerate(counts):
@@ -18706,7 +18736,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 192a5d645e34b7c8 " + name + ">"
+        place = "<insights b8e4fd9bbd32b3a6 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -18721,8 +18751,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["192a5d645e34b7c8"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["192a5d645e34b7c8"]
+GD["b8e4fd9bbd32b3a6"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["b8e4fd9bbd32b3a6"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -18777,9 +18807,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].build_index(plpy, '@mlflow@', max_traces)
+return GD["b8e4fd9bbd32b3a6"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -18998,9 +19028,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["b8e4fd9bbd32b3a6"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -19301,9 +19331,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].compare(
+return GD["b8e4fd9bbd32b3a6"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19341,9 +19371,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].correlate(
+return GD["b8e4fd9bbd32b3a6"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -19385,9 +19415,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].correlation_matrix(
+return GD["b8e4fd9bbd32b3a6"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -19411,9 +19441,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["b8e4fd9bbd32b3a6"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -19467,9 +19497,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].discover(
+return GD["b8e4fd9bbd32b3a6"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19497,9 +19527,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["b8e4fd9bbd32b3a6"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -19530,9 +19560,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].facets(
+return GD["b8e4fd9bbd32b3a6"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -19553,9 +19583,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].start_over(plpy)
+return GD["b8e4fd9bbd32b3a6"].start_over(plpy)
 $python$;
 
 comment on function insights.run_rebuild() is
@@ -19578,9 +19608,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["b8e4fd9bbd32b3a6"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -19617,9 +19647,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].search_traces(
+return GD["b8e4fd9bbd32b3a6"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -19648,9 +19678,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].search_page(
+return GD["b8e4fd9bbd32b3a6"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -19690,9 +19720,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].timeseries(
+return GD["b8e4fd9bbd32b3a6"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -19714,9 +19744,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].validate(plpy, filter)
+return GD["b8e4fd9bbd32b3a6"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -19733,9 +19763,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "192a5d645e34b7c8" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["192a5d645e34b7c8"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["b8e4fd9bbd32b3a6"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
