@@ -19,14 +19,14 @@ from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
-from bench import columns, growth, load, markdown, upkeep
+from bench import columns, discovery, growth, load, markdown, series, upkeep
 from bench.cases import CORRELATIONS, COUNTS, SEARCHES
 from bench.compare import OURS, Comparison, Timing
 from insights_dev import database
 from insights_dev.cluster import ROOT, say
 
 TRACES = 200_000
-PARTS = ("correlation", "search", "count", "upkeep", "growth")
+PARTS = ("correlation", "search", "count", "discovery", "series", "upkeep", "growth")
 
 
 def machine(dsn: str) -> dict[str, str]:
@@ -143,8 +143,7 @@ def main() -> int:
     built = _built(dsn)
     if built:
         results["build"] = built
-    if set(arguments.part) & {"correlation", "search", "count"}:
-        results["timings"] = [timing.as_dict() for timing in _compare(dsn, arguments)]
+    results["timings"] = [timing.as_dict() for timing in _timings(dsn, arguments)]
     if "upkeep" in arguments.part:
         with psycopg.connect(dsn) as connection:
             experiment_id = str(load.experiment(connection))
@@ -204,8 +203,10 @@ def _built(dsn: str) -> dict[str, float] | None:
     return found
 
 
-def _compare(dsn: str, arguments: argparse.Namespace) -> Iterable[Timing]:
+def _timings(dsn: str, arguments: argparse.Namespace) -> Iterable[Timing]:
     """The questions of the parts asked for, one after the other."""
+    if not set(arguments.part) & set(PARTS[:5]):
+        return
     files = columns.directory(
         ROOT / ".dev" / "bench", load.marker(arguments.seed, arguments.traces)
     )
@@ -213,6 +214,19 @@ def _compare(dsn: str, arguments: argparse.Namespace) -> Iterable[Timing]:
     columns.export(dsn, files)
     with psycopg.connect(dsn) as connection:
         experiment_id = str(load.experiment(connection))
+    yield from _compare(dsn, files, experiment_id, arguments)
+    if "discovery" in arguments.part:
+        for timing in discovery.measure(dsn, files, arguments.runs):
+            yield _progress(timing)
+    if "series" in arguments.part:
+        for timing in series.measure(dsn, files, experiment_id, arguments.runs):
+            yield _progress(timing)
+
+
+def _compare(
+    dsn: str, files: Path, experiment_id: str, arguments: argparse.Namespace
+) -> Iterable[Timing]:
+    """Pages, correlations and counts."""
     comparison = Comparison(
         dsn,
         experiment_id,
@@ -241,9 +255,8 @@ def _compare(dsn: str, arguments: argparse.Namespace) -> Iterable[Timing]:
 
 
 def _progress(timing: Timing) -> Timing:
-    taken = ", ".join(
-        f"{name} {ms:,.1f} ms" for name, ms in sorted(timing.ms.items(), key=lambda i: i[0] == OURS)
-    )
+    in_order = sorted(timing.ms.items(), key=lambda item: item[0].startswith(OURS))
+    taken = ", ".join(f"{name} {ms:,.1f} ms" for name, ms in in_order)
     say(f"  {timing.kind}: {timing.name}: {timing.matches:,} match, {taken}")
     return timing
 

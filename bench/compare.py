@@ -47,7 +47,7 @@ class Timing:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        ratios = {name: self.ratio(name) for name in self.ms if name not in (OURS, ANEW)}
+        ratios = {name: self.ratio(name) for name in self.ms if not name.startswith(OURS)}
         return {**self.__dict__, "ratios": ratios}
 
 

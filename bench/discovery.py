@@ -5,18 +5,13 @@ and ranks them.  The engines are asked for what can be asked of columns: for eve
 column how often each value occurs inside and outside of the target.  They test and
 rank nothing, and take no numbers apart.  Of the facts that both name, all counts must
 be the same before anything is timed.
-
-    python -m bench.discovery --server DSN --database bench_200k
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,11 +20,10 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from bench import columns, load
+from bench import columns
+from bench.compare import OURS, Timing
 from bench.engines import ChDb, Disagreement, Engine, engines
-from insights_dev import database
 
-ROOT = Path(__file__).resolve().parent.parent
 #: Kind, key and value of a fact -> traces that have it, and those of them in the target.
 Facts = Mapping[tuple[str, str, str], tuple[int, int]]
 
@@ -147,55 +141,28 @@ def median_ms(call: Callable[[], Any], runs: int) -> float:
     return statistics.median(times)
 
 
-def measure(dsn: str, files: Path, runs: int) -> list[dict[str, Any]]:
+def measure(dsn: str, files: Path, runs: int) -> Iterator[Timing]:
     """Median milliseconds of each target, by who was asked."""
     columns.export(dsn, files)
     loaded = engines(files)
     with psycopg.connect(dsn, autocommit=True) as connection:
-        return [measured(connection, target, loaded, runs) for target in TARGETS]
+        for target in TARGETS:
+            yield measured(connection, target, loaded, runs)
 
 
 def measured(
     connection: psycopg.Connection[Any], target: Target, loaded: list[Engine], runs: int
-) -> dict[str, Any]:
-    """One target: what was compared, and the times."""
+) -> Timing:
+    """One target; the counts of every fact that an engine counts must be the same."""
     ours = facts_of_ours(connection, target)
-    compared = {
-        engine.name: check(engine.name, ours, facts_of_engine(engine, target)) for engine in loaded
-    }
-    first = discover(connection, target)[0]
+    for engine in loaded:
+        check(engine.name, ours, facts_of_engine(engine, target))
+    (first, *_) = discover(connection, target)
     calls: dict[str, Callable[[], Any]] = {
-        "ours": partial(discover, connection, target),
-        "ours, with pairs": partial(discover, connection, target, pairs=True),
         **{engine.name: partial(engine.rows, query(engine, target)) for engine in loaded},
+        OURS: partial(discover, connection, target),
+        f"{OURS}, pairs too": partial(discover, connection, target, pairs=True),
     }
-    return {
-        "target": target.name,
-        "traces": first["target_count"],
-        "tested": first["tested"],
-        "first": first["filter"],
-        "compared": compared,
-        "ms": {name: median_ms(call, runs) for name, call in calls.items()},
-    }
-
-
-def main() -> int:
-    """Exit 0 if every count was the same from all."""
-    parser = argparse.ArgumentParser(prog="python -m bench.discovery", description=__doc__)
-    parser.add_argument("--server", required=True, help="DSN of any database, as superuser")
-    parser.add_argument("--database", default="bench_200k", help="made by python -m bench")
-    parser.add_argument("--traces", type=int, default=200_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--files", type=Path, help="where the engines' columns are, if elsewhere")
-    arguments = parser.parse_args()
-    files = arguments.files or columns.directory(
-        ROOT / ".dev" / "bench", load.marker(arguments.seed, arguments.traces)
-    )
-    dsn = database.create(arguments.server, arguments.database)
-    print(json.dumps(measure(dsn, files, arguments.runs), indent=2))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    ms = {name: median_ms(call, runs) for name, call in calls.items()}
+    name = f"{target.name} ({first['tested']:,} facts tested)"
+    return Timing("discovery", name, first["target_count"], ms, runs)

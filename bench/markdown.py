@@ -11,7 +11,13 @@ from typing import Any
 Section = tuple[str, list[str], list[list[str]]]
 """A heading, the names of the columns, the rows."""
 
-_MATCHES = {"search": "matches", "correlation": "both match", "count": "matches"}
+_MATCHES = {
+    "search": "matches",
+    "correlation": "both match",
+    "count": "matches",
+    "discovery": "traces of the target",
+    "series": "rows",
+}
 
 
 def sections(results: dict[str, Any]) -> Iterator[Section]:

@@ -1,21 +1,15 @@
 """Series, facets, a matrix and sessions beside the same questions put to DuckDB and chDB.
 
-    python -m bench.series --server DSN [--database bench_200k]
-
-The database is one that ``python -m bench`` has loaded, with the index built.  Each
-question stands here in three ways; all answers must be the same, then medians are taken
-in turn.
+Each question stands here in three ways; all answers must be the same, then medians are
+taken in turn.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import statistics
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -23,15 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from rich.console import Console
-from rich.table import Table
 
-from bench import columns, load
+from bench import columns
+from bench.compare import OURS, Timing
 from bench.engines import Disagreement, engines
-from insights_dev.cluster import ROOT, say
 
-TRACES = 200_000
-OURS = "ours"
 Row = tuple[str | None, ...]
 
 
@@ -198,12 +188,13 @@ CASES = (
 # ---------------------------------------------------------------------- measuring
 
 
-def measure(
-    dsn: str, files: Path, experiment_id: str, runs: int, only: str
-) -> list[dict[str, Any]]:
-    """Median milliseconds of each question by who was asked; Disagreement if answers differ."""
+def measure(dsn: str, files: Path, experiment_id: str, runs: int) -> Iterator[Timing]:
+    """Median milliseconds of each question by who was asked; Disagreement if answers differ.
+
+    The first call of ours, which reads what the others find read, is a column of its own.
+    """
+    columns.export(dsn, files)
     loaded = engines(files)
-    results = []
     with psycopg.connect(dsn, autocommit=True) as connection:
 
         def ours(sql: str) -> list[Row]:
@@ -211,15 +202,13 @@ def measure(
             return [tuple(None if value is None else str(value) for value in row) for row in rows]
 
         for case in CASES:
-            if only not in case.name:
-                continue
             calls: dict[str, Callable[[], list[Row]]] = {}
             for engine in loaded:
                 sql = case.chdb if engine.name == "chDB" else case.duckdb
                 calls[engine.name] = partial(engine.rows, sql)
             calls[OURS] = partial(ours, case.ours)
             started = time.perf_counter()
-            calls[OURS]()
+            rows = len(calls[OURS]())
             first_ms = (time.perf_counter() - started) * 1000
             answers = {name: _numbers(call()) for name, call in calls.items()}
             for name, answer in answers.items():
@@ -232,9 +221,8 @@ def measure(
                     call()
                     times[name].append((time.perf_counter() - started) * 1000)
             medians = {name: statistics.median(taken) for name, taken in times.items()}
-            results.append({"name": case.name, "ms": medians, "first_ms": first_ms, "runs": runs})
-            say(f"  {case.name}: " + ", ".join(f"{n} {ms:,.1f} ms" for n, ms in medians.items()))
-    return results
+            ms = {**medians, f"{OURS}, first call": first_ms}
+            yield Timing("series", case.name, rows, ms, runs)
 
 
 def _numbers(rows: Sequence[Row]) -> list[Any]:
@@ -260,39 +248,3 @@ def _same(one: Sequence[Any], other: Sequence[Any]) -> bool:
         elif own != its:
             return False
     return True
-
-
-def main() -> int:
-    """Exit 0 if every two answers agreed."""
-    parser = argparse.ArgumentParser(prog="python -m bench.series")
-    parser.add_argument("--server", required=True, help="DSN of any database of the server")
-    parser.add_argument("--database", default="bench_200k")
-    parser.add_argument("--traces", type=int, default=TRACES)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--only", default="", help="questions whose name contains this")
-    parser.add_argument("--files", type=Path, help="where the native columns are, or will be")
-    parser.add_argument("--json", type=Path, default=ROOT / ".dev" / "bench-series.json")
-    arguments = parser.parse_args()
-    dsn = psycopg.conninfo.make_conninfo(arguments.server, dbname=arguments.database)
-    marker = load.marker(arguments.seed, arguments.traces)
-    files = arguments.files or columns.directory(ROOT / ".dev" / "bench", marker)
-    columns.export(dsn, files)
-    with psycopg.connect(dsn) as connection:
-        experiment_id = str(load.experiment(connection))
-    results = measure(dsn, files, experiment_id, arguments.runs, arguments.only)
-    names = list(results[0]["ms"]) if results else []
-    table = Table(title="milliseconds, medians")
-    for name in ("question", *names, "ours, first call"):
-        table.add_column(name, justify="left" if name == "question" else "right")
-    for result in results:
-        shown = [*(result["ms"][name] for name in names), result["first_ms"]]
-        table.add_row(result["name"], *(f"{ms:,.1f}" for ms in shown))
-    Console(width=None if Console().is_terminal else 150, highlight=False).print(table)
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(results, indent=2) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

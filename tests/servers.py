@@ -50,8 +50,8 @@ def _engine_answers() -> bool:
 
 @contextmanager
 def _container() -> Iterator[Server]:
+    from testcontainers.community.postgres import PostgresContainer
     from testcontainers.core.image import DockerImage
-    from testcontainers.postgres import PostgresContainer
 
     image = DockerImage(
         path=str(cluster.ROOT),

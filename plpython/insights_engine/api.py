@@ -377,7 +377,7 @@ def _page(
     page_token: Optional[str],
     page_offset: Optional[int] = None,
 ) -> search.Page:
-    limit = search.check_max_results(max_results)
+    limit = search.check_max_results(max_results, "Read on with page_token.")
     if page_offset is not None and page_offset < 0:
         raise InsightsError("The offset of a page must not be negative.")
     query = _query(plpy, schema, exp_ids, filter, order_by)

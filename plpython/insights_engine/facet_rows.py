@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, fields, histogram, sessions, tree, values
 from insights_engine.groups import Block, Group, Terms
-from insights_engine.indexed import Index
+from insights_engine.index_reader import Index
 from insights_engine.statement import Statement
 from insights_engine.vocabulary import (
     Vocabulary,

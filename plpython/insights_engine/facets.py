@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
-from insights_engine import fields, histogram, indexed, printer, sessions, tree, values
+from insights_engine import fields, histogram, printer, sessions, tree, values
 from insights_engine.errors import InsightsError
 from insights_engine.facet_rows import (
     Candidates,
@@ -31,6 +31,7 @@ from insights_engine.facet_rows import (
     of_text,
     present,
 )
+from insights_engine.index_reader import decided, open_index, prepare
 from insights_engine.statement import Statement
 from insights_engine.tokens import MAX_BYTES
 
@@ -87,10 +88,10 @@ _Answer = tuple[int, Sequence[tuple[Facet, int]], bool]
 def _of_index(plpy: Any, statement: Statement, question: Question) -> Optional[_Answer]:
     field = question.field
     # Sessions' assessments are pending together, if they are asked about.
-    index = indexed.open_index(plpy, statement, (question.node, present(field)))
+    index = open_index(plpy, statement, (question.node, present(field)))
     if index is None:
         return None
-    matching = [sets[0] for sets in indexed.decided(index, [indexed.prepare(question.node)])]
+    matching = [sets[0] for sets in decided(index, [prepare(question.node)])]
     if index.overcharged:
         return None
     found = Candidates(index, statement, question, matching).found()

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Optional
 from insights_engine import fields
 from insights_engine.candidates import KINDS
 from insights_engine.errors import InsightsError, visible
-from insights_engine.search import MAX_RESULTS
+from insights_engine.search import check_max_results
+from insights_engine.sessions import check_unit
 
 DIRECTIONS = ("positive", "negative", "both")
-UNITS = ("trace", "session", "session_all")
 
 
 class Options(NamedTuple):
@@ -49,16 +49,6 @@ def options(
             "It must be a positive integer",
             hint="Facts of fewer units of the base are not tested; the default is 5.",
         )
-    if max_results is None or max_results < 1:
-        raise InsightsError(
-            f"Invalid value {max_results} for parameter 'max_results' supplied. "
-            "It must be a positive integer"
-        )
-    if max_results > MAX_RESULTS:
-        raise InsightsError(
-            f"Invalid value {max_results} for parameter 'max_results' supplied. "
-            f"It must be at most {MAX_RESULTS}"
-        )
     if fdr is None or not (math.isfinite(fdr) and 0 < fdr <= 1):
         raise InsightsError(
             f"Invalid value {fdr} for parameter 'fdr' supplied. "
@@ -69,18 +59,13 @@ def options(
     return Options(
         chosen,
         min_support,
-        max_results,
+        check_max_results(max_results),
         fdr,
         _one_of("direction", direction, DIRECTIONS),
         bool(pairs),
         bool(restatements),
         check_unit(unit),
     )
-
-
-def check_unit(unit: Optional[str]) -> str:
-    """What is counted: ``trace``, ``session`` or ``session_all``."""
-    return _one_of("unit", unit, UNITS)
 
 
 def _one_of(name: str, given: Any, known: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, Optional
 
-from insights_engine import bitmaps, cells, indexed, plans, tree
+from insights_engine import bitmaps, cells, plans, tree
 from insights_engine.cache import CACHE
 from insights_engine.candidates import (
     MARK_OF_SESSIONS,
@@ -28,6 +28,7 @@ from insights_engine.cells import Cells, Cuts, Numbers, Sliced
 from insights_engine.columns import Columns, bits_of
 from insights_engine.facts import Facts, Number, Series
 from insights_engine.groups import Block, all_positions
+from insights_engine.index_reader import Index, Prepared, decided, open_index, prepare
 from insights_engine.rows import MARK, Placed, Reader
 from insights_engine.statement import Statement
 
@@ -38,6 +39,9 @@ KEPT_BYTES = 64 * 2**20
 
 #: Blocks, or batches of other traces, that cuts are chosen from.
 SAMPLED = 4
+
+#: With no more positions than these, a session keeps what single facts match.
+KEPT_POSITIONS = 1_000_000
 
 #: Whatever a filter asks, facts about assessments are looked at.
 _ASSESSED = tree.IsNull(tree.Assessment("assessment", "any"), negated=True)
@@ -262,9 +266,9 @@ class Unindexed(Part):
         return [trace.trace_id for trace in self._traces]
 
 
-def _passing(node: tree.Node) -> indexed.Prepared:
+def _passing(node: tree.Node) -> Prepared:
     """A filter of which a session keeps nothing."""
-    found = indexed.Prepared(node)
+    found = Prepared(node)
     found.leaves = [leaf._replace(lasting=False) for leaf in found.leaves]
     found.lasting = False
     return found
@@ -379,14 +383,14 @@ class Population:
         self._base = base
         self._target = target
         self._left = KEPT_BYTES
-        self._index: Optional[indexed.Index] = None
+        self._index: Optional[Index] = None
         self._known: Optional[Items] = None
         self._blocks: Sequence[Block] = ()
         self.items = Items()
         self.parts: list[Part] = []
         if statement.experiments == []:
             return
-        index = indexed.open_index(plpy, statement, (base, target, _ASSESSED))
+        index = open_index(plpy, statement, (base, target, _ASSESSED))
         if index is None:
             self._add_everything()
         else:
@@ -446,8 +450,9 @@ class Population:
         sets: dict[int, int] = {}
         if self._index is not None:
             blocks = [block.block for block in self._index.blocks]
-            # Not to be kept: what facts match is not worth what else might be.
-            matching = self._sets(self._index, node, lasting=False)
+            # Of many traces it is not to be kept: other things are worth more.
+            few = sum(block.used for block in self._index.blocks) <= KEPT_POSITIONS
+            matching = self._sets(self._index, node, lasting=few)
             sets = dict(zip(blocks, [members for (members,) in matching]))
         found = []
         for part in self.parts:
@@ -504,7 +509,7 @@ class Population:
 
     # ---------------------------------------------------------------- the index
 
-    def _add_blocks(self, index: indexed.Index, known: Items) -> list[str]:
+    def _add_blocks(self, index: Index, known: Items) -> list[str]:
         """Adds the blocks; the traces of theirs that have to be looked at one by one."""
         sets = self._sets(index, self._base, self._target)
         marked = self._marked(index)
@@ -521,11 +526,11 @@ class Population:
         return away
 
     def _sets(
-        self, index: indexed.Index, *nodes: tree.Node, lasting: bool = True
+        self, index: Index, *nodes: tree.Node, lasting: bool = True
     ) -> Iterable[Sequence[int]]:
         """What matches some filters, by block."""
-        prepared = [indexed.prepare(node) if lasting else _passing(node) for node in nodes]
-        found = list(indexed.decided(index, prepared))
+        prepared = [prepare(node) if lasting else _passing(node) for node in nodes]
+        found = list(decided(index, prepared))
         if not index.overcharged:
             return found
         # The index leaves too much open: MLflow's tables are asked about all.
@@ -533,7 +538,7 @@ class Population:
         raw = [self._raw_sets(index, node) for node in nodes]
         return [[one.get(block.block, 0) for one in raw] for block in index.blocks]
 
-    def _raw_sets(self, index: indexed.Index, node: tree.Node) -> dict[int, int]:
+    def _raw_sets(self, index: Index, node: tree.Node) -> dict[int, int]:
         if node == tree.EVERYTHING:
             return {block.block: index.universe(block) for block in index.blocks}
         statement = self._statement.again()
@@ -551,7 +556,7 @@ class Population:
             if row["block"] in used
         }
 
-    def _marked(self, index: indexed.Index) -> dict[int, int]:
+    def _marked(self, index: Index) -> dict[int, int]:
         """By block the traces whose session has assessments in another experiment."""
         rows = plans.run(
             self._plpy,

@@ -46,8 +46,11 @@ TOKEN_KEYS = (
 COST_KEYS = ("input_cost", "output_cost", "total_cost")
 
 
-def check_max_results(max_results: Optional[int]) -> int:
-    """``max_results`` within MLflow's bounds, refused in MLflow's words."""
+def check_max_results(max_results: Optional[int], hint: Optional[str] = None) -> int:
+    """``max_results`` within MLflow's bounds, refused in MLflow's words.
+
+    ``hint``: what to do when there are more results.
+    """
     if max_results is None or max_results < 1:
         raise InsightsError(
             f"Invalid value {max_results} for parameter 'max_results' supplied. "
@@ -57,7 +60,7 @@ def check_max_results(max_results: Optional[int]) -> int:
         raise InsightsError(
             f"Invalid value {max_results} for parameter 'max_results' supplied. "
             f"It must be at most {MAX_RESULTS}",
-            hint="Read on with page_token.",
+            hint=hint,
         )
     return max_results
 

@@ -19,11 +19,11 @@ from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, indexed, plans, tree
+from insights_engine import bitmaps, fields, plans, tree
 from insights_engine.cache import CACHE, Column
 from insights_engine.errors import InsightsError, visible
 from insights_engine.groups import Block
-from insights_engine.indexed import Index
+from insights_engine.index_reader import Index, decided, open_index, prepare
 from insights_engine.statement import Statement
 
 TRACE, SESSION, SESSION_ALL = "trace", "session", "session_all"
@@ -46,10 +46,12 @@ def check_unit(unit: Optional[str]) -> str:
     if unit is None:
         return TRACE
     if unit not in UNITS:
+        near = fields.nearest(unit, UNITS)
         raise InsightsError(
             f"Invalid unit '{visible(unit, 60)}'.",
-            hint="Units are 'trace', 'session' (some trace of it matches) and 'session_all' (all "
-            "of its traces match).",
+            hint=(f"Did you mean '{near}'? " if near else "")
+            + "Units are 'trace', 'session' (some trace of it matches) and 'session_all' (all of "
+            "its traces match).",
         )
     return unit
 
@@ -266,14 +268,14 @@ def _of_index(
 ) -> Optional[Table]:
     """The table; without ``pairs`` its diagonal only."""
     add = add_pairs if pairs else _add_each
-    index = indexed.open_index(plpy, statement, nodes)
+    index = open_index(plpy, statement, nodes)
     if index is None:
         return None
-    filters = [indexed.prepare(node) for node in nodes]
+    filters = [prepare(node) for node in nodes]
     table = _table(len(nodes))
     sessions = Sessions(index)
     tally = Tally(sessions, len(nodes), unit)
-    for block, sets in zip(index.blocks, indexed.decided(index, filters)):
+    for block, sets in zip(index.blocks, decided(index, filters)):
         if unit == TRACE:
             add(table, sets)
         else:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Optional
 from insights_engine import bitmaps
 from insights_engine.cache import CACHE
 from insights_engine.groups import Block, Group, all_positions
-from insights_engine.indexed import GROUP, Index
+from insights_engine.index_reader import GROUP, Index
 
 _KEY = ("timelines",)
 #: Slices of fixed-point numbers; numbers that need more are summed one by one.

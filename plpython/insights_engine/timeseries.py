@@ -19,10 +19,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Callable, Optional
 
-from insights_engine import bitmaps, buckets, indexed, plans, sessions, tree
+from insights_engine import bitmaps, buckets, plans, sessions, tree
 from insights_engine.errors import InsightsError
 from insights_engine.groups import Block
-from insights_engine.indexed import Index
+from insights_engine.index_reader import Index, decided, open_index, prepare
 from insights_engine.statement import Statement
 from insights_engine.timelines import Part, Sliced, Timeline, timelines
 
@@ -293,15 +293,15 @@ def _of_index(
     """The buckets with traces by number, if the index is of use; bucket n ends at edge n + 1."""
     if statement.experiments == []:
         return {}
-    index = indexed.open_index(plpy, statement, (node,))
+    index = open_index(plpy, statement, (node,))
     if index is None:
         return None
     index.blocks = [
         block for block in index.blocks if block.last_ms >= edges[0] and block.first_ms < edges[-1]
     ]
-    filters = (indexed.prepare(node), indexed.prepare(_FAILED))
+    filters = (prepare(node), prepare(_FAILED))
     collected = _Collected(index, edges, unit)
-    ways = zip(index.blocks, timelines(index, index.blocks), indexed.decided(index, filters))
+    ways = zip(index.blocks, timelines(index, index.blocks), decided(index, filters))
     for block, timeline, (matching, failed) in ways:
         collected.add(block, timeline, matching, failed)
     if index.overcharged:

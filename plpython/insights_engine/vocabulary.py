@@ -10,7 +10,7 @@ from insights_engine import bitmaps, fields, plans, rawsql, tree
 from insights_engine import values as values_of_fields
 from insights_engine.cache import CACHE, Column
 from insights_engine.groups import Block, Group, Terms, all_positions
-from insights_engine.indexed import Index
+from insights_engine.index_reader import Index
 from insights_engine.slices import Series
 from insights_engine.terms import (
     CONTENT,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from tests.client import stand_ins, world
+from tests.client import world
 from tests.conftest import READER, READER_PASSWORD, Databases
 
 
@@ -19,7 +19,6 @@ def world_dsn(databases: Databases) -> Iterator[str]:
     with databases.fresh("insights") as dsn:
         with psycopg.connect(dsn, autocommit=True) as connection:
             world.load(connection)
-            stand_ins.install(connection)
             connection.execute("select insights_refresh()")
         yield dsn
 

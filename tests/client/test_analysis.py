@@ -203,7 +203,7 @@ def test_pandas(insights: Insights) -> None:
     assert insights.facets("", "tags.release").to_pandas()["value"].tolist() == ["v1", "v2"]
     frame = insights.discover(ERRORS).to_pandas()
     assert GPT4 in frame["filter"].tolist()
-    nothing = insights.discover(ERRORS, fdr=0).to_pandas()
+    nothing = insights.discover(ERRORS, min_support=1000).to_pandas()
     assert len(nothing) == 0
     assert list(nothing.columns) == list(frame.columns)
 

@@ -80,8 +80,8 @@ def test_the_same_where_everything_undecided_is_asked_at_once(
 _FEW_UNDECIDED = """
     do language plpython3u $$
         import sys
-        indexed = sys.modules["insights_engine.indexed"]
-        indexed.FEW_UNDECIDED, indexed.UNDECIDED_SHARE = {few}, {share}
+        reader = sys.modules["insights_engine.index_reader"]
+        reader.FEW_UNDECIDED, reader.UNDECIDED_SHARE = {few}, {share}
     $$"""
 
 
@@ -110,7 +110,9 @@ def happen(
 ) -> str:
     """One event: traces arrive, change or go, or some of them are indexed; its name."""
     ids = list(known)
-    event = dice.choice(("arrive", "arrive", "change", "change", "archive", "delete", "refresh"))
+    event = dice.choice(
+        ("arrive", "arrive", "change", "change", "archive", "delete", "refresh", "experiment")
+    )
     if event == "refresh" or not world.traces:
         refresh(connection, dice.choice((1, 3, 1000, 1000)))
     elif event == "arrive" or not ids:
@@ -130,6 +132,14 @@ def happen(
         connection.execute("update spans set content = '' where trace_id = %s", (trace.trace_id,))
         spans = tuple(replace(span, content="") for span in trace.spans)
         known[trace.trace_id] = replace(trace, spans=spans)
+    elif event == "experiment":
+        # Deleted or restored, with all its traces; a filter sees no difference.
+        connection.execute(
+            "update experiments set lifecycle_stage ="
+            " case lifecycle_stage when 'active' then 'deleted' else 'active' end"
+            " where experiment_id = %s",
+            (dice.choice(world.experiments).experiment_id,),
+        )
     else:
         gone = dice.sample(ids, min(len(ids), 2))
         delete_traces(connection, gone)

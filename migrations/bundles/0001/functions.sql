@@ -395,7 +395,7 @@ def _page(
     page_token: Optional[str],
     page_offset: Optional[int] = None,
 ) -> search.Page:
-    limit = search.check_max_results(max_results)
+    limit = search.check_max_results(max_results, "Read on with page_token.")
     if page_offset is not None and page_offset < 0:
         raise InsightsError("The offset of a page must not be negative.")
     query = _query(plpy, schema, exp_ids, filter, order_by)
@@ -1453,7 +1453,7 @@ The first element of an item's name says what it is:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Optional
 
@@ -1488,13 +1488,17 @@ _ASSESSMENTS = ("feedback", "expectation")
 MARK_OF_SESSIONS: Name = ("o", "trace", "assessments", SESSION)
 _ANY_SPAN: Name = ("o", "span", "", "")
 
-#: What MLflow keeps elsewhere, or every trace has.
+#: What MLflow keeps elsewhere, or every trace has; and what went in and out, which
+#: for spans is no fact either.
 _NO_FACTS = frozenset(
     (
         ("tag", "mlflow.traceName"),
         ("tag", "mlflow.linkedPrompts"),
         ("metadata", "mlflow.sourceRun"),
         ("metadata", "mlflow.trace.session"),
+        ("metadata", "mlflow.traceInputs"),
+        ("metadata", "mlflow.traceOutputs"),
+        ("attribute", "mlflow.spanType"),
         *(("metadata", key) for key in fields.USAGE_METADATA),
         ("trace", "timestamp_ms"),
         ("trace", "end_time_ms"),
@@ -1861,6 +1865,8 @@ class Restated:
         self._keys: set[tuple[str, str]] = set()
         self._attributes: set[str] = set()
         self._durations = False
+        #: Whether all spans of a name are root spans, as far as is known.
+        self.is_of_roots: Callable[[str], bool] = lambda name: False
         for node in nodes:
             for field in fields_of(node):
                 self._add(field)
@@ -1875,8 +1881,11 @@ class Restated:
             return ("span", name[1]) in self._keys or ("span", "status") in self._keys
         kind, key = name[1], name[2]
         if role == "n" and name[3]:
-            # The time that spans of one name take tells more than that of the trace.
-            return self._durations or ("span", "name") in self._keys
+            if self._durations or ("span", "name") in self._keys:
+                return True
+            # The time that spans of one name take tells more than that of the trace,
+            # but for root spans, which last as long.
+            return ("trace", "execution_time_ms") in self._keys and self.is_of_roots(name[3])
         if kind == "attribute":
             return any(_one_in_the_other(key, other) for other in self._attributes)
         return (kind, key) in self._keys
@@ -1884,6 +1893,9 @@ class Restated:
     def _add(self, field: tree.Field) -> None:
         if isinstance(field, (tree.TraceText, tree.TraceNumber)):
             self._keys.update(_SAME.get(field.name, (("trace", field.name),)))
+            for ending, attribute in _SUMMED.items():
+                if field.name.endswith(ending):
+                    self._attributes.add(attribute)
         elif isinstance(field, tree.Tag):
             self._keys.add(("tag", field.key))
         elif isinstance(field, tree.Metadata):
@@ -1914,7 +1926,18 @@ _SAME: dict[str, tuple[tuple[str, str], ...]] = {
     "user": (("metadata", "mlflow.trace.user"),),
     "execution_time_ms": (("trace", "execution_time_ms"), ("span", "duration")),
     "end_time_ms": (("trace", "timestamp_ms"), ("trace", "execution_time_ms")),
+    **{
+        f"total_{what}": tuple(("trace", f"{one}_{what}") for one in ("input", "output", "total"))
+        for what in ("tokens", "cost")
+    },
+    **{
+        f"{one}_{what}": (("trace", f"{one}_{what}"), ("trace", f"total_{what}"))
+        for one in ("input", "output")
+        for what in ("tokens", "cost")
+    },
 }
+#: The attributes of spans that MLflow sums up for the trace, by the ending of its fields.
+_SUMMED = {"_tokens": "mlflow.chat.tokenUsage", "_cost": "mlflow.llm.cost"}
 _USAGE = {
     "mlflow.trace.tokenUsage": tuple(
         ("trace", name) for name in tree.TRACE_NUMBER_FIELDS if "_tokens" in name
@@ -3086,6 +3109,13 @@ def _tested(
         tests = TargetTests(screen.target, screen.total)
     counts, joints = screen.items(least)
     items = population.items
+
+    def is_of_roots(span_name: str) -> bool:
+        """Whether spans of a name are in no more traces than MLflow has called by it."""
+        spans, traces = [items.known(("v", kind, "name", span_name)) for kind in ("span", "trace")]
+        return spans is not None and traces is not None and 0 < counts[spans] <= counts[traces]
+
+    question.restated.is_of_roots = is_of_roots
     chosen: list[int] = []
     unsure: dict[int, tuple[int, ...]] = {}
     for item, count in enumerate(counts):
@@ -3701,7 +3731,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, fields, histogram, sessions, tree, values
 from insights_engine.groups import Block, Group, Terms
-from insights_engine.indexed import Index
+from insights_engine.index_reader import Index
 from insights_engine.statement import Statement
 from insights_engine.vocabulary import (
     Vocabulary,
@@ -4189,7 +4219,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
-from insights_engine import fields, histogram, indexed, printer, sessions, tree, values
+from insights_engine import fields, histogram, printer, sessions, tree, values
 from insights_engine.errors import InsightsError
 from insights_engine.facet_rows import (
     Candidates,
@@ -4205,6 +4235,7 @@ from insights_engine.facet_rows import (
     of_text,
     present,
 )
+from insights_engine.index_reader import decided, open_index, prepare
 from insights_engine.statement import Statement
 from insights_engine.tokens import MAX_BYTES
 
@@ -4261,10 +4292,10 @@ _Answer = tuple[int, Sequence[tuple[Facet, int]], bool]
 def _of_index(plpy: Any, statement: Statement, question: Question) -> Optional[_Answer]:
     field = question.field
     # Sessions' assessments are pending together, if they are asked about.
-    index = indexed.open_index(plpy, statement, (question.node, present(field)))
+    index = open_index(plpy, statement, (question.node, present(field)))
     if index is None:
         return None
-    matching = [sets[0] for sets in indexed.decided(index, [indexed.prepare(question.node)])]
+    matching = [sets[0] for sets in decided(index, [prepare(question.node)])]
     if index.overcharged:
         return None
     found = Candidates(index, statement, question, matching).found()
@@ -5959,28 +5990,21 @@ _SMALL_EXCESSES = (
     *(math.log(math.factorial(m)) - m * math.log(m) + m for m in range(1, 30)),
 )
 ''',
-"insights_engine.indexed": r'''"""Answers from the index, completed from MLflow's tables.
+"insights_engine.index_reader": r'''"""The index as one call sees it: its blocks, and what they say of filters.
 
-The index answers for the traces it knows; traces that changed since (`pending`),
-and traces for which its bounds differ, are asked about one by one with the raw
-predicate.  Everything an answer is made of is read in one snapshot: pending
-traces are pending there, whatever a refresh commits meanwhile.
-
-Each function returns None where the index is of no use: it is not built, has
-missed a change, the caller may not read all of MLflow's tables, or the traces to
-be asked about one by one are too many.
+What the index leaves open about the traces it knows is settled by the raw predicate.
+Traces that changed since (`pending`) are left to the caller.  Everything an answer is
+made of is read in one snapshot: pending traces are pending there, whatever a refresh
+commits meanwhile.
 """
 
 from __future__ import annotations
 
-import enum
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, plans, printer, tree
 from insights_engine.cache import CACHE, Known, cached_bytes
-from insights_engine.conditions import Condition
 from insights_engine.groups import Block, Group, all_positions
 from insights_engine.planner import Planner
 from insights_engine.statement import Statement
@@ -5993,9 +6017,6 @@ FEW_UNDECIDED = 2000
 UNDECIDED_SHARE = 0.05
 #: Positions looked at together: bounds what a call holds in memory.
 GROUP = 128 * bitmaps.POSITIONS
-#: A page begins with the newest blocks and grows by this factor.
-FIRST_GROUP = 2 * bitmaps.POSITIONS
-GROWTH = 4
 
 _TABLES = (
     "trace_info",
@@ -6386,7 +6407,7 @@ def open_index(plpy: Any, statement: Statement, nodes: Sequence[tree.Node]) -> O
     rows = plans.run(
         plpy,
         "select s.installation || '.' || s.tableoid as installation, s.version::text as version,"
-        f" s.built and s.trusted >= m.last_value and {_readable(statement)} as usable,"
+        f" s.built and s.trusted >= m.last_value and {readable(statement)} as usable,"
         " pg_catalog.current_setting('insights.cache', true) as cache,"
         " array(select p.trace_id from insights.pending p limit $1) as pending"
         " from insights.state s, insights.missed m",
@@ -6407,7 +6428,7 @@ def open_index(plpy: Any, statement: Statement, nodes: Sequence[tree.Node]) -> O
     return Index(plpy, statement, state["version"], sorted(changed))
 
 
-def _readable(statement: Statement) -> str:
+def readable(statement: Statement) -> str:
     """The condition that the caller may read every row of MLflow's tables."""
     names = [f"'{statement.schema}.{table}'" for table in _TABLES]
     return " and ".join(
@@ -6458,48 +6479,17 @@ def _same_sessions(plpy: Any, statement: Statement, changed: Sequence[str]) -> s
     return {row["request_id"] for row in rows}
 
 
-# -------------------------------------------------------------------- counting
-
-
-def counts(
-    plpy: Any,
-    statement: Statement,
-    nodes: Sequence[tree.Node],
-    joint: Sequence[int] = (),
-) -> Optional[list[int]]:
-    """The number of traces that match each node, then of those that match all ``joint`` ones."""
-    index = open_index(plpy, statement, nodes)
-    if index is None:
-        return None
-    filters = [prepare(node) for node in nodes]
-    totals = [0] * (len(nodes) + 1)
-    for sets in _decided(index, filters):
-        for number, known in enumerate(sets):
-            totals[number] += known.count()
-        if joint:
-            both = sets[joint[0]].must
-            for number in joint[1:]:
-                both &= sets[number].must
-            totals[-1] += bitmaps.count(both)
-    if index.overcharged:
-        return None
-    if index.pending:
-        rest = _raw_counts(plpy, statement.again(), nodes, joint, index.pending)
-        totals = [total + more for total, more in zip(totals, rest)]
-    return totals
-
-
 def decided(index: Index, filters: Sequence[Prepared]) -> Iterator[list[int]]:
     """By block, newest first: for each filter the positions that match, pending traces apart.
 
     Ends early, with ``index.overcharged`` set, where very many traces would have to
     be asked about.
     """
-    for sets in _decided(index, filters):
+    for sets in decided_sets(index, filters):
         yield [known.must for known in sets]
 
 
-def _decided(index: Index, filters: Sequence[Prepared]) -> Iterator[Sequence[Known]]:
+def decided_sets(index: Index, filters: Sequence[Prepared]) -> Iterator[Sequence[Known]]:
     undecided = 0
     for blocks in index.batches():
         found = index.bounds(filters, blocks)
@@ -6518,6 +6508,70 @@ def _decided(index: Index, filters: Sequence[Prepared]) -> Iterator[Sequence[Kno
 def _left(pair: Known) -> int:
     """How many positions the index leaves open."""
     return 0 if pair.may is pair.must else bitmaps.count(pair.may & ~pair.must)
+''',
+"insights_engine.indexed": r'''"""Answers from the index, completed from MLflow's tables.
+
+Each function returns None where the index is of no use: it is not built, has
+missed a change, the caller may not read all of MLflow's tables, or very many traces
+would have to be asked about.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
+
+from insights_engine import bitmaps, plans, tree
+from insights_engine.conditions import Condition
+from insights_engine.groups import Group
+from insights_engine.index_reader import (
+    FEW_UNDECIDED,
+    GROUP,
+    Index,
+    decided_sets,
+    open_index,
+    prepare,
+    readable,
+)
+from insights_engine.planner import Planner
+from insights_engine.statement import Statement
+
+#: A page begins with the newest blocks and grows by this factor.
+FIRST_GROUP = 2 * bitmaps.POSITIONS
+GROWTH = 4
+
+
+# -------------------------------------------------------------------- counting
+
+
+def counts(
+    plpy: Any,
+    statement: Statement,
+    nodes: Sequence[tree.Node],
+    joint: Sequence[int] = (),
+) -> Optional[list[int]]:
+    """The number of traces that match each node, then of those that match all ``joint`` ones."""
+    index = open_index(plpy, statement, nodes)
+    if index is None:
+        return None
+    filters = [prepare(node) for node in nodes]
+    totals = [0] * (len(nodes) + 1)
+    for sets in decided_sets(index, filters):
+        for number, known in enumerate(sets):
+            totals[number] += known.count()
+        if joint:
+            both = sets[joint[0]].must
+            for number in joint[1:]:
+                both &= sets[number].must
+            totals[-1] += bitmaps.count(both)
+    if index.overcharged:
+        return None
+    if index.pending:
+        rest = _raw_counts(plpy, statement.again(), nodes, joint, index.pending)
+        totals = [total + more for total, more in zip(totals, rest)]
+    return totals
 
 
 def _raw_counts(
@@ -6720,7 +6774,7 @@ def _since(started: float) -> float:
 def _reason(plpy: Any, statement: Statement) -> str:
     rows = plans.run(
         plpy,
-        f"select s.built, s.trusted >= m.last_value as trusted, {_readable(statement)} as readable"
+        f"select s.built, s.trusted >= m.last_value as trusted, {readable(statement)} as readable"
         " from insights.state s, insights.missed m",
     )
     if not len(rows) or not rows[0]["built"]:
@@ -8260,10 +8314,10 @@ from typing import Any, NamedTuple, Optional
 from insights_engine import fields
 from insights_engine.candidates import KINDS
 from insights_engine.errors import InsightsError, visible
-from insights_engine.search import MAX_RESULTS
+from insights_engine.search import check_max_results
+from insights_engine.sessions import check_unit
 
 DIRECTIONS = ("positive", "negative", "both")
-UNITS = ("trace", "session", "session_all")
 
 
 class Options(NamedTuple):
@@ -8300,16 +8354,6 @@ def options(
             "It must be a positive integer",
             hint="Facts of fewer units of the base are not tested; the default is 5.",
         )
-    if max_results is None or max_results < 1:
-        raise InsightsError(
-            f"Invalid value {max_results} for parameter 'max_results' supplied. "
-            "It must be a positive integer"
-        )
-    if max_results > MAX_RESULTS:
-        raise InsightsError(
-            f"Invalid value {max_results} for parameter 'max_results' supplied. "
-            f"It must be at most {MAX_RESULTS}"
-        )
     if fdr is None or not (math.isfinite(fdr) and 0 < fdr <= 1):
         raise InsightsError(
             f"Invalid value {fdr} for parameter 'fdr' supplied. "
@@ -8320,18 +8364,13 @@ def options(
     return Options(
         chosen,
         min_support,
-        max_results,
+        check_max_results(max_results),
         fdr,
         _one_of("direction", direction, DIRECTIONS),
         bool(pairs),
         bool(restatements),
         check_unit(unit),
     )
-
-
-def check_unit(unit: Optional[str]) -> str:
-    """What is counted: ``trace``, ``session`` or ``session_all``."""
-    return _one_of("unit", unit, UNITS)
 
 
 def _one_of(name: str, given: Any, known: Sequence[str]) -> str:
@@ -9759,7 +9798,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, Optional
 
-from insights_engine import bitmaps, cells, indexed, plans, tree
+from insights_engine import bitmaps, cells, plans, tree
 from insights_engine.cache import CACHE
 from insights_engine.candidates import (
     MARK_OF_SESSIONS,
@@ -9774,6 +9813,7 @@ from insights_engine.cells import Cells, Cuts, Numbers, Sliced
 from insights_engine.columns import Columns, bits_of
 from insights_engine.facts import Facts, Number, Series
 from insights_engine.groups import Block, all_positions
+from insights_engine.index_reader import Index, Prepared, decided, open_index, prepare
 from insights_engine.rows import MARK, Placed, Reader
 from insights_engine.statement import Statement
 
@@ -9784,6 +9824,9 @@ KEPT_BYTES = 64 * 2**20
 
 #: Blocks, or batches of other traces, that cuts are chosen from.
 SAMPLED = 4
+
+#: With no more positions than these, a session keeps what single facts match.
+KEPT_POSITIONS = 1_000_000
 
 #: Whatever a filter asks, facts about assessments are looked at.
 _ASSESSED = tree.IsNull(tree.Assessment("assessment", "any"), negated=True)
@@ -10008,9 +10051,9 @@ class Unindexed(Part):
         return [trace.trace_id for trace in self._traces]
 
 
-def _passing(node: tree.Node) -> indexed.Prepared:
+def _passing(node: tree.Node) -> Prepared:
     """A filter of which a session keeps nothing."""
-    found = indexed.Prepared(node)
+    found = Prepared(node)
     found.leaves = [leaf._replace(lasting=False) for leaf in found.leaves]
     found.lasting = False
     return found
@@ -10125,14 +10168,14 @@ class Population:
         self._base = base
         self._target = target
         self._left = KEPT_BYTES
-        self._index: Optional[indexed.Index] = None
+        self._index: Optional[Index] = None
         self._known: Optional[Items] = None
         self._blocks: Sequence[Block] = ()
         self.items = Items()
         self.parts: list[Part] = []
         if statement.experiments == []:
             return
-        index = indexed.open_index(plpy, statement, (base, target, _ASSESSED))
+        index = open_index(plpy, statement, (base, target, _ASSESSED))
         if index is None:
             self._add_everything()
         else:
@@ -10192,8 +10235,9 @@ class Population:
         sets: dict[int, int] = {}
         if self._index is not None:
             blocks = [block.block for block in self._index.blocks]
-            # Not to be kept: what facts match is not worth what else might be.
-            matching = self._sets(self._index, node, lasting=False)
+            # Of many traces it is not to be kept: other things are worth more.
+            few = sum(block.used for block in self._index.blocks) <= KEPT_POSITIONS
+            matching = self._sets(self._index, node, lasting=few)
             sets = dict(zip(blocks, [members for (members,) in matching]))
         found = []
         for part in self.parts:
@@ -10250,7 +10294,7 @@ class Population:
 
     # ---------------------------------------------------------------- the index
 
-    def _add_blocks(self, index: indexed.Index, known: Items) -> list[str]:
+    def _add_blocks(self, index: Index, known: Items) -> list[str]:
         """Adds the blocks; the traces of theirs that have to be looked at one by one."""
         sets = self._sets(index, self._base, self._target)
         marked = self._marked(index)
@@ -10267,11 +10311,11 @@ class Population:
         return away
 
     def _sets(
-        self, index: indexed.Index, *nodes: tree.Node, lasting: bool = True
+        self, index: Index, *nodes: tree.Node, lasting: bool = True
     ) -> Iterable[Sequence[int]]:
         """What matches some filters, by block."""
-        prepared = [indexed.prepare(node) if lasting else _passing(node) for node in nodes]
-        found = list(indexed.decided(index, prepared))
+        prepared = [prepare(node) if lasting else _passing(node) for node in nodes]
+        found = list(decided(index, prepared))
         if not index.overcharged:
             return found
         # The index leaves too much open: MLflow's tables are asked about all.
@@ -10279,7 +10323,7 @@ class Population:
         raw = [self._raw_sets(index, node) for node in nodes]
         return [[one.get(block.block, 0) for one in raw] for block in index.blocks]
 
-    def _raw_sets(self, index: indexed.Index, node: tree.Node) -> dict[int, int]:
+    def _raw_sets(self, index: Index, node: tree.Node) -> dict[int, int]:
         if node == tree.EVERYTHING:
             return {block.block: index.universe(block) for block in index.blocks}
         statement = self._statement.again()
@@ -10297,7 +10341,7 @@ class Population:
             if row["block"] in used
         }
 
-    def _marked(self, index: indexed.Index) -> dict[int, int]:
+    def _marked(self, index: Index) -> dict[int, int]:
         """By block the traces whose session has assessments in another experiment."""
         rows = plans.run(
             self._plpy,
@@ -13483,8 +13527,11 @@ TOKEN_KEYS = (
 COST_KEYS = ("input_cost", "output_cost", "total_cost")
 
 
-def check_max_results(max_results: Optional[int]) -> int:
-    """``max_results`` within MLflow's bounds, refused in MLflow's words."""
+def check_max_results(max_results: Optional[int], hint: Optional[str] = None) -> int:
+    """``max_results`` within MLflow's bounds, refused in MLflow's words.
+
+    ``hint``: what to do when there are more results.
+    """
     if max_results is None or max_results < 1:
         raise InsightsError(
             f"Invalid value {max_results} for parameter 'max_results' supplied. "
@@ -13494,7 +13541,7 @@ def check_max_results(max_results: Optional[int]) -> int:
         raise InsightsError(
             f"Invalid value {max_results} for parameter 'max_results' supplied. "
             f"It must be at most {MAX_RESULTS}",
-            hint="Read on with page_token.",
+            hint=hint,
         )
     return max_results
 
@@ -13967,11 +14014,11 @@ from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, indexed, plans, tree
+from insights_engine import bitmaps, fields, plans, tree
 from insights_engine.cache import CACHE, Column
 from insights_engine.errors import InsightsError, visible
 from insights_engine.groups import Block
-from insights_engine.indexed import Index
+from insights_engine.index_reader import Index, decided, open_index, prepare
 from insights_engine.statement import Statement
 
 TRACE, SESSION, SESSION_ALL = "trace", "session", "session_all"
@@ -13994,10 +14041,12 @@ def check_unit(unit: Optional[str]) -> str:
     if unit is None:
         return TRACE
     if unit not in UNITS:
+        near = fields.nearest(unit, UNITS)
         raise InsightsError(
             f"Invalid unit '{visible(unit, 60)}'.",
-            hint="Units are 'trace', 'session' (some trace of it matches) and 'session_all' (all "
-            "of its traces match).",
+            hint=(f"Did you mean '{near}'? " if near else "")
+            + "Units are 'trace', 'session' (some trace of it matches) and 'session_all' (all of "
+            "its traces match).",
         )
     return unit
 
@@ -14214,14 +14263,14 @@ def _of_index(
 ) -> Optional[Table]:
     """The table; without ``pairs`` its diagonal only."""
     add = add_pairs if pairs else _add_each
-    index = indexed.open_index(plpy, statement, nodes)
+    index = open_index(plpy, statement, nodes)
     if index is None:
         return None
-    filters = [indexed.prepare(node) for node in nodes]
+    filters = [prepare(node) for node in nodes]
     table = _table(len(nodes))
     sessions = Sessions(index)
     tally = Tally(sessions, len(nodes), unit)
-    for block, sets in zip(index.blocks, indexed.decided(index, filters)):
+    for block, sets in zip(index.blocks, decided(index, filters)):
         if unit == TRACE:
             add(table, sets)
         else:
@@ -15959,7 +16008,7 @@ from typing import Any, NamedTuple, Optional
 from insights_engine import bitmaps
 from insights_engine.cache import CACHE
 from insights_engine.groups import Block, Group, all_positions
-from insights_engine.indexed import GROUP, Index
+from insights_engine.index_reader import GROUP, Index
 
 _KEY = ("timelines",)
 #: Slices of fixed-point numbers; numbers that need more are summed one by one.
@@ -16306,10 +16355,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Callable, Optional
 
-from insights_engine import bitmaps, buckets, indexed, plans, sessions, tree
+from insights_engine import bitmaps, buckets, plans, sessions, tree
 from insights_engine.errors import InsightsError
 from insights_engine.groups import Block
-from insights_engine.indexed import Index
+from insights_engine.index_reader import Index, decided, open_index, prepare
 from insights_engine.statement import Statement
 from insights_engine.timelines import Part, Sliced, Timeline, timelines
 
@@ -16580,15 +16629,15 @@ def _of_index(
     """The buckets with traces by number, if the index is of use; bucket n ends at edge n + 1."""
     if statement.experiments == []:
         return {}
-    index = indexed.open_index(plpy, statement, (node,))
+    index = open_index(plpy, statement, (node,))
     if index is None:
         return None
     index.blocks = [
         block for block in index.blocks if block.last_ms >= edges[0] and block.first_ms < edges[-1]
     ]
-    filters = (indexed.prepare(node), indexed.prepare(_FAILED))
+    filters = (prepare(node), prepare(_FAILED))
     collected = _Collected(index, edges, unit)
-    ways = zip(index.blocks, timelines(index, index.blocks), indexed.decided(index, filters))
+    ways = zip(index.blocks, timelines(index, index.blocks), decided(index, filters))
     for block, timeline, (matching, failed) in ways:
         collected.add(block, timeline, matching, failed)
     if index.overcharged:
@@ -18439,7 +18488,7 @@ from insights_engine import bitmaps, fields, plans, rawsql, tree
 from insights_engine import values as values_of_fields
 from insights_engine.cache import CACHE, Column
 from insights_engine.groups import Block, Group, Terms, all_positions
-from insights_engine.indexed import Index
+from insights_engine.index_reader import Index
 from insights_engine.slices import Series
 from insights_engine.terms import (
     CONTENT,
@@ -18687,7 +18736,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights e1188e5b64472c49 " + name + ">"
+        place = "<insights b8e4fd9bbd32b3a6 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -18702,8 +18751,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["e1188e5b64472c49"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["e1188e5b64472c49"]
+GD["b8e4fd9bbd32b3a6"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["b8e4fd9bbd32b3a6"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -18758,9 +18807,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].build_index(plpy, '@mlflow@', max_traces)
+return GD["b8e4fd9bbd32b3a6"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -18979,9 +19028,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["b8e4fd9bbd32b3a6"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -19282,9 +19331,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].compare(
+return GD["b8e4fd9bbd32b3a6"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19322,9 +19371,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].correlate(
+return GD["b8e4fd9bbd32b3a6"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -19366,9 +19415,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].correlation_matrix(
+return GD["b8e4fd9bbd32b3a6"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -19392,9 +19441,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["b8e4fd9bbd32b3a6"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -19448,9 +19497,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].discover(
+return GD["b8e4fd9bbd32b3a6"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19478,9 +19527,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["b8e4fd9bbd32b3a6"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -19511,9 +19560,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].facets(
+return GD["b8e4fd9bbd32b3a6"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -19534,9 +19583,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].start_over(plpy)
+return GD["b8e4fd9bbd32b3a6"].start_over(plpy)
 $python$;
 
 comment on function insights.run_rebuild() is
@@ -19559,9 +19608,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["b8e4fd9bbd32b3a6"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -19598,9 +19647,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].search_traces(
+return GD["b8e4fd9bbd32b3a6"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -19629,9 +19678,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].search_page(
+return GD["b8e4fd9bbd32b3a6"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -19671,9 +19720,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].timeseries(
+return GD["b8e4fd9bbd32b3a6"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -19695,9 +19744,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].validate(plpy, filter)
+return GD["b8e4fd9bbd32b3a6"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -19714,9 +19763,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "e1188e5b64472c49" not in GD:
+if "b8e4fd9bbd32b3a6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["e1188e5b64472c49"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["b8e4fd9bbd32b3a6"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
@@ -20781,6 +20830,7 @@ revoke all on function @mlflow@.insights_compare(text, text, text, text[], int, 
 grant execute on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
 
 -- sql/functions/insights_correlate.sql
+-- PL/pgSQL, whose plans last for the session: planning the call anew took a third of it.
 create or replace function @mlflow@.insights_correlate(
     exp_ids text[],
     f1 text,
@@ -20802,28 +20852,33 @@ returns table (
     odds_ratio_high double precision,
     p_value double precision
 )
-language sql
+language plpgsql
 stable
 parallel unsafe
+rows 1
 set search_path = pg_catalog, pg_temp
 set jit = off
-as $sql$
-select
-    r.filter1_count,
-    r.filter2_count,
-    r.joint_count,
-    r.total_count,
-    r.npmi,
-    r.npmi_smoothed,
-    r.lift,
-    r.phi,
-    r.odds_ratio,
-    r.odds_ratio_low,
-    r.odds_ratio_high,
-    r.p_value
-from insights.run_correlate(exp_ids, f1, f2, base_filter, unit) r
-where insights.accept(r.problem)
-$sql$;
+as $plpgsql$
+#variable_conflict use_column
+begin
+    return query
+    select
+        r.filter1_count,
+        r.filter2_count,
+        r.joint_count,
+        r.total_count,
+        r.npmi,
+        r.npmi_smoothed,
+        r.lift,
+        r.phi,
+        r.odds_ratio,
+        r.odds_ratio_low,
+        r.odds_ratio_high,
+        r.p_value
+    from insights.run_correlate(exp_ids, f1, f2, base_filter, unit) r
+    where insights.accept(r.problem);
+end
+$plpgsql$;
 
 comment on function @mlflow@.insights_correlate(text[], text, text, text, text) is
     'How two filters go together among the traces of a base filter: counts, NPMI as MLflow '
