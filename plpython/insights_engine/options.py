@@ -45,13 +45,13 @@ def options(
         chosen = frozenset([_one_of("kind", kind, KINDS) for kind in kinds])
     if min_support is None or min_support < 1:
         raise InsightsError(
-            f"Invalid value {min_support} for parameter 'min_support' supplied. "
+            f"Invalid value {_shown(min_support)} for parameter 'min_support' supplied. "
             "It must be a positive integer",
             hint="Facts of fewer units of the base are not tested; the default is 5.",
         )
     if fdr is None or not (math.isfinite(fdr) and 0 < fdr <= 1):
         raise InsightsError(
-            f"Invalid value {fdr} for parameter 'fdr' supplied. "
+            f"Invalid value {_shown(fdr)} for parameter 'fdr' supplied. "
             "It must be greater than 0 and at most 1",
             hint="The false discovery rate is the share of the rows that may be chance: "
             "0.05 is one in twenty.",
@@ -66,6 +66,10 @@ def options(
         bool(restatements),
         check_unit(unit),
     )
+
+
+def _shown(given: Optional[float]) -> str:
+    return "NULL" if given is None else str(given)
 
 
 def _one_of(name: str, given: Any, known: Sequence[str]) -> str:

@@ -507,6 +507,7 @@ def test_ids_as_numbers_texts_and_arrays(world: psycopg.Connection[Any]) -> None
         ({"fdr": 1.5}, "Invalid value 1.5 for parameter 'fdr'", "false discovery rate"),
         ({"fdr": math.nan}, "Invalid value nan for parameter 'fdr'", "false discovery rate"),
         ({"min_support": 0}, "Invalid value 0 for parameter 'min_support'", "default is 5"),
+        ({"min_support": None}, "Invalid value NULL for parameter 'min_support'", "default is 5"),
         ({"max_results": 0}, "Invalid value 0 for parameter 'max_results'", None),
         ({"max_results": 50_001}, "It must be at most 50000", None),
     ],
