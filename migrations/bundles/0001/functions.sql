@@ -8350,13 +8350,13 @@ def options(
         chosen = frozenset([_one_of("kind", kind, KINDS) for kind in kinds])
     if min_support is None or min_support < 1:
         raise InsightsError(
-            f"Invalid value {min_support} for parameter 'min_support' supplied. "
+            f"Invalid value {_shown(min_support)} for parameter 'min_support' supplied. "
             "It must be a positive integer",
             hint="Facts of fewer units of the base are not tested; the default is 5.",
         )
     if fdr is None or not (math.isfinite(fdr) and 0 < fdr <= 1):
         raise InsightsError(
-            f"Invalid value {fdr} for parameter 'fdr' supplied. "
+            f"Invalid value {_shown(fdr)} for parameter 'fdr' supplied. "
             "It must be greater than 0 and at most 1",
             hint="The false discovery rate is the share of the rows that may be chance: "
             "0.05 is one in twenty.",
@@ -8371,6 +8371,10 @@ def options(
         bool(restatements),
         check_unit(unit),
     )
+
+
+def _shown(given: Optional[float]) -> str:
+    return "NULL" if given is None else str(given)
 
 
 def _one_of(name: str, given: Any, known: Sequence[str]) -> str:
@@ -18736,7 +18740,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights b8e4fd9bbd32b3a6 " + name + ">"
+        place = "<insights 5f697a43843beeb1 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -18751,8 +18755,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["b8e4fd9bbd32b3a6"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["b8e4fd9bbd32b3a6"]
+GD["5f697a43843beeb1"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["5f697a43843beeb1"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -18807,9 +18811,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].build_index(plpy, '@mlflow@', max_traces)
+return GD["5f697a43843beeb1"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -19028,9 +19032,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["5f697a43843beeb1"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -19331,9 +19335,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].compare(
+return GD["5f697a43843beeb1"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19371,9 +19375,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].correlate(
+return GD["5f697a43843beeb1"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -19415,9 +19419,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].correlation_matrix(
+return GD["5f697a43843beeb1"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -19441,9 +19445,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["5f697a43843beeb1"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -19497,9 +19501,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].discover(
+return GD["5f697a43843beeb1"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19527,9 +19531,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["5f697a43843beeb1"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -19560,9 +19564,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].facets(
+return GD["5f697a43843beeb1"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -19583,9 +19587,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].start_over(plpy)
+return GD["5f697a43843beeb1"].start_over(plpy)
 $python$;
 
 comment on function insights.run_rebuild() is
@@ -19608,9 +19612,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["5f697a43843beeb1"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -19647,9 +19651,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].search_traces(
+return GD["5f697a43843beeb1"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -19678,9 +19682,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].search_page(
+return GD["5f697a43843beeb1"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -19720,9 +19724,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].timeseries(
+return GD["5f697a43843beeb1"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -19744,9 +19748,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].validate(plpy, filter)
+return GD["5f697a43843beeb1"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -19763,9 +19767,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b8e4fd9bbd32b3a6" not in GD:
+if "5f697a43843beeb1" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b8e4fd9bbd32b3a6"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["5f697a43843beeb1"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
