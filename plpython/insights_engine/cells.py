@@ -56,14 +56,14 @@ class Cells:
     They are the same object where no trace has two different numbers.
     """
 
-    __slots__ = ("cuts", "high", "low", "size", "whole")
+    __slots__ = ("_last", "cuts", "high", "low", "size")
 
     def __init__(self, low: Planes, high: Planes, cuts: Cuts) -> None:
         self.low = low
         self.high = high
         self.cuts = cuts
-        #: `counts` of all traces.
-        self.whole = self.counts(-1)
+        # The set that was last counted as a base, and its `counts`: as a rule all traces.
+        self._last: tuple[int, tuple[Histogram, Histogram]] = (-1, ({}, {}))
         planes = low if high is low else (*low, *high)
         #: About how many bytes of memory it takes.
         self.size = 2_000 + sum(bits.bit_length() // 7 for bits in planes)
@@ -72,6 +72,12 @@ class Cells:
         """How many traces of a set have their smallest, and their largest, number in each cell."""
         low = histogram(self.low, within)
         return low, low if self.high is self.low else histogram(self.high, within)
+
+    def base_counts(self, base: int) -> tuple[Histogram, Histogram]:
+        """The same of a set that will be asked about again: the base of a discovery."""
+        if self._last[0] != base:
+            self._last = base, self.counts(base)
+        return self._last[1]
 
     def members(self, op: str, cut: int) -> int:
         """The positions with some number at or above a cut (``>=``), or below it (``<``)."""

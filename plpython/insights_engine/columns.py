@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import Callable, Optional
 
 from insights_engine import bitmaps
+from insights_engine.groups import all_positions
 
 # Of an item that is kept as an integer: its object, and what refers to it.
 _BITMAP_BYTES = 44
@@ -89,7 +90,7 @@ class Columns:
     The facts are apart from what makes facts uncertain, which is seldom counted.
     """
 
-    __slots__ = ("_facts", "_opaque", "_places", "size", "used")
+    __slots__ = ("_facts", "_last", "_opaque", "_places", "size", "used")
 
     def __init__(
         self,
@@ -133,6 +134,8 @@ class Columns:
             else:
                 chosen.add_bitmap(item, bitmaps.bits_of_bitmap(members))
         self._places: Optional[dict[int, tuple[_Sets, int]]] = None
+        # The set that was last counted as a base, and how many members of it each fact has.
+        self._last: tuple[int, array[int]] = (-1, array("I"))
         self.size = self._facts.size() + self._opaque.size()
 
     def add_counts(self, totals: list[int], within: Optional[int]) -> None:
@@ -141,6 +144,19 @@ class Columns:
             self._facts.add_counts(totals, None, 0)
         elif within:
             self._facts.add_counts(totals, flags(within, self.used), within)
+
+    def add_base_counts(self, totals: list[int], base: int) -> None:
+        """The same of a set that will be asked about again: the base of a discovery."""
+        if base == all_positions(self.used):
+            self.add_counts(totals, None)
+            return
+        items = [*self._facts.listed_items, *self._facts.bitmap_items]
+        if self._last[0] != base:
+            counts = [0] * len(totals)
+            self.add_counts(counts, base)
+            self._last = base, array("I", [counts[item] for item in items])
+        for item, members in zip(items, self._last[1]):
+            totals[item] += members
 
     def add_opaque_counts(self, totals: list[int]) -> None:
         """Adds the number of members of each item that is no fact."""

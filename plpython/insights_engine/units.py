@@ -18,7 +18,6 @@ from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
 from insights_engine.cells import Cuts, Histogram, bytes_of
 from insights_engine.columns import flags
-from insights_engine.groups import all_positions
 from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
 
 #: How many units have their smallest, and their largest, number in each cell.
@@ -77,7 +76,7 @@ class Traces:
             columns = part.columns()
             for totals in (counts, joints):
                 totals += [0] * (len(self._population.items) - len(totals))
-            columns.add_counts(counts, None if _is_whole(part) else part.base)
+            columns.add_base_counts(counts, part.base)
             columns.add_counts(joints, part.target)
             columns.add_opaque_counts(counts)
         return counts, joints
@@ -181,17 +180,12 @@ class Traces:
         """Where the numbers of some fields lie."""
         found = {name: CellCounts() for name in cuts}
         for part in self.parts:
-            whole = _is_whole(part)
             for name, cells in part.cells(cuts).items():
                 counts = found[name]
                 counts.several |= cells.high is not cells.low
-                _add(counts.base, cells.whole if whole else cells.counts(part.base))
+                _add(counts.base, cells.base_counts(part.base))
                 _add(counts.target, cells.counts(part.target))
         return found
-
-
-def _is_whole(part: Part) -> bool:
-    return part.base == all_positions(part.used)
 
 
 def _add(totals: Histograms, more: Histograms) -> None:

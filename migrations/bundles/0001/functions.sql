@@ -2036,14 +2036,14 @@ class Cells:
     They are the same object where no trace has two different numbers.
     """
 
-    __slots__ = ("cuts", "high", "low", "size", "whole")
+    __slots__ = ("_last", "cuts", "high", "low", "size")
 
     def __init__(self, low: Planes, high: Planes, cuts: Cuts) -> None:
         self.low = low
         self.high = high
         self.cuts = cuts
-        #: `counts` of all traces.
-        self.whole = self.counts(-1)
+        # The set that was last counted as a base, and its `counts`: as a rule all traces.
+        self._last: tuple[int, tuple[Histogram, Histogram]] = (-1, ({}, {}))
         planes = low if high is low else (*low, *high)
         #: About how many bytes of memory it takes.
         self.size = 2_000 + sum(bits.bit_length() // 7 for bits in planes)
@@ -2052,6 +2052,12 @@ class Cells:
         """How many traces of a set have their smallest, and their largest, number in each cell."""
         low = histogram(self.low, within)
         return low, low if self.high is self.low else histogram(self.high, within)
+
+    def base_counts(self, base: int) -> tuple[Histogram, Histogram]:
+        """The same of a set that will be asked about again: the base of a discovery."""
+        if self._last[0] != base:
+            self._last = base, self.counts(base)
+        return self._last[1]
 
     def members(self, op: str, cut: int) -> int:
         """The positions with some number at or above a cut (``>=``), or below it (``<``)."""
@@ -2406,6 +2412,7 @@ from itertools import accumulate
 from typing import Callable, Optional
 
 from insights_engine import bitmaps
+from insights_engine.groups import all_positions
 
 # Of an item that is kept as an integer: its object, and what refers to it.
 _BITMAP_BYTES = 44
@@ -2482,7 +2489,7 @@ class Columns:
     The facts are apart from what makes facts uncertain, which is seldom counted.
     """
 
-    __slots__ = ("_facts", "_opaque", "_places", "size", "used")
+    __slots__ = ("_facts", "_last", "_opaque", "_places", "size", "used")
 
     def __init__(
         self,
@@ -2526,6 +2533,8 @@ class Columns:
             else:
                 chosen.add_bitmap(item, bitmaps.bits_of_bitmap(members))
         self._places: Optional[dict[int, tuple[_Sets, int]]] = None
+        # The set that was last counted as a base, and how many members of it each fact has.
+        self._last: tuple[int, array[int]] = (-1, array("I"))
         self.size = self._facts.size() + self._opaque.size()
 
     def add_counts(self, totals: list[int], within: Optional[int]) -> None:
@@ -2534,6 +2543,19 @@ class Columns:
             self._facts.add_counts(totals, None, 0)
         elif within:
             self._facts.add_counts(totals, flags(within, self.used), within)
+
+    def add_base_counts(self, totals: list[int], base: int) -> None:
+        """The same of a set that will be asked about again: the base of a discovery."""
+        if base == all_positions(self.used):
+            self.add_counts(totals, None)
+            return
+        items = [*self._facts.listed_items, *self._facts.bitmap_items]
+        if self._last[0] != base:
+            counts = [0] * len(totals)
+            self.add_counts(counts, base)
+            self._last = base, array("I", [counts[item] for item in items])
+        for item, members in zip(items, self._last[1]):
+            totals[item] += members
 
     def add_opaque_counts(self, totals: list[int]) -> None:
         """Adds the number of members of each item that is no fact."""
@@ -17625,7 +17647,6 @@ from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
 from insights_engine.cells import Cuts, Histogram, bytes_of
 from insights_engine.columns import flags
-from insights_engine.groups import all_positions
 from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
 
 #: How many units have their smallest, and their largest, number in each cell.
@@ -17684,7 +17705,7 @@ class Traces:
             columns = part.columns()
             for totals in (counts, joints):
                 totals += [0] * (len(self._population.items) - len(totals))
-            columns.add_counts(counts, None if _is_whole(part) else part.base)
+            columns.add_base_counts(counts, part.base)
             columns.add_counts(joints, part.target)
             columns.add_opaque_counts(counts)
         return counts, joints
@@ -17788,17 +17809,12 @@ class Traces:
         """Where the numbers of some fields lie."""
         found = {name: CellCounts() for name in cuts}
         for part in self.parts:
-            whole = _is_whole(part)
             for name, cells in part.cells(cuts).items():
                 counts = found[name]
                 counts.several |= cells.high is not cells.low
-                _add(counts.base, cells.whole if whole else cells.counts(part.base))
+                _add(counts.base, cells.base_counts(part.base))
                 _add(counts.target, cells.counts(part.target))
         return found
-
-
-def _is_whole(part: Part) -> bool:
-    return part.base == all_positions(part.used)
 
 
 def _add(totals: Histograms, more: Histograms) -> None:
@@ -18740,7 +18756,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 5f697a43843beeb1 " + name + ">"
+        place = "<insights 31177eda4360d1fe " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -18755,8 +18771,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["5f697a43843beeb1"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["5f697a43843beeb1"]
+GD["31177eda4360d1fe"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["31177eda4360d1fe"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -18811,9 +18827,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].build_index(plpy, '@mlflow@', max_traces)
+return GD["31177eda4360d1fe"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -19032,9 +19048,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["31177eda4360d1fe"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -19335,9 +19351,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].compare(
+return GD["31177eda4360d1fe"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19375,9 +19391,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].correlate(
+return GD["31177eda4360d1fe"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -19419,9 +19435,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].correlation_matrix(
+return GD["31177eda4360d1fe"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -19445,9 +19461,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["31177eda4360d1fe"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -19501,9 +19517,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].discover(
+return GD["31177eda4360d1fe"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19531,9 +19547,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["31177eda4360d1fe"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -19564,9 +19580,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].facets(
+return GD["31177eda4360d1fe"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -19587,9 +19603,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].start_over(plpy)
+return GD["31177eda4360d1fe"].start_over(plpy)
 $python$;
 
 comment on function insights.run_rebuild() is
@@ -19612,9 +19628,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["31177eda4360d1fe"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -19651,9 +19667,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].search_traces(
+return GD["31177eda4360d1fe"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -19682,9 +19698,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].search_page(
+return GD["31177eda4360d1fe"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -19724,9 +19740,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].timeseries(
+return GD["31177eda4360d1fe"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -19748,9 +19764,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].validate(plpy, filter)
+return GD["31177eda4360d1fe"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -19767,9 +19783,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "5f697a43843beeb1" not in GD:
+if "31177eda4360d1fe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["5f697a43843beeb1"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["31177eda4360d1fe"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
