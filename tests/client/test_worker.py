@@ -192,6 +192,8 @@ def test_two_workers_share_the_work(
     dsn: str, traces: Connection, start: Callable[..., Process]
 ) -> None:
     both = [start("worker", "--poll", "0.05", "--batch", "5", "--dsn", dsn) for _ in range(2)]
+    # One may be done with everything before the other has begun.
+    until(lambda: len(sessions(traces)) == 2)
     until(lambda: status(dsn).pending == 0)
     for worker in both:
         code, text = worker.end(signal.SIGTERM)

@@ -125,6 +125,7 @@ def test_python(
 ) -> None:
     dsn, url = dsn_of_demo
     monkeypatch.setenv("INSIGHTS_DSN", dsn)
+    monkeypatch.setenv("COLUMNS", "100")  # Tables are as wide as the terminal.
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
         exec(code.replace("http://127.0.0.1:5001", url), {})
@@ -140,6 +141,7 @@ def test_command_line(
     output: str,
 ) -> None:
     monkeypatch.setenv("INSIGHTS_DSN", dsn_of_demo[0])
+    monkeypatch.setenv("COLUMNS", "100")
     insights(shlex.split(command))
     shown = capsys.readouterr()
     assert (shown.out + shown.err).rstrip() == output.rstrip()
