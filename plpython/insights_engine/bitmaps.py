@@ -84,13 +84,7 @@ def decode(members: bytes) -> int:
     """The set that stored bytes stand for."""
     if members[0]:
         return bits_of_bitmap(members)
-    listed = listed_positions(members)
-    if not listed:
-        return 0
-    bitmap = bytearray((listed[-1] >> 3) + 1)
-    for position in listed:
-        bitmap[position >> 3] |= 1 << (position & 7)
-    return int.from_bytes(bitmap, "little")
+    return of_positions(listed_positions(members))
 
 
 def is_list(members: bytes) -> bool:
@@ -123,9 +117,11 @@ def stored_positions(members: bytes) -> Sequence[int]:
     return positions(bits_of_bitmap(members)) if members[0] else listed_positions(members)
 
 
-def union_of(positions: Iterable[int]) -> int:
-    """The set of some positions of one block, in any order."""
-    bitmap = bytearray((POSITIONS + 7) >> 3)
+def of_positions(positions: Sequence[int]) -> int:
+    """The set of ascending positions."""
+    if not positions:
+        return 0
+    bitmap = bytearray((positions[-1] >> 3) + 1)
     for position in positions:
         bitmap[position >> 3] |= 1 << (position & 7)
     return int.from_bytes(bitmap, "little")
@@ -155,7 +151,8 @@ def positions(bits: int) -> list[int]:
 
 def flags(bits: int, used: int) -> bytes:
     """A byte, 0 or 1, for each of the positions given out."""
-    return f"{bits:0{used}b}"[::-1].encode().translate(_VALUES)
+    # The digits, lowest first; the one above the highest makes them complete.
+    return bin(bits | 1 << used)[:2:-1].encode().translate(_VALUES)
 
 
 def of_flags(flags: bytes | bytearray) -> int:

@@ -9,8 +9,6 @@ smallest and its largest number lie, a few bits each.
 
 from __future__ import annotations
 
-import sys
-from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -18,7 +16,6 @@ from typing import NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, intervals, tree
 from insights_engine.candidates import Name
-from insights_engine.columns import bits_of, flags
 from insights_engine.thresholds import roundest
 
 #: A cut in each of so many even parts of the numbers, and in smaller and smaller ones
@@ -116,7 +113,7 @@ def bytes_of(planes: Planes, used: int) -> bytes:
     """The cell at each position as a byte."""
     digits = 0
     for bit, bits in enumerate(planes):
-        digits |= int.from_bytes(flags(bits, used), "little") << bit
+        digits |= int.from_bytes(bitmaps.flags(bits, used), "little") << bit
     return digits.to_bytes(used, "little")
 
 
@@ -161,12 +158,12 @@ class Sliced:
             return []
         size = min(used, _WINDOWS * _WINDOW)
         low = self.low()
-        found = _patterns({bit: _windows(bits, used) for bit, bits in low.items()}, size)
+        found = bitmaps.numbers({bit: _windows(bits, used) for bit, bits in low.items()}, size)
         numbers = [found[position] ^ _SIGN for position in positions]
         several = bitmaps.positions(_windows(self.several, used))
         if several:
             high = {bit: _windows(bits, used) for bit, bits in self.high(low).items()}
-            found = _patterns(high, size)
+            found = bitmaps.numbers(high, size)
             numbers += [found[position] ^ _SIGN for position in several]
         return numbers
 
@@ -186,23 +183,6 @@ def _windows(bits: int, used: int) -> int:
     return int.from_bytes(
         b"".join([stored[start : start + (_WINDOW >> 3)] for start in starts]), "little"
     )
-
-
-def _patterns(slices: Mapping[int, int], size: int) -> array[int]:
-    """The pattern at each position; the bits of eight slices become a byte at a time."""
-    found = bytearray(8 * size)
-    for lane in range(8):
-        digits = 0
-        for bit in range(8):
-            bits = slices.get(8 * lane + bit)
-            if bits:
-                digits |= int.from_bytes(flags(bits, size), "little") << bit
-        if digits:
-            found[lane::8] = digits.to_bytes(size, "little")
-    patterns = array("Q", bytes(found))
-    if sys.byteorder == "big":
-        patterns.byteswap()
-    return patterns
 
 
 _SIGN = 1 << (bitmaps.WIDTH - 1)
@@ -306,7 +286,7 @@ def _cells(positions: Sequence[int], numbers: Sequence[int], cuts: Cuts) -> Plan
     members: dict[int, list[int]] = {}
     for position, number in zip(positions, numbers):
         members.setdefault(bisect_right(cuts.starts, number), []).append(position)
-    sets = {cell: bits_of(chosen) for cell, chosen in members.items()}
+    sets = {cell: bitmaps.of_positions(chosen) for cell, chosen in members.items()}
     return _planes(sets, sorted(sets))
 
 

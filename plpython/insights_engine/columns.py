@@ -122,7 +122,7 @@ class Columns:
                 if len(listed) <= _LONGEST_LIST:
                     chosen.add_list(item, array("H", sorted(listed)))
                 else:
-                    chosen.add_bitmap(item, bits_of(sorted(listed)))
+                    chosen.add_bitmap(item, bitmaps.of_positions(sorted(listed)))
             elif item in several:
                 bits = _united(several[item], used)
                 if bitmaps.count(bits) <= _LONGEST_LIST:
@@ -143,7 +143,7 @@ class Columns:
         if within is None:
             self._facts.add_counts(totals, None, 0)
         elif within:
-            self._facts.add_counts(totals, flags(within, self.used), within)
+            self._facts.add_counts(totals, bitmaps.flags(within, self.used), within)
 
     def add_base_counts(self, totals: list[int], base: int) -> None:
         """The same of a set that will be asked about again: the base of a discovery."""
@@ -175,29 +175,13 @@ class Columns:
         for item in items:
             if item in self._places:
                 sets, place = self._places[item]
-                found[item] = sets.bitmaps[~place] if place < 0 else bits_of(sets.listed(place))
+                found[item] = (
+                    sets.bitmaps[~place] if place < 0 else bitmaps.of_positions(sets.listed(place))
+                )
         return found
 
 
 _LONGEST_LIST = 100
-
-_ZEROS_AND_ONES = bytes(byte & 1 for byte in range(256))
-
-
-def flags(bits: int, used: int) -> bytes:
-    """For each position given out whether it is in a set, as 0 or 1."""
-    # The digits, lowest first; the one above the highest makes them complete.
-    return bin(bits | 1 << used)[:2:-1].encode().translate(_ZEROS_AND_ONES)
-
-
-def bits_of(positions: Sequence[int]) -> int:
-    """The set of ascending positions."""
-    if not positions:
-        return 0
-    bitmap = bytearray((positions[-1] >> 3) + 1)
-    for position in positions:
-        bitmap[position >> 3] |= 1 << (position & 7)
-    return int.from_bytes(bitmap, "little")
 
 
 def _united(stored: Sequence[bytes], used: int) -> int:

@@ -332,7 +332,9 @@ class Index:
             )
             found: dict[int, int] = {}
             for block, positions in rows:
-                found[int(block or 0)] = bitmaps.union_of(map(int, (positions or "").split(",")))
+                found[int(block or 0)] = bitmaps.of_positions(
+                    sorted(map(int, (positions or "").split(",")))
+                )
             self._everywhere[one.text] = found
 
     def is_settled(self, one: Prepared) -> bool:

@@ -25,7 +25,7 @@ from insights_engine.candidates import (
     series_of,
 )
 from insights_engine.cells import Cells, Cuts, Numbers, Sliced
-from insights_engine.columns import Columns, bits_of
+from insights_engine.columns import Columns
 from insights_engine.facts import Facts, Number, Series
 from insights_engine.groups import Block, all_positions
 from insights_engine.index_reader import Index, Prepared, decided, open_index, prepare
@@ -469,7 +469,7 @@ class Population:
                 f" join pg_catalog.unnest({given}) with ordinality as u (trace_id, n)"
                 f" on t.request_id = u.trace_id where {statement.where(node, 'probe')}",
             )
-            found.append(bits_of(row["positions"] or ()))
+            found.append(bitmaps.of_positions(row["positions"] or ()))
         return found
 
     # ------------------------------------------------------------------ numbers
@@ -551,7 +551,8 @@ class Population:
         )
         used = {block.block: block for block in index.blocks}
         return {
-            row["block"]: bits_of(sorted(row["positions"])) & index.universe(used[row["block"]])
+            row["block"]: bitmaps.of_positions(sorted(row["positions"]))
+            & index.universe(used[row["block"]])
             for row in rows
             if row["block"] in used
         }
@@ -611,7 +612,9 @@ class Population:
         ]
         wanted = [position for position, row in enumerate(rows) if row["wanted"]]
         if traces:
-            part = Unindexed(self._plpy, self._statement, self.items, traces, bits_of(wanted))
+            part = Unindexed(
+                self._plpy, self._statement, self.items, traces, bitmaps.of_positions(wanted)
+            )
             # Those that come first are kept; the others are read once more if need be.
             part.keep = self._left > 0
             self._left -= len(traces) * _BYTES_OF_A_TRACE

@@ -100,14 +100,3 @@ def least_joint_of_near_identical(first: int, second: int, total: int) -> int:
     while joint <= min(first, second) and not near_identical(first, second, joint, total):
         joint += 1
     return joint
-
-
-def jaccard(first: int, second: int, joint: int) -> float:
-    """The share of common units among those of either fact; 1 if both are empty."""
-    union = first + second - joint
-    return joint / union if union else 1.0
-
-
-def same_units(first: int, second: int, joint: int) -> bool:
-    """Whether two facts match exactly the same units."""
-    return first == second == joint

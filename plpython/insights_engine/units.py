@@ -17,7 +17,6 @@ from insights_engine import bitmaps, plans, ranking
 from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
 from insights_engine.cells import Cuts, Histogram, bytes_of
-from insights_engine.columns import flags
 from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
 
 #: How many units have their smallest, and their largest, number in each cell.
@@ -204,7 +203,7 @@ class Sessions(Traces):
         #: How many traces of the base each session has.
         self._sizes: Counter[int] = Counter()
         for part, numbers in zip(self.parts, self._numbers):
-            self._sizes.update(compress(numbers, flags(part.base, part.used)))
+            self._sizes.update(compress(numbers, bitmaps.flags(part.base, part.used)))
         del self._sizes[0]
         self._targets = self._sessions([part.target for part in self.parts])
         self.total = len(self._sizes)
@@ -303,7 +302,7 @@ class Sessions(Traces):
             cells = part.cells({name: cuts[name]})[name]
             lows = bytes_of(cells.low, part.used)
             highs = lows if cells.high is cells.low else bytes_of(cells.high, part.used)
-            selectors = flags(part.base, part.used)
+            selectors = bitmaps.flags(part.base, part.used)
             for session, low, high in compress(zip(numbers, lows, highs), selectors):
                 if not session or not low:
                     continue
@@ -352,7 +351,7 @@ def _numbered(plpy: Any, schema: str, parts: Sequence[Part]) -> Iterator[array[i
 def _chosen(numbers: array[int], bits: int, used: int) -> Iterable[int]:
     if 8 * bitmaps.count(bits) < used:
         return [numbers[position] for position in bitmaps.positions(bits)]
-    return compress(numbers, flags(bits, used))
+    return compress(numbers, bitmaps.flags(bits, used))
 
 
 def _batches(items: Sequence[int], counts: Sequence[int]) -> Iterator[list[int]]:

@@ -535,3 +535,52 @@ def test_bad_filters_are_refused_with_their_place(
         diagnostics = checked(caught.value)
         assert "statu = 'x'\n^^^^^" in (diagnostics.message_detail or "")
         assert "status" in (diagnostics.message_hint or "")
+
+
+def test_where_nothing_goes_together_seldom_anything_is_found(
+    put: Loader, module_conn: psycopg.Connection[Any]
+) -> None:
+    """The promise of q, kept by all that is between a call and its rows.
+
+    Forty targets, and nothing in the data goes with any of them: each row is a false
+    discovery, and at q <= 0.05 at most one target in twenty should have any.
+    """
+    dice = Random(2)
+    traces, targets = 1_500, 40
+    put()
+    with module_conn.cursor() as cursor:
+        with cursor.copy(
+            "copy trace_info (request_id, experiment_id, timestamp_ms, status) from stdin"
+        ) as copy:
+            for number in range(traces):
+                copy.write_row((f"c{number}", 1, START + number, "OK"))
+        with cursor.copy("copy trace_tags (request_id, key, value) from stdin") as copy:
+            for number in range(traces):
+                for coin in range(targets):
+                    copy.write_row((f"c{number}", f"coin{coin}", dice.choice(("heads", "tails"))))
+                for key in range(15):
+                    copy.write_row((f"c{number}", f"die{key}", f"face {dice.randint(1, 5)}"))
+                    copy.write_row((f"c{number}", f"size{key}", f"{dice.random():.6f}"))
+    refresh(module_conn)
+    found = 0
+    for coin in range(targets):
+        rows = discover(
+            module_conn,
+            f"tags.coin{coin} = 'heads'",
+            kinds=["tag", "number"],
+            direction="both",
+        )
+        found += bool(rows)
+    # Of 40 at 0.05 more than 7 are found once in 1,500 times.
+    assert found <= 7
+    # The numbers were looked at, and nobody was spared.
+    everything = discover(
+        module_conn,
+        "tags.coin0 = 'heads'",
+        kinds=["tag", "number"],
+        direction="both",
+        fdr=1.0,
+        max_results=1000,
+    )
+    assert sum(row["kind"] == "number" for row in everything) >= 10
+    assert everything[0]["tested"] >= 2 * (targets - 1) + 15 * 5 + 15

@@ -59,7 +59,7 @@ def test_cells_are_those_of_the_smallest_and_largest_number(
     placed = cells.cells_of_slices([stored(values), stored(more)], cuts)
     low, high = cells.bytes_of(placed.low, USED), cells.bytes_of(placed.high, USED)
     within = data.draw(st.sets(st.integers(0, USED - 1)))
-    bits = columns.bits_of(sorted(within))
+    bits = bitmaps.of_positions(sorted(within))
     expected_low: Counter[int] = Counter()
     for position in range(USED):
         found = [ordered(n) for n in (*values.get(position, ()), *more.get(position, ()))]
@@ -127,7 +127,10 @@ def test_columns_count_the_members_of_sets(sets: list[set[int]], within: set[int
     postings = [(term, bitmaps.encode(sorted(members), USED)) for term, members in enumerate(sets)]
     found = columns.Columns(postings, items, lambda item: item != last, USED)
     expected = [set().union(*sets), *sets]
-    for chosen, members in ((None, set(range(USED))), (columns.bits_of(sorted(within)), within)):
+    for chosen, members in (
+        (None, set(range(USED))),
+        (bitmaps.of_positions(sorted(within)), within),
+    ):
         totals = [0] * (last + 1)
         found.add_counts(totals, chosen)
         assert totals == [*(len(one & members) for one in expected[:-1]), 0]
@@ -135,7 +138,7 @@ def test_columns_count_the_members_of_sets(sets: list[set[int]], within: set[int
     found.add_opaque_counts(totals)
     assert totals == [0] * last + [len(sets[-1])]
     assert found.sets(range(last + 2)) == {
-        item: columns.bits_of(sorted(one)) for item, one in enumerate(expected)
+        item: bitmaps.of_positions(sorted(one)) for item, one in enumerate(expected)
     }
 
 

@@ -12,11 +12,9 @@ from insights_engine import statistics
 from insights_engine.ranking import (
     NEAR_IDENTICAL_PHI,
     LogOddsRatio,
-    jaccard,
     least_joint_of_near_identical,
     log_odds_ratio,
     near_identical,
-    same_units,
 )
 from scipy import stats
 
@@ -145,10 +143,3 @@ def test_near_identity_is_a_threshold_of_phi() -> None:
     phi = statistics.phi(95, 5, 5, 10**6)
     assert phi is not None
     assert (phi >= 0.95) == near_identical(100, 100, 95, 10**6 + 105)
-
-
-def test_jaccard_and_equality() -> None:
-    assert jaccard(10, 20, 5) == 0.2
-    assert jaccard(0, 0, 0) == 1.0
-    assert same_units(3, 3, 3)
-    assert not same_units(3, 4, 3)

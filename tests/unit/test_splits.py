@@ -13,7 +13,6 @@ from insights_engine.splits import (
     Histogram,
     Search,
     best_split,
-    mann_whitney,
     normal_quantile,
 )
 from scipy import special, stats
@@ -256,21 +255,3 @@ def test_the_search_is_paid_for(total: int, target: int, missing: int) -> None:
     # And not by never finding anything, once there is enough to find.
     if target >= 100:
         assert errors[1] > 0.5 * 0.05
-
-
-# --------------------------------------------------------------- Mann-Whitney
-
-
-@given(CELLS, st.tuples(st.integers(0, 9), st.integers(0, 9)))
-def test_mann_whitney_equals_scipy(cells: list[tuple[int, int]], missing: tuple[int, int]) -> None:
-    inside = [index for index, (count, _) in enumerate(cells) for _ in range(count)]
-    outside = [index for index, (_, count) in enumerate(cells) for _ in range(count)]
-    ours = mann_whitney(histogram(cells, missing))
-    if not inside or not outside or len({*inside, *outside}) == 1:
-        assert ours is None
-        return
-    theirs = stats.mannwhitneyu(inside, outside, method="asymptotic")
-    assert ours is not None
-    assert ours.u == theirs.statistic
-    assert ours.share == pytest.approx(ours.u / (len(inside) * len(outside)))
-    assert ours.p_value == pytest.approx(theirs.pvalue, rel=1e-9)

@@ -734,13 +734,7 @@ def decode(members: bytes) -> int:
     """The set that stored bytes stand for."""
     if members[0]:
         return bits_of_bitmap(members)
-    listed = listed_positions(members)
-    if not listed:
-        return 0
-    bitmap = bytearray((listed[-1] >> 3) + 1)
-    for position in listed:
-        bitmap[position >> 3] |= 1 << (position & 7)
-    return int.from_bytes(bitmap, "little")
+    return of_positions(listed_positions(members))
 
 
 def is_list(members: bytes) -> bool:
@@ -773,9 +767,11 @@ def stored_positions(members: bytes) -> Sequence[int]:
     return positions(bits_of_bitmap(members)) if members[0] else listed_positions(members)
 
 
-def union_of(positions: Iterable[int]) -> int:
-    """The set of some positions of one block, in any order."""
-    bitmap = bytearray((POSITIONS + 7) >> 3)
+def of_positions(positions: Sequence[int]) -> int:
+    """The set of ascending positions."""
+    if not positions:
+        return 0
+    bitmap = bytearray((positions[-1] >> 3) + 1)
     for position in positions:
         bitmap[position >> 3] |= 1 << (position & 7)
     return int.from_bytes(bitmap, "little")
@@ -805,7 +801,8 @@ def positions(bits: int) -> list[int]:
 
 def flags(bits: int, used: int) -> bytes:
     """A byte, 0 or 1, for each of the positions given out."""
-    return f"{bits:0{used}b}"[::-1].encode().translate(_VALUES)
+    # The digits, lowest first; the one above the highest makes them complete.
+    return bin(bits | 1 << used)[:2:-1].encode().translate(_VALUES)
 
 
 def of_flags(flags: bytes | bytearray) -> int:
@@ -1989,8 +1986,6 @@ smallest and its largest number lie, a few bits each.
 
 from __future__ import annotations
 
-import sys
-from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -1998,7 +1993,6 @@ from typing import NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, intervals, tree
 from insights_engine.candidates import Name
-from insights_engine.columns import bits_of, flags
 from insights_engine.thresholds import roundest
 
 #: A cut in each of so many even parts of the numbers, and in smaller and smaller ones
@@ -2096,7 +2090,7 @@ def bytes_of(planes: Planes, used: int) -> bytes:
     """The cell at each position as a byte."""
     digits = 0
     for bit, bits in enumerate(planes):
-        digits |= int.from_bytes(flags(bits, used), "little") << bit
+        digits |= int.from_bytes(bitmaps.flags(bits, used), "little") << bit
     return digits.to_bytes(used, "little")
 
 
@@ -2141,12 +2135,12 @@ class Sliced:
             return []
         size = min(used, _WINDOWS * _WINDOW)
         low = self.low()
-        found = _patterns({bit: _windows(bits, used) for bit, bits in low.items()}, size)
+        found = bitmaps.numbers({bit: _windows(bits, used) for bit, bits in low.items()}, size)
         numbers = [found[position] ^ _SIGN for position in positions]
         several = bitmaps.positions(_windows(self.several, used))
         if several:
             high = {bit: _windows(bits, used) for bit, bits in self.high(low).items()}
-            found = _patterns(high, size)
+            found = bitmaps.numbers(high, size)
             numbers += [found[position] ^ _SIGN for position in several]
         return numbers
 
@@ -2166,23 +2160,6 @@ def _windows(bits: int, used: int) -> int:
     return int.from_bytes(
         b"".join([stored[start : start + (_WINDOW >> 3)] for start in starts]), "little"
     )
-
-
-def _patterns(slices: Mapping[int, int], size: int) -> array[int]:
-    """The pattern at each position; the bits of eight slices become a byte at a time."""
-    found = bytearray(8 * size)
-    for lane in range(8):
-        digits = 0
-        for bit in range(8):
-            bits = slices.get(8 * lane + bit)
-            if bits:
-                digits |= int.from_bytes(flags(bits, size), "little") << bit
-        if digits:
-            found[lane::8] = digits.to_bytes(size, "little")
-    patterns = array("Q", bytes(found))
-    if sys.byteorder == "big":
-        patterns.byteswap()
-    return patterns
 
 
 _SIGN = 1 << (bitmaps.WIDTH - 1)
@@ -2286,7 +2263,7 @@ def _cells(positions: Sequence[int], numbers: Sequence[int], cuts: Cuts) -> Plan
     members: dict[int, list[int]] = {}
     for position, number in zip(positions, numbers):
         members.setdefault(bisect_right(cuts.starts, number), []).append(position)
-    sets = {cell: bits_of(chosen) for cell, chosen in members.items()}
+    sets = {cell: bitmaps.of_positions(chosen) for cell, chosen in members.items()}
     return _planes(sets, sorted(sets))
 
 
@@ -2521,7 +2498,7 @@ class Columns:
                 if len(listed) <= _LONGEST_LIST:
                     chosen.add_list(item, array("H", sorted(listed)))
                 else:
-                    chosen.add_bitmap(item, bits_of(sorted(listed)))
+                    chosen.add_bitmap(item, bitmaps.of_positions(sorted(listed)))
             elif item in several:
                 bits = _united(several[item], used)
                 if bitmaps.count(bits) <= _LONGEST_LIST:
@@ -2542,7 +2519,7 @@ class Columns:
         if within is None:
             self._facts.add_counts(totals, None, 0)
         elif within:
-            self._facts.add_counts(totals, flags(within, self.used), within)
+            self._facts.add_counts(totals, bitmaps.flags(within, self.used), within)
 
     def add_base_counts(self, totals: list[int], base: int) -> None:
         """The same of a set that will be asked about again: the base of a discovery."""
@@ -2574,29 +2551,13 @@ class Columns:
         for item in items:
             if item in self._places:
                 sets, place = self._places[item]
-                found[item] = sets.bitmaps[~place] if place < 0 else bits_of(sets.listed(place))
+                found[item] = (
+                    sets.bitmaps[~place] if place < 0 else bitmaps.of_positions(sets.listed(place))
+                )
         return found
 
 
 _LONGEST_LIST = 100
-
-_ZEROS_AND_ONES = bytes(byte & 1 for byte in range(256))
-
-
-def flags(bits: int, used: int) -> bytes:
-    """For each position given out whether it is in a set, as 0 or 1."""
-    # The digits, lowest first; the one above the highest makes them complete.
-    return bin(bits | 1 << used)[:2:-1].encode().translate(_ZEROS_AND_ONES)
-
-
-def bits_of(positions: Sequence[int]) -> int:
-    """The set of ascending positions."""
-    if not positions:
-        return 0
-    bitmap = bytearray((positions[-1] >> 3) + 1)
-    for position in positions:
-        bitmap[position >> 3] |= 1 << (position & 7)
-    return int.from_bytes(bitmap, "little")
 
 
 def _united(stored: Sequence[bytes], used: int) -> int:
@@ -6346,7 +6307,9 @@ class Index:
             )
             found: dict[int, int] = {}
             for block, positions in rows:
-                found[int(block or 0)] = bitmaps.union_of(map(int, (positions or "").split(",")))
+                found[int(block or 0)] = bitmaps.of_positions(
+                    sorted(map(int, (positions or "").split(",")))
+                )
             self._everywhere[one.text] = found
 
     def is_settled(self, one: Prepared) -> bool:
@@ -9836,7 +9799,7 @@ from insights_engine.candidates import (
     series_of,
 )
 from insights_engine.cells import Cells, Cuts, Numbers, Sliced
-from insights_engine.columns import Columns, bits_of
+from insights_engine.columns import Columns
 from insights_engine.facts import Facts, Number, Series
 from insights_engine.groups import Block, all_positions
 from insights_engine.index_reader import Index, Prepared, decided, open_index, prepare
@@ -10280,7 +10243,7 @@ class Population:
                 f" join pg_catalog.unnest({given}) with ordinality as u (trace_id, n)"
                 f" on t.request_id = u.trace_id where {statement.where(node, 'probe')}",
             )
-            found.append(bits_of(row["positions"] or ()))
+            found.append(bitmaps.of_positions(row["positions"] or ()))
         return found
 
     # ------------------------------------------------------------------ numbers
@@ -10362,7 +10325,8 @@ class Population:
         )
         used = {block.block: block for block in index.blocks}
         return {
-            row["block"]: bits_of(sorted(row["positions"])) & index.universe(used[row["block"]])
+            row["block"]: bitmaps.of_positions(sorted(row["positions"]))
+            & index.universe(used[row["block"]])
             for row in rows
             if row["block"] in used
         }
@@ -10422,7 +10386,9 @@ class Population:
         ]
         wanted = [position for position, row in enumerate(rows) if row["wanted"]]
         if traces:
-            part = Unindexed(self._plpy, self._statement, self.items, traces, bits_of(wanted))
+            part = Unindexed(
+                self._plpy, self._statement, self.items, traces, bitmaps.of_positions(wanted)
+            )
             # Those that come first are kept; the others are read once more if need be.
             part.keep = self._left > 0
             self._left -= len(traces) * _BYTES_OF_A_TRACE
@@ -11060,17 +11026,6 @@ def least_joint_of_near_identical(first: int, second: int, total: int) -> int:
     while joint <= min(first, second) and not near_identical(first, second, joint, total):
         joint += 1
     return joint
-
-
-def jaccard(first: int, second: int, joint: int) -> float:
-    """The share of common units among those of either fact; 1 if both are empty."""
-    union = first + second - joint
-    return joint / union if union else 1.0
-
-
-def same_units(first: int, second: int, joint: int) -> bool:
-    """Whether two facts match exactly the same units."""
-    return first == second == joint
 ''',
 "insights_engine.rawsql": r'''"""Compiles a filter to SQL over MLflow's own tables: the raw predicate.
 
@@ -15098,46 +15053,6 @@ def normal_quantile(p: float) -> float:
         if step < 1e-12:
             break
     return b
-
-
-# --------------------------------------------------------------- Mann-Whitney
-
-
-@dataclass(frozen=True)
-class MannWhitney:
-    """Whether values in the target tend to be greater than in the others."""
-
-    # Pairs of a target and another unit in which the target's is greater, ties
-    # counting half; and their share, 0.5 where neither tends to be greater.
-    u: float
-    share: float
-    p_value: float
-
-
-def mann_whitney(histogram: Histogram) -> Optional[MannWhitney]:
-    """The Mann-Whitney test of the units with a value, by the cells between cuts.
-
-    Two-sided, normal approximation, corrected for ties (all units of a cell are
-    tied) and continuity, as ``scipy.stats.mannwhitneyu(method="asymptotic")``.
-    None unless there are units of both kinds and values in two cells.
-    """
-    below = [0, *histogram.below, histogram.present]
-    target_below = [0, *histogram.target_below, histogram.target_present]
-    inside = histogram.target_present
-    outside = histogram.present - inside
-    twice_u = ties = 0
-    for low, high, target_low, target_high in zip(below, below[1:], target_below, target_below[1:]):
-        others_low, others_high = low - target_low, high - target_high
-        twice_u += (target_high - target_low) * (others_low + others_high)
-        ties += (high - low) ** 3 - (high - low)
-    total = histogram.present
-    # 12 n (n - 1) times the variance of U; an integer, so that no ties cancel.
-    variance = inside * outside * (total**3 - total - ties)
-    if variance <= 0:
-        return None
-    deviation = max(0, abs(twice_u - inside * outside) - 1) / 2
-    z = deviation / math.sqrt(variance / (12 * total * (total - 1)))
-    return MannWhitney(twice_u / 2, twice_u / (2 * inside * outside), math.erfc(z / math.sqrt(2)))
 ''',
 "insights_engine.splitting": r'''"""Numbers as facts: for each field the threshold that tells most about the target.
 
@@ -17646,7 +17561,6 @@ from insights_engine import bitmaps, plans, ranking
 from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
 from insights_engine.cells import Cuts, Histogram, bytes_of
-from insights_engine.columns import flags
 from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
 
 #: How many units have their smallest, and their largest, number in each cell.
@@ -17833,7 +17747,7 @@ class Sessions(Traces):
         #: How many traces of the base each session has.
         self._sizes: Counter[int] = Counter()
         for part, numbers in zip(self.parts, self._numbers):
-            self._sizes.update(compress(numbers, flags(part.base, part.used)))
+            self._sizes.update(compress(numbers, bitmaps.flags(part.base, part.used)))
         del self._sizes[0]
         self._targets = self._sessions([part.target for part in self.parts])
         self.total = len(self._sizes)
@@ -17932,7 +17846,7 @@ class Sessions(Traces):
             cells = part.cells({name: cuts[name]})[name]
             lows = bytes_of(cells.low, part.used)
             highs = lows if cells.high is cells.low else bytes_of(cells.high, part.used)
-            selectors = flags(part.base, part.used)
+            selectors = bitmaps.flags(part.base, part.used)
             for session, low, high in compress(zip(numbers, lows, highs), selectors):
                 if not session or not low:
                     continue
@@ -17981,7 +17895,7 @@ def _numbered(plpy: Any, schema: str, parts: Sequence[Part]) -> Iterator[array[i
 def _chosen(numbers: array[int], bits: int, used: int) -> Iterable[int]:
     if 8 * bitmaps.count(bits) < used:
         return [numbers[position] for position in bitmaps.positions(bits)]
-    return compress(numbers, flags(bits, used))
+    return compress(numbers, bitmaps.flags(bits, used))
 
 
 def _batches(items: Sequence[int], counts: Sequence[int]) -> Iterator[list[int]]:
@@ -18756,7 +18670,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 31177eda4360d1fe " + name + ">"
+        place = "<insights c0f44e252187bed7 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -18771,8 +18685,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["31177eda4360d1fe"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["31177eda4360d1fe"]
+GD["c0f44e252187bed7"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["c0f44e252187bed7"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -18827,9 +18741,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].build_index(plpy, '@mlflow@', max_traces)
+return GD["c0f44e252187bed7"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -19048,9 +18962,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["c0f44e252187bed7"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -19351,9 +19265,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].compare(
+return GD["c0f44e252187bed7"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19391,9 +19305,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].correlate(
+return GD["c0f44e252187bed7"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -19435,9 +19349,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].correlation_matrix(
+return GD["c0f44e252187bed7"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -19461,9 +19375,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["c0f44e252187bed7"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -19517,9 +19431,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].discover(
+return GD["c0f44e252187bed7"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19547,9 +19461,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["c0f44e252187bed7"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -19580,9 +19494,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].facets(
+return GD["c0f44e252187bed7"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -19603,9 +19517,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].start_over(plpy)
+return GD["c0f44e252187bed7"].start_over(plpy)
 $python$;
 
 comment on function insights.run_rebuild() is
@@ -19628,9 +19542,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["c0f44e252187bed7"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -19667,9 +19581,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].search_traces(
+return GD["c0f44e252187bed7"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -19698,9 +19612,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].search_page(
+return GD["c0f44e252187bed7"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -19740,9 +19654,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].timeseries(
+return GD["c0f44e252187bed7"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -19764,9 +19678,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].validate(plpy, filter)
+return GD["c0f44e252187bed7"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -19783,9 +19697,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "31177eda4360d1fe" not in GD:
+if "c0f44e252187bed7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["31177eda4360d1fe"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["c0f44e252187bed7"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
