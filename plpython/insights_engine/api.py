@@ -323,7 +323,7 @@ def _discoveries(
     chosen: Sequence[Any],
 ) -> Iterator[dict[str, Any]]:
     # Sessions that only search need none of it.
-    from insights_engine import candidates, options, units
+    from insights_engine import candidates, options, testing, units
     from insights_engine import discover as discovery
     from insights_engine.population import Population
 
@@ -332,7 +332,7 @@ def _discoveries(
     base = parse_filter(base_filter)
     both = parse_conjunction(base_filter, target)
 
-    question = discovery.Question(base, both, candidates.Restated(restated))
+    question = testing.Question(base, both, candidates.Restated(restated))
     population = Population(plpy, Statement(schema, experiments, now_ms), base, both)
     if wanted.unit == "trace":
         counted = units.Traces(population)

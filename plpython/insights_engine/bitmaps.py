@@ -257,6 +257,28 @@ def slices_below(slices: Slices, within: int, pattern: int) -> tuple[int, int]:
     return less, equal
 
 
+def below(slices: Slices, within: int, bound: int) -> int:
+    """The members of ``within`` whose number comes before a bound, as `ordered` has it.
+
+    Slices are asked for from the highest bit on, as few as it takes.
+    """
+    less, equal = 0, within
+    # What agrees with the bound down to its lowest bit does not come before it.
+    lowest = bound & -bound
+    for bit in range(WIDTH - 1, lowest.bit_length() - 2, -1) if bound else ():
+        upper = equal & slices.get(bit, 0)
+        if bit == WIDTH - 1:
+            upper ^= equal  # set means negative
+        if bound >> bit & 1:
+            less |= equal ^ upper
+            equal = upper
+        else:
+            equal ^= upper
+        if not equal:
+            break
+    return less
+
+
 def largest(slices: Slices, within: int, wanted: int) -> tuple[int, int]:
     """The ``wanted`` members of ``within`` with the largest numbers.
 

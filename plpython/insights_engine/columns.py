@@ -124,7 +124,7 @@ class Columns:
                 else:
                     chosen.add_bitmap(item, bitmaps.of_positions(sorted(listed)))
             elif item in several:
-                bits = _united(several[item], used)
+                bits = united(several[item], used)
                 if bitmaps.count(bits) <= _LONGEST_LIST:
                     chosen.add_list(item, array("H", bitmaps.positions(bits)))
                 else:
@@ -184,7 +184,7 @@ class Columns:
 _LONGEST_LIST = 100
 
 
-def _united(stored: Sequence[bytes], used: int) -> int:
+def united(stored: Sequence[bytes], used: int) -> int:
     """The union of sets as stored."""
     sparse: Optional[bytearray] = None
     found = 0

@@ -49,7 +49,8 @@ class Group:
         self.blocks = list(blocks)
         self._bytes = 0
         self._starts: dict[int, int] = {}
-        self._rows: dict[int, list[tuple[int, bytes]]] = {}
+        #: By term and the place where the block starts.
+        self._rows: dict[int, dict[int, bytes]] = {}
         self._unions: dict[Terms, int] = {}
         for block in self.blocks:
             block.start = self._bytes * 8
@@ -80,7 +81,7 @@ class Group:
         if not wanted:
             return
         for term in wanted:
-            self._rows[term] = []
+            self._rows[term] = {}
         for row in plans.run(
             self._plpy,
             "select p.block, p.term, p.members from insights.posting p"
@@ -88,7 +89,7 @@ class Group:
             ("int[]", "int[]"),
             (list(self._starts), wanted),
         ):
-            self._rows[row["term"]].append((self._starts[row["block"]], row["members"]))
+            self._rows[row["term"]][self._starts[row["block"]]] = row["members"]
 
     def has(self, term: int) -> bool:
         """Whether the postings of a term were read."""
@@ -106,7 +107,7 @@ class Group:
         alone: dict[int, bytes] = {}
         united: dict[int, int] = {}
         for term in terms:
-            for start, members in self._rows[term]:
+            for start, members in self._rows[term].items():
                 if bitmaps.is_list(members):
                     if sparse is None:
                         sparse = bytearray(self._bytes)
@@ -134,6 +135,11 @@ class Group:
             found |= int.from_bytes(b"".join(parts), "little")
         self._unions[terms] = found
         return found
+
+    def members(self, term: int, block: Block) -> int:
+        """The positions in one block that have a term."""
+        members = self._rows[term].get(block.start >> 3)
+        return 0 if members is None else bitmaps.decode(members)
 
     def of_blocks(self, chosen: Callable[[Block], bool]) -> int:
         """All positions of some of the blocks."""

@@ -9,6 +9,7 @@ commits meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from typing import Any, NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, plans, printer, tree
@@ -166,6 +167,13 @@ class Index:
         return max(
             FEW_UNDECIDED, int(UNDECIDED_SHARE * sum(block.live_count for block in self.blocks))
         )
+
+    def of_blocks(self, blocks: Sequence[Block]) -> Index:
+        """The index of some of the blocks."""
+        found = copy(self)
+        found.blocks = list(blocks)
+        found.overcharged = False
+        return found
 
     def universe(self, block: Block) -> int:
         """The positions of a block that the index answers for."""

@@ -22,6 +22,8 @@ Intervals = tuple[tuple[int, int], ...]
 Bounds = tuple[int, int]
 
 LAST = 2**64 - 1
+#: Where 0 is, of integers and doubles alike.
+ZERO = 2**63
 ALL: Intervals = ((0, LAST),)
 
 _EXACT = 2.0**53

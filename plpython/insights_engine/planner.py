@@ -23,7 +23,7 @@ from insights_engine.conditions import (
 )
 from insights_engine.groups import Terms
 from insights_engine.intervals import Intervals
-from insights_engine.slices import FLIP, Series
+from insights_engine.slices import Series
 from insights_engine.span_conditions import (
     AnySpan,
     CountSpans,
@@ -566,10 +566,11 @@ class Planner:
         compare = tree.NumberCompare(tree.TraceNumber("span_count"), node.op, node.value)
         if node.condition is None:
             return self._trace_number("span_count", compare)
+        zero = intervals.ZERO
         wanted = [
-            (max(low - FLIP, 0), None if high == intervals.LAST else high - FLIP)
+            (max(low - zero, 0), None if high == intervals.LAST else high - zero)
             for low, high in intervals.intervals_of(compare, self._bounds_of_count)
-            if high >= FLIP
+            if high >= zero
         ]
         return CountSpans(self._all_spans(), self._cases(node.condition), wanted)
 

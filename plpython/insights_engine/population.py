@@ -23,9 +23,10 @@ from insights_engine.candidates import (
     Term,
     items_of,
     series_of,
+    uncertain_by,
 )
 from insights_engine.cells import Cells, Cuts, Numbers, Sliced
-from insights_engine.columns import Columns
+from insights_engine.columns import Columns, united
 from insights_engine.facts import Facts, Number, Series
 from insights_engine.groups import Block, all_positions
 from insights_engine.index_reader import Index, Prepared, decided, open_index, prepare
@@ -105,7 +106,8 @@ class Indexed(Part):
         if isinstance(known, Columns):
             return known.sets(items)
         # A few of many: the index of the table finds them.
-        of_term = self._items.terms_of(items)
+        wanted = set(items)
+        of_term = self._items.terms_of(wanted)
         (row,) = plans.run(
             self._plpy,
             "select pg_catalog.array_agg(p.term) as terms,"
@@ -114,12 +116,15 @@ class Indexed(Part):
             ("int", "int[]"),
             (self.block.block, list(of_term)),
         )
-        found = zip(row["terms"] or (), row["members"] or ())
+        stored: dict[int, list[bytes]] = {}
+        for term, members in zip(row["terms"] or (), row["members"] or ()):
+            for item in wanted.intersection(of_term[term]):
+                stored.setdefault(item, []).append(members)
+        found = {item: united(several, self.used) for item, several in stored.items()}
         experiment = self._items.number(("e", self.block.experiment_id))
-        everywhere = [(-1, bitmaps.encode_set(all_positions(self.used), self.used))]
-        of_term = {**of_term, -1: (experiment,)}
-        columns = Columns([*everywhere, *found], of_term, self._items.is_fact, self.used)
-        return columns.sets(items)
+        if experiment in wanted:
+            found[experiment] = all_positions(self.used)
+        return found
 
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
         found: dict[Name, Cells] = {}
@@ -426,6 +431,27 @@ class Population:
             found[pair] = found.get(pair[1], 0) & found.get(pair[2], 0)
         return {name: bits & part.base for name, bits in found.items() if name in names}
 
+    def facts(
+        self, parts: Sequence[Part], names: Iterable[Name]
+    ) -> tuple[dict[Name, list[int]], set[Name]]:
+        """For each of some parts the traces of its base that have each of some facts.
+
+        And the facts that are uncertain there, to be asked about by their filters.
+        """
+        known = self.items.known
+        items = {name: known(name) for name in names}
+        doubts = {name: [known(one) for one in uncertain_by(name)] for name in items}
+        everything = {*items.values(), *(item for some in doubts.values() for item in some)}
+        looked_at = [item for item in everything if item is not None]
+        found: dict[Name, list[int]] = {name: [] for name in items}
+        there: set[Optional[int]] = set()
+        for part in parts:
+            sets = {item: bits & part.base for item, bits in part.sets(looked_at).items()}
+            there.update(item for item, bits in sets.items() if bits)
+            for name, item in items.items():
+                found[name].append(0 if item is None else sets.get(item, 0))
+        return found, {name for name, some in doubts.items() if not there.isdisjoint(some)}
+
     def targets(self) -> list[Part]:
         """The indexed traces of the target, to be looked at one by one."""
         traces: list[Placed] = []
@@ -445,17 +471,18 @@ class Population:
             found.append(one)
         return found
 
-    def matching(self, node: tree.Node) -> list[int]:
-        """For each part the traces that match a filter of its own."""
+    def matching(self, node: tree.Node, parts: Sequence[Part]) -> list[int]:
+        """For each of some parts the traces that match a filter of its own."""
         sets: dict[int, int] = {}
-        if self._index is not None:
-            blocks = [block.block for block in self._index.blocks]
+        blocks = [part.block for part in parts if isinstance(part, Indexed)]
+        if self._index is not None and blocks:
+            index = self._index.of_blocks(blocks)
             # Of many traces it is not to be kept: other things are worth more.
-            few = sum(block.used for block in self._index.blocks) <= KEPT_POSITIONS
-            matching = self._sets(self._index, node, lasting=few)
-            sets = dict(zip(blocks, [members for (members,) in matching]))
+            few = sum(block.used for block in blocks) <= KEPT_POSITIONS
+            matching = self._sets(index, node, lasting=few)
+            sets = {block.block: members for block, (members,) in zip(blocks, matching)}
         found = []
-        for part in self.parts:
+        for part in parts:
             if isinstance(part, Indexed):
                 found.append(sets[part.block.block])
                 continue

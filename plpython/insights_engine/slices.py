@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from insights_engine import bitmaps, intervals
-from insights_engine.groups import Group
+from insights_engine.groups import Block, Group
 from insights_engine.intervals import Intervals
 
 Pair = tuple[int, int]
@@ -57,24 +57,48 @@ class Series:
             return 0, 0
         if wanted == intervals.ALL:
             return there, there
-        low = self.lowest(group)
-        inside = _inside(low, there, wanted)
-        if bitmaps.HAS_NUMBER not in self._spread:
-            return inside, inside
-        several = group.union((self._spread[bitmaps.HAS_NUMBER],)) & there
+        spread = self._spread.get(bitmaps.HAS_NUMBER)
+        several = 0 if spread is None else group.union((spread,)) & there
+        # Block by block: in most of them a few slices tell all numbers from a constant.
+        pairs = []
+        for block, own, different in zip(
+            group.blocks, group.divided(there), group.divided(several)
+        ):
+            low = _OfBlock(group, block, self._low)
+            inside = _inside(low, own, wanted)
+            if different:
+                high = _Largest(low, _OfBlock(group, block, self._spread))
+                pairs.append(_between(low, high, inside, different, wanted))
+            else:
+                pairs.append((inside, inside))
+        must = group.joined([sure for sure, _ in pairs])
         if not several:
-            return inside, inside
-        high = _Largest(low, _Slices(group, self._spread))
-        must = inside | _inside(high, several, wanted)
-        may = must
-        for start, end in wanted:
-            if start == 0 or end == intervals.LAST:
-                continue  # if any number is inside, the smallest or the largest is
-            # Some number in between, which is not known, may be the one.
-            less, equal = bitmaps.slices_below(low, several, end ^ FLIP)
-            below, _ = bitmaps.slices_below(high, several, start ^ FLIP)
-            may |= (less | equal) & ~below
-        return must, may
+            return must, must
+        return must, group.joined([possible for _, possible in pairs])
+
+
+def _between(
+    low: bitmaps.Slices, high: bitmaps.Slices, inside: int, several: int, wanted: Intervals
+) -> Pair:
+    """Must and may, where the smallest number of some is inside and ``several`` have more."""
+    must = inside | _inside(high, several, wanted)
+    may = must
+    for start, end in wanted:
+        if start == 0 or end == intervals.LAST:
+            continue  # if any number is inside, the smallest or the largest is
+        # Some number in between, which is not known, may be the one.
+        may |= bitmaps.below(low, several, end + 1) & ~bitmaps.below(high, several, start)
+    return must, may
+
+
+def _inside(slices: bitmaps.Slices, there: int, wanted: Intervals) -> int:
+    found = 0
+    for start, end in wanted:
+        inside = there if end >= intervals.LAST else bitmaps.below(slices, there, end + 1)
+        if start > 0:
+            inside &= ~bitmaps.below(slices, inside, start)
+        found |= inside
+    return found
 
 
 class _Slices:
@@ -88,10 +112,35 @@ class _Slices:
         term = self._terms.get(bit)
         if term is None:
             return otherwise
-        if not self._group.has(term):
-            rest = sorted((slot for slot in self._terms if slot <= bit), reverse=True)
-            self._group.fetch(self._terms[slot] for slot in rest[:READ_AT_ONCE])
+        _fetch(self._group, self._terms, bit)
         return self._group.union((term,))
+
+
+class _OfBlock:
+    """The slices of one block of a group, of which each is read and decoded but once."""
+
+    def __init__(self, group: Group, block: Block, terms: dict[int, int]) -> None:
+        self._group = group
+        self._block = block
+        self._terms = terms
+        self._known: dict[int, int] = {}
+
+    def get(self, bit: int, otherwise: int, /) -> int:
+        term = self._terms.get(bit)
+        if term is None:
+            return otherwise
+        known = self._known.get(bit)
+        if known is None:
+            _fetch(self._group, self._terms, bit)
+            known = self._known[bit] = self._group.members(term, self._block)
+        return known
+
+
+def _fetch(group: Group, terms: dict[int, int], bit: int) -> None:
+    """Reads a slice unless it was read, and with it some of those below."""
+    if not group.has(terms[bit]):
+        rest = sorted((slot for slot in terms if slot <= bit), reverse=True)
+        group.fetch(terms[slot] for slot in rest[:READ_AT_ONCE])
 
 
 class _Largest:
@@ -103,21 +152,3 @@ class _Largest:
 
     def get(self, bit: int, otherwise: int, /) -> int:
         return self._low.get(bit, otherwise) ^ self._spread.get(bit, otherwise)
-
-
-#: From the ordered number back to the pattern that the slices hold.
-FLIP = 1 << (bitmaps.WIDTH - 1)
-
-
-def _inside(slices: bitmaps.Slices, there: int, wanted: Intervals) -> int:
-    found = 0
-    for start, end in wanted:
-        inside = there
-        if end < intervals.LAST:
-            less, equal = bitmaps.slices_below(slices, there, end ^ FLIP)
-            inside = less | equal
-        if start > 0:
-            below, _ = bitmaps.slices_below(slices, inside, start ^ FLIP)
-            inside &= ~below
-        found |= inside
-    return found

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Any, Optional
 
-from insights_engine import bitmaps, plans, ranking
+from insights_engine import bitmaps, plans, ranking, tree
 from insights_engine.cache import CACHE
-from insights_engine.candidates import Name
+from insights_engine.candidates import Name, node_of
 from insights_engine.cells import Cuts, Histogram, bytes_of
 from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
 
@@ -28,6 +28,9 @@ MOST_POSITIONS = 400_000
 BYTES_OF_A_POSITION = 220
 #: ... of about so many.
 SAMPLED_POSITIONS = 250_000
+
+#: Parts whose sets of some facts are in memory at once.
+_PARTS_AT_ONCE = 64
 
 #: Pairs of sessions and facts that are looked at together.
 _AT_ONCE = 1_000_000
@@ -56,7 +59,8 @@ class Traces:
     ) -> None:
         """``parts``: other ones than the population's, as a sample of it."""
         self._population = population
-        self._sampled = sampled
+        #: Whether these are a sample of the units that are meant.
+        self.sampled = sampled
         self.parts = population.parts if parts is None else parts
         #: Units of the base, and of the target.
         self.total = sum(bitmaps.count(part.base) for part in self.parts)
@@ -92,10 +96,14 @@ class Traces:
                 )
         return found
 
-    def measured(self, sets: Sequence[int]) -> tuple[int, int]:
+    def matching(self, node: tree.Node) -> tuple[int, int]:
+        """How many units of the base, and of the target, match a filter."""
+        return self._measured(self._population.matching(node, self.parts), self.parts)
+
+    def _measured(self, sets: Sequence[int], parts: Sequence[Part]) -> tuple[int, int]:
         """How many units of the base, and of the target, a set for each part comes to."""
         among = joint = 0
-        for part, bits in zip(self.parts, sets):
+        for part, bits in zip(parts, sets):
             among += bitmaps.count(bits & part.base)
             joint += bitmaps.count(bits & part.target)
         return among, joint
@@ -106,18 +114,12 @@ class Traces:
         """Those pairs of facts, of these counts, that match nearly the same units."""
         met = dict.fromkeys(pairs, 0)
         names = {name for pair in pairs for name in pair}
-        sizes = dict.fromkeys(names, 0)
         for part in self.parts:
             sets = self._population.sets(part, names)
-            if self._sampled:
-                for name, bits in sets.items():
-                    sizes[name] += bitmaps.count(bits)
             for pair in pairs:
                 both = sets.get(pair[0], 0) & sets.get(pair[1], 0)
                 if both:
                     met[pair] += bitmaps.count(both)
-        if self._sampled:
-            pairs = {pair: (sizes[pair[0]], sizes[pair[1]]) for pair in pairs}
         return self._near_identical(pairs, met)
 
     def _near_identical(
@@ -164,16 +166,26 @@ class Traces:
         some += [part for part in self.parts if isinstance(part, Unindexed)]
         return Traces(self._population, some, sampled=True)
 
-    def counted(self, items: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """How many units of the base, and of the target, have some items."""
-        among = dict.fromkeys(items, 0)
-        joint = dict.fromkeys(items, 0)
-        for part in self.parts:
-            for item, bits in part.sets(items).items():
-                among[item] += bitmaps.count(bits & part.base)
-                joint[item] += bitmaps.count(bits & part.target)
-        for item in items:
-            yield among[item], joint[item]
+    def counted(self, names: Iterable[Name]) -> dict[Name, tuple[int, int]]:
+        """How many units of the base, and of the target, have some facts; and members of pairs.
+
+        Exactly, whatever the index leaves uncertain.
+        """
+        single = {one for name in names for one in (name[1:] if name[0] == "a" else (name,))}
+        pairs = [name for name in names if name[0] == "a"]
+        asked = {name for name in single if name[0] == "n"}
+        counts = dict.fromkeys([*single, *pairs], (0, 0))
+        for start in range(0, len(self.parts), _PARTS_AT_ONCE):
+            parts = self.parts[start : start + _PARTS_AT_ONCE]
+            facts, unsure = self._population.facts(parts, single - asked)
+            for name in unsure | asked:
+                facts[name] = self._population.matching(node_of(name), parts)
+            for pair in pairs:
+                facts[pair] = [one & other for one, other in zip(facts[pair[1]], facts[pair[2]])]
+            for name, sets in facts.items():
+                before, more = counts[name], self._measured(sets, parts)
+                counts[name] = before[0] + more[0], before[1] + more[1]
+        return counts
 
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, CellCounts]:
         """Where the numbers of some fields lie."""
@@ -247,7 +259,7 @@ class Sessions(Traces):
         found = super().opaque(items)
         return {item: (2 * base, base) for item, (base, _) in found.items()}
 
-    def measured(self, sets: Sequence[int]) -> tuple[int, int]:
+    def _measured(self, sets: Sequence[int], parts: Sequence[Part]) -> tuple[int, int]:
         sessions = self._sessions(sets)
         return len(sessions), len(sessions & self._targets)
 
@@ -271,7 +283,7 @@ class Sessions(Traces):
             for part in self.parts:
                 found = self._population.sets(part, (one, other))
                 sets.append(found.get(one, 0) & found.get(other, 0))
-            yield self.measured(sets)
+            yield self._measured(sets, self.parts)
 
     def screen(self) -> Traces:
         return self  # some traces of many sessions would tell nothing

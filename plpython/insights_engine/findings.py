@@ -1,0 +1,148 @@
+"""Facts with what was counted and tested of them, and the rows they are shown as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional
+
+from insights_engine import candidates, printer, ranking, statistics
+from insights_engine.candidates import Name
+from insights_engine.errors import FilterError
+from insights_engine.multiple import TargetTests, benjamini_hochberg
+from insights_engine.options import Options, goes
+from insights_engine.parser import parse_filter
+from insights_engine.splitting import Threshold
+from insights_engine.units import Traces
+
+
+class Tested(NamedTuple):
+    """A fact with its counts and its p value."""
+
+    name: Name
+    #: Units of the base, and of the target, that have the fact.
+    among: int
+    joint: int
+    p_value: float
+    test: str
+    #: Of a number: how it was found.
+    threshold: Optional[Threshold] = None
+
+
+#: Counts as tested, with nothing found.
+NOTHING = Tested(("n",), 0, 0, 1.0, "")
+
+
+class Found(NamedTuple):
+    """A significant fact."""
+
+    fact: Tested
+    q_value: float
+    #: How strongly it goes with the target, for the ranking.
+    strength: float
+
+    @property
+    def order(self) -> tuple[float, bool, int, str]:
+        """Sorts the strongest first; of equals what is said of traces, and is shorter to say."""
+        name = self.fact.name
+        text = repr(name)
+        of_spans = name[0] in ("s", "a") or name[1] in ("span", "attribute")
+        return -self.strength, of_spans, len(text), text
+
+
+class Shown(NamedTuple):
+    """A fact that is shown, under its filter."""
+
+    found: Found
+    filter: str
+    #: The filters of weaker facts that are near-identical.
+    similar: list[str]
+
+
+def measured(
+    name: Name, among: int, joint: int, tests: TargetTests, threshold: Optional[Threshold] = None
+) -> Tested:
+    """A fact that was counted, tested; ``threshold`` has its search paid for."""
+    p_value, test = tests.p_value(among, joint), tests.test(among)
+    if threshold is None:
+        return Tested(name, among, joint, p_value, test)
+    test = f"best of {threshold.searched} splits, {test}"
+    return Tested(name, among, joint, threshold.price(p_value), test, threshold)
+
+
+def significant(
+    facts: Sequence[Tested], units: Traces, options: Options, tested: Optional[int] = None
+) -> list[Found]:
+    """The significant facts that go in the direction asked for, the strongest first.
+
+    ``tested``: of how many, where not all are given.  In a sample, in which facts are
+    only sought, they are judged one by one.
+    """
+    p_values = [one.p_value for one in facts]
+    q_values = p_values if units.sampled else benjamini_hochberg(p_values, tested)
+    found = []
+    for one, q_value in zip(facts, q_values):
+        if q_value > options.fdr or one is NOTHING:
+            continue
+        if goes(table(units, one.among, one.joint), options.direction):
+            found.append(Found(one, q_value, strength(units, one.among, one.joint, options)))
+    found.sort(key=lambda one: one.order)
+    return found
+
+
+def table(units: Traces, among: int, joint: int) -> tuple[int, int, int, int]:
+    """The cells (n11, n10, n01, n00) of target and fact."""
+    return statistics.Counts(units.target, among, joint, units.total).table
+
+
+def strength(units: Traces, among: int, joint: int, options: Options) -> float:
+    """How strongly a fact of these counts goes with the target, in the direction asked for."""
+    return ranking.log_odds_ratio(*table(units, among, joint)).strength(options.direction)
+
+
+def written(name: Name, apart: bool) -> Optional[str]:
+    """The filter of a fact; None where no filter can say it: not every key or value can be.
+
+    ``apart``: it can be joined to other conditions on spans without speaking of their spans.
+    """
+    node = candidates.node_of(name)
+    if name[0] == "a":
+        text = " AND ".join([printer.print_apart(candidates.node_of(one)) for one in name[1:]])
+    else:
+        text = printer.print_apart(node) if apart else printer.print_filter(node)
+    try:
+        return text if parse_filter(text) == node else None
+    except FilterError:
+        return None
+
+
+def row(shown: Shown, units: Traces, restated: candidates.Restated, tested: int) -> dict[str, Any]:
+    """The row of ``insights_discover``."""
+    fact, q_value, _ = shown.found
+    target, total, among, joint = units.target, units.total, fact.among, fact.joint
+    cells = table(units, among, joint)
+    odds_ratio, low, high = ranking.log_odds_ratio(*cells).odds_ratio
+    inside = joint / target
+    outside = (among - joint) / (total - target)
+    return {
+        "filter": shown.filter,
+        **candidates.label(fact.name)._asdict(),
+        "target_count": target,
+        "fact_count": among,
+        "joint_count": joint,
+        "total_count": total,
+        "target_share": inside,
+        "other_share": outside,
+        "difference": inside - outside,
+        "lift": statistics.lift(*cells),
+        "npmi": statistics.npmi_from_counts(joint, target, among, total)[0],
+        "phi": statistics.phi(*cells),
+        "odds_ratio": odds_ratio,
+        "odds_ratio_low": low,
+        "odds_ratio_high": high,
+        "p_value": fact.p_value,
+        "q_value": q_value,
+        "test": fact.test,
+        "restates": restated(fact.name),
+        "similar": shown.similar,
+        "tested": tested,
+    }

@@ -1,0 +1,96 @@
+"""Pairs of facts, ``a AND b``, that go with a target more strongly than either alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from insights_engine import ranking
+from insights_engine.findings import NOTHING, Found, Tested, measured, strength, table
+from insights_engine.grouping import grouped
+from insights_engine.independence import g_squared
+from insights_engine.multiple import TargetTests
+from insights_engine.options import Options
+from insights_engine.units import Traces
+
+#: Pairs are made of so many of the strongest facts, and of the most significant others.
+MOST_MEMBERS = 25
+
+
+def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> list[Tested]:
+    """Every pair of the facts that matter most, with p = 1 where it is not the stronger one.
+
+    No more units have both facts than have the rarer of them, which rules most
+    pairs out before anything is counted.
+    """
+    tests = TargetTests(units.target, units.total)
+    facts: list[Tested] = []
+    likely: list[tuple[Found, Found]] = []
+    members = _members(units, found)
+    for number, one in enumerate(members):
+        for other in islice(members, number + 1, None):
+            if _may_be_stronger(units, one, other, options):
+                likely.append((one, other))
+            else:
+                facts.append(NOTHING)
+    counts = units.both([(one.fact.name, other.fact.name) for one, other in likely])
+    for (one, other), (among, joint) in zip(likely, counts):
+        name = ("a", one.fact.name, other.fact.name)
+        members_too = [(member.fact.among, member.fact.joint) for member in (one, other)]
+        if options.min_support <= among < units.total and is_stronger(
+            units, (among, joint), members_too, options
+        ):
+            facts.append(measured(name, among, joint, tests))
+        else:
+            facts.append(NOTHING)
+    return facts
+
+
+def is_stronger(
+    units: Traces,
+    pair: tuple[int, int],
+    members: Sequence[tuple[int, int]],
+    options: Options,
+) -> bool:
+    """Whether a pair says more than its members; all given as counts of base and target."""
+    needed = max(strength(units, among, joint, options) for among, joint in members)
+    return strength(units, *pair, options) > needed and not any(
+        # Nearly all of one fact with the other is that fact once more.
+        ranking.near_identical(among, pair[0], pair[0], units.total)
+        for among, _ in members
+    )
+
+
+def _members(units: Traces, found: Sequence[Found]) -> list[Found]:
+    """The facts that pairs are made of: the strongest, and the most significant.
+
+    Of near-identical ones only the strongest is among them.
+    """
+    evident = sorted(
+        found, key=lambda one: -g_squared(*table(units, one.fact.among, one.fact.joint))
+    )
+    some = [*found[: 2 * MOST_MEMBERS], *evident[: 2 * MOST_MEMBERS]]
+    distinct = sorted({one.fact.name: one for one in some}.values(), key=lambda one: one.order)
+    leaders = [shown.found for shown in grouped(units, distinct, True, len(distinct))]
+    chosen = leaders[:MOST_MEMBERS]
+    rank = {one.fact.name: place for place, one in enumerate(evident)}
+    others = sorted(leaders[MOST_MEMBERS:], key=lambda one: rank[one.fact.name])
+    return chosen + others[:MOST_MEMBERS]
+
+
+def _may_be_stronger(units: Traces, one: Found, other: Found, options: Options) -> bool:
+    """Whether a pair can be stronger than both of its members."""
+    first, second = one.fact, other.fact
+    joint = min(first.joint, second.joint)
+    outside = min(first.among - first.joint, second.among - second.joint)
+    needed = max(one.strength, other.strength)
+    best = (
+        # All that both have in the target and nothing outside, or the reverse.
+        (joint, joint),
+        (outside, 0),
+    )
+    return any(
+        strength(units, among, inside, options) > needed
+        for among, inside in best
+        if among >= options.min_support
+    )
