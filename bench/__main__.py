@@ -26,7 +26,7 @@ from insights_dev import database
 from insights_dev.cluster import ROOT, say
 
 TRACES = 200_000
-PARTS = ("correlation", "search", "count", "discovery", "series", "upkeep", "growth")
+PARTS = ("correlation", "search", "count", "discovery", "series", "upkeep", "growth", "millions")
 
 
 def machine(dsn: str) -> dict[str, str]:
@@ -117,6 +117,9 @@ def _arguments() -> argparse.Namespace:
         "--as-installed", action="store_true", help="leave functions and index as they are"
     )
     parser.add_argument("--growth", type=int, default=100, help="millions of positions to grow to")
+    parser.add_argument(
+        "--millions", type=int, default=10, help="millions of positions to discover among"
+    )
     parser.add_argument("--json", type=Path, default=ROOT / ".dev" / "bench.json")
     arguments = parser.parse_args()
     if arguments.database is None:
@@ -153,6 +156,11 @@ def main() -> int:
         say("growing")
         results["growth"] = growth.measure(
             arguments.server, dsn, millions=arguments.growth, runs=arguments.runs
+        )
+    if "millions" in arguments.part:
+        say("discovering among millions")
+        results["millions"] = growth.discoveries(
+            arguments.server, dsn, millions=arguments.millions, runs=arguments.runs
         )
     show(results)
     say(f"every answer was the same from all; {time.monotonic() - started:.0f} s")

@@ -1,14 +1,15 @@
-"""How the time of a correlation grows: 1, 10 and 100 million positions.
+"""How the time of an answer grows: correlations of 1, 10, 100, discoveries of 10 million positions.
 
 Method: the index of the benchmark's database is copied into an empty scratch
 database with MLflow's schema and the functions, and repeated there.  Signatures,
 terms and the vocabulary are copied once and whole.  Of the blocks, and of the
-postings that the questions below read, as many copies are made as it takes to
-reach a size, each with block numbers of its own; the bytes of the postings stay as
-they are, so the shares of sparse and dense ones are the real ones.  There are no
+postings that the questions below read (a discovery reads all), as many copies are
+made as it takes to reach a size, each with block numbers of its own; the bytes of the
+postings stay as they are, so the shares of sparse and dense ones are the real ones.  There are no
 rows of MLflow's behind them, none are pending, and nothing is left undecided, so
 the index answers alone.  That it does is checked: every count must be the
-source's, times the number of copies.
+source's, times the number of copies; what a discovery shows must have the counts
+that a correlation gives.
 
 The bitmaps of all copies are equal in content but not in place, so each is read
 and combined anew; only the vocabulary does not grow, as it hardly does with real
@@ -19,7 +20,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -27,6 +29,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from bench import discovery
 from bench.engines import Disagreement
 from insights_dev import database
 
@@ -37,6 +40,7 @@ QUESTIONS = {
 }
 STEPS = (1, 10, 100)
 """Millions of positions."""
+TARGETS = discovery.TARGETS[:3]
 
 # Ten times the positions may take this many times as long; more is not linear.
 _TENFOLD = 14.0
@@ -56,6 +60,7 @@ where
         and t.role in ('h', 'o')
     or (t.kind, t.key) = ('attribute', '')
 """
+_ALL_TERMS = "select t.term from insights.term t"
 _ENGINE = "select md5(p.prosrc) from pg_proc p where p.oid = 'insights.load_engine'::regproc"
 _CORRELATE = (
     "select filter1_count, filter2_count, joint_count, total_count "
@@ -89,15 +94,9 @@ class Size:
 
 def measure(server: str, source: str, *, millions: int, runs: int) -> list[dict[str, Any]]:
     """The times of each question at each size up to ``millions``; the database is dropped."""
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("drop database if exists {}").format(sql.Identifier(DATABASE)))
-    dsn = database.create(server, DATABASE)
-    try:
-        database.migrate_mlflow(dsn)
-        database.install_working_tree(dsn)
-        per_copy = _copy_once(source, dsn)
+    sizes: list[Size] = []
+    with _scratch(server, source, _TERMS) as (dsn, per_copy):
         answers = {name: _ask(source, pair, 1)[0] for name, pair in QUESTIONS.items()}
-        sizes: list[Size] = []
         copies = 0
         for step in STEPS:
             if step > millions:
@@ -111,21 +110,76 @@ def measure(server: str, source: str, *, millions: int, runs: int) -> list[dict[
                 if counts != expected:
                     raise Disagreement(f"{name}: {counts} instead of {expected}")
                 sizes.append(Size(name, copies * per_copy, counts[2], ms, anew_ms))
+    _check_linear(sizes)
+    return [size.as_dict() for size in sizes]
+
+
+def discoveries(server: str, source: str, *, millions: int, runs: int) -> list[dict[str, Any]]:
+    """The seconds of discoveries at one size: the first of a session, later ones, with pairs."""
+    found = []
+    with _scratch(server, source, _ALL_TERMS) as (dsn, per_copy):
+        copies = -(-millions * 1_000_000 // per_copy)
+        _repeat(dsn, 0, copies)
+        for target in TARGETS:
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                times = {}
+                for name, options, times_asked in (
+                    ("first", {}, 1),
+                    ("later", {}, runs),
+                    ("with_pairs", {"pairs": True}, runs),
+                ):
+                    taken = []
+                    for _ in range(times_asked):
+                        started = time.perf_counter()
+                        rows = discovery.discover(connection, target, **options)
+                        taken.append(time.perf_counter() - started)
+                    times[f"{name}_s"] = statistics.median(taken)
+                _check_counts(connection, target, rows)
+                found.append(
+                    {
+                        "target": target.name,
+                        "positions": copies * per_copy,
+                        "matches": rows[0]["target_count"],
+                        "tested": rows[0]["tested"],
+                        **times,
+                    }
+                )
+    return found
+
+
+def _check_counts(
+    connection: psycopg.Connection[Any], target: discovery.Target, rows: Sequence[Any]
+) -> None:
+    for row in rows:
+        counts = connection.execute(_CORRELATE, (target.filter, row["filter"])).fetchone()
+        own = ("target_count", "fact_count", "joint_count", "total_count")
+        if counts != tuple(row[name] for name in own):
+            raise Disagreement(f"{target.name} / {row['filter']}: {row} instead of {counts}")
+
+
+@contextmanager
+def _scratch(server: str, source: str, terms: str) -> Iterator[tuple[str, int]]:
+    """A database with nothing repeated yet, and how many positions a copy has."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("drop database if exists {}").format(sql.Identifier(DATABASE)))
+    dsn = database.create(server, DATABASE)
+    try:
+        database.migrate_mlflow(dsn)
+        database.install_working_tree(dsn)
+        yield dsn, _copy_once(source, dsn, terms)
     finally:
         with psycopg.connect(server, autocommit=True) as connection:
             connection.execute(
                 sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(DATABASE))
             )
-    _check_linear(sizes)
-    return [size.as_dict() for size in sizes]
 
 
-def _copy_once(source: str, target: str) -> int:
+def _copy_once(source: str, target: str, terms: str) -> int:
     """Copies the vocabulary, the blocks and the postings; the positions in use.
 
     Blocks and postings go to tables of their own, from where they are repeated.
     """
-    chosen = f"select p.block, p.term, p.members from insights.posting p where p.term in ({_TERMS})"
+    chosen = f"select p.block, p.term, p.members from insights.posting p where p.term in ({terms})"
     copied = (
         ("insights.signature", "signature, type, name, status, bucket", None),
         ("insights.term", "term, kind, key, signature, role, slot, value", None),

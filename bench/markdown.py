@@ -64,6 +64,26 @@ def sections(results: dict[str, Any]) -> Iterator[Section]:
                 for row in results["growth"]
             ],
         )
+    if results.get("millions"):
+        yield (
+            "discoveries among millions",
+            ["target", "positions", "traces of the target", "tested", *map(_label, _SECONDS)],
+            [
+                [
+                    row["target"],
+                    *(f"{row[name]:,}" for name in ("positions", "matches", "tested")),
+                    *(f"{row[name]:.2f}" for name in _SECONDS),
+                ]
+                for row in results["millions"]
+            ],
+        )
+
+
+_SECONDS = ("first_s", "later_s", "with_pairs_s")
+
+
+def _label(name: str) -> str:
+    return name[:-2].replace("_", " ") + ", s"
 
 
 def _section(kind: str, matches: str, timings: list[dict[str, Any]]) -> Section:

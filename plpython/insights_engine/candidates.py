@@ -221,8 +221,8 @@ class Items:
         self._terms_made_of = 0
         #: Of each field with numbers the terms of its slices, by signature.
         self.slices: dict[Name, dict[int, dict[tuple[str, int], int]]] = {}
-        #: Where fields are cut (see `series`), with the blocks that this comes from.
-        self.cuts: dict[Name, tuple[tuple[int, ...], Any]] = {}
+        #: Where fields are cut (see `series`), with the blocks and positions that this comes from.
+        self.cuts: dict[Name, tuple[tuple[tuple[int, int], ...], Any]] = {}
         self._last_term = 0
 
     def __len__(self) -> int:

@@ -22,8 +22,10 @@ from insights_engine.thresholds import roundest
 #: at both ends; anywhere in a part, so that the numbers are good to read.
 _EVEN = 20
 _TAIL = 6
-#: Numbers of a field that cuts are chosen from.
+#: Numbers of a field that cuts are chosen from, ...
 SAMPLE = 20_000
+#: ... unless there are so few traces that all of theirs are looked at.
+FEW_TRACES = 5_000
 
 
 class Numbers(NamedTuple):
@@ -150,19 +152,19 @@ class Sliced:
             if role == wanted and bit != bitmaps.HAS_NUMBER
         }
 
-    def sample(self, used: int) -> list[int]:
+    def sample(self, used: int, within: int) -> list[int]:
         """The smallest and largest numbers of some traces, from all over the block."""
-        there = _windows(self.there, used)
-        positions = bitmaps.positions(there)
+        few = bitmaps.count(within) <= FEW_TRACES
+        chosen, size = (_all, used) if few else (_windows, min(used, _WINDOWS * _WINDOW))
+        positions = bitmaps.positions(chosen(self.there & within, used))
         if not positions:
             return []
-        size = min(used, _WINDOWS * _WINDOW)
         low = self.low()
-        found = bitmaps.numbers({bit: _windows(bits, used) for bit, bits in low.items()}, size)
+        found = bitmaps.numbers({bit: chosen(bits, used) for bit, bits in low.items()}, size)
         numbers = [found[position] ^ _SIGN for position in positions]
-        several = bitmaps.positions(_windows(self.several, used))
+        several = bitmaps.positions(chosen(self.several & within, used))
         if several:
-            high = {bit: _windows(bits, used) for bit, bits in self.high(low).items()}
+            high = {bit: chosen(bits, used) for bit, bits in self.high(low).items()}
             found = bitmaps.numbers(high, size)
             numbers += [found[position] ^ _SIGN for position in several]
         return numbers
@@ -183,6 +185,10 @@ def _windows(bits: int, used: int) -> int:
     return int.from_bytes(
         b"".join([stored[start : start + (_WINDOW >> 3)] for start in starts]), "little"
     )
+
+
+def _all(bits: int, used: int) -> int:
+    return bits
 
 
 _SIGN = 1 << (bitmaps.WIDTH - 1)
@@ -291,9 +297,10 @@ def _cells(positions: Sequence[int], numbers: Sequence[int], cuts: Cuts) -> Plan
 
 
 def sampled(numbers: Numbers, most: int) -> list[int]:
-    """Some of the numbers, evenly."""
+    """Some of the numbers, evenly; the largest where they are others than the smallest."""
     step = max(1, len(numbers.positions) // max(most, 1))
-    return [*numbers.low[::step], *numbers.high[::step]]
+    low, high = numbers.low[::step], numbers.high[::step]
+    return [*low, *(most for least, most in zip(low, high) if most != least)]
 
 
 # -------------------------------------------------------------------- the fields

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from insights_engine import candidates, findings
-from insights_engine.findings import NOTHING, Shown, Tested, measured, significant
+from insights_engine.findings import NOTHING, Shown, Tested, significant
 from insights_engine.grouping import grouped
 from insights_engine.multiple import TargetTests
 from insights_engine.options import Options
-from insights_engine.pairing import is_stronger, tested_pairs
+from insights_engine.pairing import tested_pair, tested_pairs
 from insights_engine.population import Population
 from insights_engine.testing import Question, tested
 from insights_engine.units import Traces
@@ -63,16 +63,17 @@ def _recounted(
     at_once = options.max_results + options.max_results // 4 + 1
     facts: list[Tested] = []
     for start in range(0, len(groups), at_once):
-        names = [shown.found.fact.name for shown in groups[start : start + at_once]]
-        counts = units.counted(names)
-        for shown in groups[start : start + at_once]:
-            (name, *_, threshold) = shown.found.fact
-            among, joint = counts[name]
-            stands = options.min_support <= among < units.total
-            if stands and name[0] == "a":
-                members = [counts[member] for member in name[1:]]
-                stands = is_stronger(units, counts[name], members, options)
-            facts.append(measured(name, among, joint, tests, threshold) if stands else NOTHING)
+        some = [shown.found.fact for shown in groups[start : start + at_once]]
+        counts = units.counted([fact.name for fact in some])
+        for fact in some:
+            among, joint = counts[fact.name]
+            if not options.min_support <= among < units.total:
+                facts.append(NOTHING)
+            elif fact.name[0] == "a":
+                members = [counts[member] for member in fact.name[1:]]
+                facts.append(tested_pair(units, fact, (among, joint), members, options))
+            else:
+                facts.append(fact.counted(among, joint, tests))
         found = significant(facts, units, options, tested)
         if len(found) >= options.max_results:
             break

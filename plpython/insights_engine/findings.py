@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from insights_engine import candidates, printer, ranking, statistics
 from insights_engine.candidates import Name
@@ -11,7 +11,6 @@ from insights_engine.errors import FilterError
 from insights_engine.multiple import TargetTests, benjamini_hochberg
 from insights_engine.options import Options, goes
 from insights_engine.parser import parse_filter
-from insights_engine.splitting import Threshold
 from insights_engine.units import Traces
 
 
@@ -24,8 +23,14 @@ class Tested(NamedTuple):
     joint: int
     p_value: float
     test: str
-    #: Of a number: how it was found.
-    threshold: Optional[Threshold] = None
+    #: Pays for the search that found it, if there was one: see `splitting.Threshold`.
+    price: Optional[Callable[[float], float]] = None
+    #: How many thresholds were compared.
+    searched: int = 0
+
+    def counted(self, among: int, joint: int, tests: TargetTests) -> Tested:
+        """The fact with other counts, tested."""
+        return measured(self.name, among, joint, tests, self.price, self.searched)
 
 
 #: Counts as tested, with nothing found.
@@ -59,14 +64,19 @@ class Shown(NamedTuple):
 
 
 def measured(
-    name: Name, among: int, joint: int, tests: TargetTests, threshold: Optional[Threshold] = None
+    name: Name,
+    among: int,
+    joint: int,
+    tests: TargetTests,
+    price: Optional[Callable[[float], float]] = None,
+    searched: int = 0,
 ) -> Tested:
-    """A fact that was counted, tested; ``threshold`` has its search paid for."""
+    """A fact that was counted, tested; a threshold with its search paid for."""
     p_value, test = tests.p_value(among, joint), tests.test(among)
-    if threshold is None:
+    if price is None:
         return Tested(name, among, joint, p_value, test)
-    test = f"best of {threshold.searched} splits, {test}"
-    return Tested(name, among, joint, threshold.price(p_value), test, threshold)
+    test = f"best of {searched} splits, {test}"
+    return Tested(name, among, joint, price(p_value), test, price, searched)
 
 
 def significant(

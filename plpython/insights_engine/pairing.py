@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import Callable, Optional
 
-from insights_engine import ranking
-from insights_engine.findings import NOTHING, Found, Tested, measured, strength, table
+from insights_engine import ranking, statistics
+from insights_engine.findings import NOTHING, Found, Tested, strength, table
 from insights_engine.grouping import grouped
 from insights_engine.independence import g_squared
 from insights_engine.multiple import TargetTests
-from insights_engine.options import Options
+from insights_engine.options import Options, goes
 from insights_engine.units import Traces
 
 #: Pairs are made of so many of the strongest facts, and of the most significant others.
@@ -23,7 +24,6 @@ def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> lis
     No more units have both facts than have the rarer of them, which rules most
     pairs out before anything is counted.
     """
-    tests = TargetTests(units.target, units.total)
     facts: list[Tested] = []
     likely: list[tuple[Found, Found]] = []
     members = _members(units, found)
@@ -35,18 +35,60 @@ def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> lis
                 facts.append(NOTHING)
     counts = units.both([(one.fact.name, other.fact.name) for one, other in likely])
     for (one, other), (among, joint) in zip(likely, counts):
-        name = ("a", one.fact.name, other.fact.name)
-        members_too = [(member.fact.among, member.fact.joint) for member in (one, other)]
-        if options.min_support <= among < units.total and is_stronger(
-            units, (among, joint), members_too, options
-        ):
-            facts.append(measured(name, among, joint, tests))
-        else:
+        if not options.min_support <= among < units.total:
             facts.append(NOTHING)
+            continue
+        fact = Tested(
+            ("a", one.fact.name, other.fact.name), among, joint, 1.0, "", *_search(one, other)
+        )
+        alone = [(member.fact.among, member.fact.joint) for member in (one, other)]
+        facts.append(tested_pair(units, fact, (among, joint), alone, options))
     return facts
 
 
-def is_stronger(
+def tested_pair(
+    units: Traces,
+    pair: Tested,
+    counts: tuple[int, int],
+    members: Sequence[tuple[int, int]],
+    options: Options,
+) -> Tested:
+    """A pair with its p value; counts, also those of its members, are of base and target.
+
+    Two facts that go with the target do so together as well, which is no news.  News
+    are pairs in which each fact tells something among the traces that have the other:
+    p is the largest of both tests and that of the pair itself, as all three have to
+    hold (Berger, Technometrics 24, 1982).
+    """
+    if not _is_stronger(units, counts, members, options):
+        return NOTHING
+    tests = [TargetTests(units.target, units.total)]
+    for among, joint in members:
+        if not goes(statistics.Counts(joint, counts[0], counts[1], among).table, options.direction):
+            return NOTHING
+        tests.append(TargetTests(joint, among))
+    p_values = [test.p_value(*counts) for test in tests]
+    weakest = max(range(len(tests)), key=p_values.__getitem__)
+    p_value = p_values[weakest]
+    test = f"both count, {tests[weakest].test(counts[0])}"
+    if pair.price is not None:
+        p_value = pair.price(p_value)
+        test = f"best of {pair.searched} splits, {test}"
+    return pair._replace(among=counts[0], joint=counts[1], p_value=p_value, test=test)
+
+
+def _search(one: Found, other: Found) -> tuple[Optional[Callable[[float], float]], int]:
+    """What pays for the thresholds in a pair: the dearer search, of two for both together."""
+    prices = [member.fact.price for member in (one, other) if member.fact.price is not None]
+    if not prices:
+        return None, 0
+    return (
+        lambda p: min(1.0, sum(price(p) for price in prices)),
+        one.fact.searched + other.fact.searched,
+    )
+
+
+def _is_stronger(
     units: Traces,
     pair: tuple[int, int],
     members: Sequence[tuple[int, int]],

@@ -9,6 +9,7 @@ item of its own (see `candidates`).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, Optional
@@ -38,8 +39,10 @@ READ_AT_ONCE = 4_000
 #: ... and these bytes of what was found in them are kept, to be looked at again.
 KEPT_BYTES = 64 * 2**20
 
-#: Blocks, or batches of other traces, that cuts are chosen from.
+#: Cuts are chosen from a sample of so many blocks, or batches of other traces, ...
 SAMPLED = 4
+#: ... unless there are few traces, among no more positions than these.
+FEW_POSITIONS = 2 * bitmaps.POSITIONS
 
 #: With no more positions than these, a session keeps what single facts match.
 KEPT_POSITIONS = 1_000_000
@@ -75,8 +78,8 @@ class Part:
         """Where their numbers lie."""
         raise NotImplementedError
 
-    def sample(self, names: Iterable[Name]) -> dict[Name, list[int]]:
-        """Some of their numbers, for `cells.choose_cuts`."""
+    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+        """Some of the numbers in the base, for `cells.choose_cuts`; all of few traces."""
         raise NotImplementedError
 
     def trace_ids(self) -> Sequence[Optional[str]]:
@@ -130,7 +133,7 @@ class Indexed(Part):
         found: dict[Name, Cells] = {}
         for name, chosen in cuts.items():
             known = CACHE.column(self.block.block, name)
-            if isinstance(known, Cells) and known.cuts is chosen:
+            if isinstance(known, Cells) and known.cuts == chosen:
                 found[name] = known
         lacking = [name for name in cuts if name not in found]
         if lacking:
@@ -141,11 +144,21 @@ class Indexed(Part):
                 found[name] = fresh
         return found
 
-    def sample(self, names: Iterable[Name]) -> dict[Name, list[int]]:
-        return {
-            name: [number for one in several for number in one.sample(self.used)]
-            for name, several in self._sliced(names).items()
-        }
+    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+        found: dict[Name, Sequence[int]] = {}
+        for name in names:
+            known = CACHE.column(self.block.block, ("sample", name))
+            if known is not None and known[0] == self.base:
+                found[name] = known[1]
+        lacking = [name for name in names if name not in found]
+        sliced = self._sliced(lacking) if lacking else {}
+        for name in lacking:
+            several = sliced.get(name, ())
+            numbers = [number for one in several for number in one.sample(self.used, self.base)]
+            found[name] = array("Q", numbers)
+            size = 8 * len(numbers) + _BYTES_OF_A_COLUMN
+            CACHE.keep_column(self.block.block, ("sample", name), (self.base, found[name]), size)
+        return found
 
     def _sliced(self, names: Iterable[Name]) -> dict[Name, list[Sliced]]:
         wanted = {
@@ -219,7 +232,7 @@ class Unindexed(Part):
             return self._columns
         return self._collect()[0]
 
-    def sample(self, names: Iterable[Name]) -> dict[Name, list[int]]:
+    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
         most = cells.SAMPLE // SAMPLED
         return {name: cells.sampled(one, most) for name, one in self._some(names).items()}
 
@@ -510,26 +523,45 @@ class Population:
         return sorted(found)
 
     def cuts(self, names: Sequence[Name]) -> dict[Name, Cuts]:
-        """Where to cut the fields, whatever base and target are.
+        """Where to cut the fields, whatever the target is.
 
-        The constants come from the largest blocks, which change seldom; so do they.
+        Of few traces all numbers in the base say so, wherever the traces are.  Of many
+        the constants come from the largest blocks, which change seldom; so do they.
         """
+        if (
+            sum(bitmaps.count(part.base) for part in self.parts) <= cells.FEW_TRACES
+            and sum(part.used for part in self.parts) <= FEW_POSITIONS
+        ):
+            return self._cuts_of(names, self.parts)
         if self._known is None or not self._blocks:
-            some = [part for part in self.parts if isinstance(part, Unindexed)][:SAMPLED]
-            return self._chosen(names, some)
-        known = self._known.cuts
+            return self._cuts_of(
+                names, [part for part in self.parts if isinstance(part, Unindexed)][:SAMPLED]
+            )
+        known = self._known
         largest = sorted(self._blocks, key=lambda block: (-block.used, block.block))[:SAMPLED]
-        sample = tuple([block.block for block in largest])
+        everything = [all_positions(block.used) for block in largest]
+        return self._cuts_of(
+            names,
+            [
+                Indexed(self._plpy, known, block, base, 0)
+                for block, base in zip(largest, everything)
+            ],
+        )
+
+    def _cuts_of(self, names: Sequence[Name], parts: Sequence[Part]) -> dict[Name, Cuts]:
+        """Cuts chosen from the numbers of some parts, as before if they are what they were."""
+        blocks = [(part.block.block, part.base) for part in parts if isinstance(part, Indexed)]
+        if self._known is None or len(blocks) < len(parts):
+            return self._chosen(names, parts)
+        sample, known = tuple(blocks), self._known.cuts
         lacking = [name for name in names if known.get(name, ((), None))[0] != sample]
-        if lacking:
-            parts = [Indexed(self._plpy, self._known, block, 0, 0) for block in largest]
-            for name, cuts in self._chosen(lacking, parts).items():
-                known[name] = (sample, cuts)
+        for name, cuts in self._chosen(lacking, parts).items():
+            known[name] = (sample, cuts)
         return {name: known[name][1] for name in names}
 
     def _chosen(self, names: Sequence[Name], parts: Sequence[Part]) -> dict[Name, Cuts]:
         samples: dict[Name, list[int]] = {name: [] for name in names}
-        for part in parts:
+        for part in parts if names else ():
             for name, numbers in part.sample(names).items():
                 samples[name] += numbers
         return {name: cells.choose_cuts(name, sample) for name, sample in samples.items()}
@@ -648,5 +680,7 @@ class Population:
             self.parts.append(part)
 
 
+#: About what there is beside the numbers of a field that are kept.
+_BYTES_OF_A_COLUMN = 250
 #: About what is kept of a trace of 40 facts.
 _BYTES_OF_A_TRACE = 400

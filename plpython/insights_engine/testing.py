@@ -109,7 +109,8 @@ def _tested_thresholds(
         elif not units.sampled and _there(items, candidates.uncertain_by(threshold.name), counts):
             unsure.append(threshold)
         else:
-            yield measured(threshold.fact, threshold.among, threshold.joint, tests, threshold)
+            counted = threshold.among, threshold.joint
+            yield measured(threshold.fact, *counted, tests, threshold.price, threshold.searched)
     unsure.sort(key=lambda threshold: threshold.estimate)
     for place, threshold in enumerate(unsure):
         if (
@@ -118,7 +119,7 @@ def _tested_thresholds(
             and written(threshold.fact, apart=True) is not None
         ):
             counted = units.matching(candidates.node_of(threshold.fact))
-            yield measured(threshold.fact, *counted, tests, threshold)
+            yield measured(threshold.fact, *counted, tests, threshold.price, threshold.searched)
         else:
             yield NOTHING
 

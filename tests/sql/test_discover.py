@@ -14,6 +14,7 @@ from insights_engine import ranking, statistics
 from insights_engine.independence import fisher_exact
 from psycopg.rows import dict_row
 
+from tests.semantics.test_discovery_equals_oracle import set_sampling
 from tests.semantics.world import Assessment, Span, Trace, attributes
 from tests.sql.conftest import Loader, checked
 
@@ -390,10 +391,13 @@ def test_the_index_changes_nothing(two_experiments: psycopg.Connection[Any]) -> 
     without = answers(connection)
     connection.execute("update insights.state set built = true")
     assert answers(connection) == without, "all pending"
-    connection.execute("select insights_refresh(150)")
-    assert answers(connection) == without, "some pending"
+    for _ in range(3):
+        connection.execute("select insights_refresh(150)")
+        assert answers(connection) == without, "some pending"
     refresh(connection)
     assert answers(connection) == without, "all indexed"
+    connection.execute("call insights_rebuild()")
+    assert answers(connection) == without, "in blocks of another size"
     # A second time from what the session keeps, and with nothing kept.
     assert answers(connection) == without
     connection.execute("set insights.cache = '0'")
@@ -402,14 +406,12 @@ def test_the_index_changes_nothing(two_experiments: psycopg.Connection[Any]) -> 
 
 
 def answers(connection: psycopg.Connection[Any]) -> list[list[dict[str, Any]]]:
-    """Discoveries without timestamps, whose thresholds depend on what they are chosen from."""
-    kinds = ["trace", "tag", "metadata", "feedback", "span", "attribute"]
+    """Discoveries of all kinds: of few traces thresholds are the same wherever they are, too."""
     return [
-        discover(
-            connection, ERRORS, exp_ids=exp_ids, unit=unit, kinds=kinds, fdr=1, max_results=200
-        )
+        discover(connection, ERRORS, base, exp_ids=exp_ids, unit=unit, fdr=1, max_results=200)
         for exp_ids in ("1", None)
         for unit in ("trace", "session")
+        for base in (None, "execution_time_ms > 300")
     ]
 
 
@@ -477,6 +479,36 @@ def test_values_that_share_a_bucket_are_counted_all_the_same(
     rows = discover(module_conn, ERRORS)
     assert filters(rows) == ["tags['user'] = 'often'"] or filters(rows) == ["tags.user = 'often'"]
     assert rows[0]["fact_count"] == rows[0]["joint_count"] == 572
+
+
+def test_what_a_sample_shows_as_certain_is_counted_exactly(
+    module_conn: psycopg.Connection[Any], put: Loader
+) -> None:
+    """Where a value shares a bucket outside of the sample, MLflow's tables are asked."""
+
+    def trace(n: int, experiment_id: int, name: str, user: str, failed: bool) -> Trace:
+        status = "ERROR" if failed else "OK"
+        spans = (Span("1", attributes(user=user), name=name),)
+        return Trace(f"t{n}", experiment_id, START + n, status=status, spans=spans)
+
+    put(
+        *(trace(n, 1, "a", "often" if n % 2 else "else", n % 8 < 6) for n in range(9_000, 9_400)),
+        # Of another span, and among too many values to be told apart.
+        *(trace(n, 2, "b", f"user{n}", n % 7 == 0) for n in range(4_000)),
+        *(trace(n, 2, "b", "often", True) for n in range(4_000, 4_002)),
+    )
+    module_conn.execute("select insights_refresh(400)")
+    refresh(module_conn)
+    # The last of two blocks is the sample.
+    module_conn.execute("set insights.cache = '0'")
+    set_sampling(module_conn, most=0, sampled=2_500)
+    try:
+        rows = discover(module_conn, ERRORS, exp_ids=None, direction="both", fdr=1)
+    finally:
+        module_conn.execute("reset insights.cache")
+        set_sampling(module_conn, most=400_000, sampled=250_000)
+    (row,) = [row for row in rows if row["value"] == "often"]
+    assert (row["fact_count"], row["joint_count"]) == (202, 152)
 
 
 def test_ids_as_numbers_texts_and_arrays(world: psycopg.Connection[Any]) -> None:
