@@ -10,8 +10,10 @@ smallest and its largest number lie, a few bits each.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import accumulate
 from typing import NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, intervals, tree
@@ -123,56 +125,80 @@ def bytes_of(planes: Planes, used: int) -> bytes:
 
 
 class Sliced:
-    """The numbers of traces of one signature, bit by bit, as the index stores them."""
+    """The numbers of traces of one signature, bit by bit, as the index stores them.
+
+    Every slice is decoded when it is first asked for, and then at hand.
+    """
 
     def __init__(self, slices: Mapping[tuple[str, int], bytes]) -> None:
-        self._slices = slices
-        there = slices.get(("n", bitmaps.HAS_NUMBER))
+        self._stored = slices
+        self._decoded: dict[tuple[str, int], int] = {}
         #: The positions with a number.
-        self.there = 0 if there is None else bitmaps.decode(there)
-        spread = slices.get(("x", bitmaps.HAS_NUMBER))
+        self.there = self.slice("n", bitmaps.HAS_NUMBER)
         #: Those of them with several different ones.
-        self.several = 0 if spread is None else bitmaps.decode(spread)
+        self.several = self.slice("x", bitmaps.HAS_NUMBER)
 
-    def low(self) -> dict[int, int]:
+    def slice(self, role: str, bit: int) -> int:
+        """One slice: of the smallest numbers (``n``), or where the largest differ (``x``)."""
+        known = self._decoded.get((role, bit))
+        if known is None:
+            stored = self._stored.get((role, bit))
+            known = 0 if stored is None else bitmaps.decode(stored)
+            self._decoded[role, bit] = known
+        return known
+
+    def bits(self) -> list[int]:
+        """The bits that some number has."""
+        return sorted({bit for _, bit in self._stored} - {bitmaps.HAS_NUMBER})
+
+    @property
+    def low(self) -> bitmaps.Slices:
         """The slices of the smallest numbers."""
-        return self._of("n")
+        return _Low(self)
 
-    def high(self, low: Mapping[int, int]) -> dict[int, int]:
-        """The slices of the largest numbers: those of the smallest, changed where they differ."""
-        found = dict(low)
-        for bit, members in self._of("x").items():
-            found[bit] = found.get(bit, 0) ^ members
-        return found
-
-    def _of(self, wanted: str) -> dict[int, int]:
-        return {
-            bit: bitmaps.decode(members)
-            for (role, bit), members in self._slices.items()
-            if role == wanted and bit != bitmaps.HAS_NUMBER
-        }
+    @property
+    def high(self) -> bitmaps.Slices:
+        """The slices of the largest numbers."""
+        return _High(self)
 
     def sample(self, used: int, within: int) -> list[int]:
         """The smallest and largest numbers of some traces, from all over the block."""
         few = bitmaps.count(within) <= FEW_TRACES
         chosen, size = (_all, used) if few else (_windows, min(used, _WINDOWS * _WINDOW))
-        positions = bitmaps.positions(chosen(self.there & within, used))
-        if not positions:
-            return []
-        low = self.low()
-        found = bitmaps.numbers({bit: chosen(bits, used) for bit, bits in low.items()}, size)
-        numbers = [found[position] ^ _SIGN for position in positions]
-        several = bitmaps.positions(chosen(self.several & within, used))
-        if several:
-            high = {bit: chosen(bits, used) for bit, bits in self.high(low).items()}
-            found = bitmaps.numbers(high, size)
-            numbers += [found[position] ^ _SIGN for position in several]
-        return numbers
+        sample: list[int] = []
+        for slices, there in ((self.low, self.there), (self.high, self.several)):
+            positions = bitmaps.positions(chosen(there & within, used))
+            if positions:
+                own = {bit: chosen(slices.get(bit, 0), used) for bit in self.bits()}
+                found = bitmaps.numbers(own, size)
+                sample += [found[position] ^ _SIGN for position in positions]
+        return sample
+
+
+class _Low:
+    """The slices of the smallest numbers."""
+
+    __slots__ = ("_sliced",)
+
+    def __init__(self, sliced: Sliced) -> None:
+        self._sliced = sliced
+
+    def get(self, bit: int, otherwise: int, /) -> int:
+        return self._sliced.slice("n", bit)
+
+
+class _High(_Low):
+    """The slices of the largest numbers: those of the smallest, changed where they differ."""
+
+    __slots__ = ()
+
+    def get(self, bit: int, otherwise: int, /) -> int:
+        return self._sliced.slice("n", bit) ^ self._sliced.slice("x", bit)
 
 
 # Traces of a block that a sample takes: so many stretches of so many positions.
 _WINDOWS = 8
-_WINDOW = 512
+_WINDOW = 256
 
 
 def _windows(bits: int, used: int) -> int:
@@ -194,33 +220,44 @@ def _all(bits: int, used: int) -> int:
 _SIGN = 1 << (bitmaps.WIDTH - 1)
 
 
-def partition(slices: Mapping[int, int], there: int, starts: Sequence[int]) -> dict[int, int]:
+def partition(slices: bitmaps.Slices, there: int, starts: Sequence[int]) -> dict[int, int]:
     """The positions whose number lies in each cell: after how many of the ascending starts.
 
     The bits are followed from the top, but only as far as a start lies between the
     numbers that agree in the bits so far.
     """
+    first = bisect_right(starts, 0)
     found: dict[int, int] = {}
-    # (positions, next bit, the ordered numbers they are in begin here, starts between).
-    todo = [(there, bitmaps.WIDTH - 1, 0, 0, len(starts))]
-    while todo:
-        members, bit, begin, first, last = todo.pop()
-        while first < last and starts[first] == begin:
-            first += 1
-        if first == last:
-            # All of them are at or above the starts before.
-            found[first] = found.get(first, 0) | members
-            continue
-        middle = begin + (1 << bit)
-        ones = members & slices.get(bit, 0)
-        zeros = members & ~ones if ones else members
+    if first == len(starts):
+        return {first: there} if there else found
+    # Positions, the first of the numbers that begin as theirs do, and the starts among these.
+    nodes = [(there, 0, first, len(starts))] if there else []
+    for bit in range(bitmaps.WIDTH - 1, -1, -1):
+        if not nodes:
+            break
+        having = slices.get(bit, 0)
         if bit == bitmaps.WIDTH - 1:
-            ones, zeros = zeros, ones  # set means negative
-        between = bisect_left(starts, middle, first, last)
-        if zeros:
-            todo.append((zeros, bit - 1, begin, first, between))
-        if ones:
-            todo.append((ones, bit - 1, middle, between, last))
+            having = there & ~having  # set means negative
+        deeper = []
+        for members, begin, first, last in nodes:
+            middle = begin + (1 << bit)
+            between = bisect_left(starts, middle, first, last)
+            ones = members & having
+            zeros = members ^ ones
+            if zeros:
+                if first == between:
+                    found[first] = found.get(first, 0) | zeros
+                else:
+                    deeper.append((zeros, begin, first, between))
+            if ones:
+                # A start at the very first of the numbers is before all of them.
+                if between < last and starts[between] == middle:
+                    between += 1
+                if between == last:
+                    found[between] = found.get(between, 0) | ones
+                else:
+                    deeper.append((ones, middle, between, last))
+        nodes = deeper
     return found
 
 
@@ -230,12 +267,11 @@ def cells_of_slices(several: Sequence[Sliced], cuts: Cuts) -> Cells:
     highs: dict[int, int] = {}
     alike = len(several) < 2
     for sliced in several:
-        slices = sliced.low()
-        low = partition(slices, sliced.there, cuts.starts)
+        low = partition(sliced.low, sliced.there, cuts.starts)
         high = low
         if sliced.several:
             alike = False
-            changed = partition(sliced.high(slices), sliced.several, cuts.starts)
+            changed = partition(sliced.high, sliced.several, cuts.starts)
             high = {cell: members & ~sliced.several for cell, members in low.items()}
             for cell, members in changed.items():
                 high[cell] = high.get(cell, 0) | members
@@ -339,14 +375,9 @@ def _start(name: Name, value: Union[int, float]) -> int:
 
 def choose_cuts(name: Name, sample: Iterable[int]) -> Cuts:
     """Where to cut a field, of some of its numbers."""
-    places: list[int] = []
-    cumulative: list[int] = []
-    for count, place in enumerate(sorted(sample), 1):
-        if places and places[-1] == place:
-            cumulative[-1] = count
-        else:
-            places.append(place)
-            cumulative.append(count)
+    counts = Counter(sample)
+    places = sorted(counts)
+    cumulative = list(accumulate(map(counts.__getitem__, places)))
     found: dict[int, Union[int, float]] = {}
     for low, high in _gaps(cumulative):
         value = _readable(name, _value(name, places[low]), _value(name, places[high]))

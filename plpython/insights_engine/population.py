@@ -12,6 +12,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from itertools import chain
 from typing import Any, Optional
 
 from insights_engine import bitmaps, cells, plans, tree
@@ -43,6 +44,9 @@ KEPT_BYTES = 64 * 2**20
 SAMPLED = 4
 #: ... unless there are few traces, among no more positions than these.
 FEW_POSITIONS = 2 * bitmaps.POSITIONS
+
+#: Fields whose slices are in memory at once.
+SERIES_AT_ONCE = 8
 
 #: With no more positions than these, a session keeps what single facts match.
 KEPT_POSITIONS = 1_000_000
@@ -87,13 +91,26 @@ class Part:
         raise NotImplementedError
 
 
+#: By block and field: slices that were read, and will be read again at once.
+AtHand = dict[int, dict[Name, Sequence[Sliced]]]
+
+
 class Indexed(Part):
     """A block."""
 
-    def __init__(self, plpy: Any, items: Items, block: Block, base: int, target: int) -> None:
+    def __init__(
+        self,
+        plpy: Any,
+        items: Items,
+        block: Block,
+        base: int,
+        target: int,
+        at_hand: AtHand,
+    ) -> None:
         super().__init__(block.used, base, target)
         self._plpy = plpy
         self._items = items
+        self._at_hand = at_hand
         self.block = block
 
     def columns(self) -> Columns:
@@ -108,19 +125,10 @@ class Indexed(Part):
         known = CACHE.column(self.block.block, "columns")
         if isinstance(known, Columns):
             return known.sets(items)
-        # A few of many: the index of the table finds them.
         wanted = set(items)
         of_term = self._items.terms_of(wanted)
-        (row,) = plans.run(
-            self._plpy,
-            "select pg_catalog.array_agg(p.term) as terms,"
-            " pg_catalog.array_agg(p.members) as members"
-            " from insights.posting p where p.block = $1 and p.term = any($2)",
-            ("int", "int[]"),
-            (self.block.block, list(of_term)),
-        )
         stored: dict[int, list[bytes]] = {}
-        for term, members in zip(row["terms"] or (), row["members"] or ()):
+        for term, members in self._few_postings(list(of_term)):
             for item in wanted.intersection(of_term[term]):
                 stored.setdefault(item, []).append(members)
         found = {item: united(several, self.used) for item, several in stored.items()}
@@ -139,7 +147,7 @@ class Indexed(Part):
         if lacking:
             sliced = self._sliced(lacking)
             for name in lacking:
-                fresh = cells.cells_of_slices(sliced.get(name, ()), cuts[name])
+                fresh = cells.cells_of_slices(sliced[name], cuts[name])
                 CACHE.keep_column(self.block.block, name, fresh, fresh.size)
                 found[name] = fresh
         return found
@@ -150,31 +158,45 @@ class Indexed(Part):
             known = CACHE.column(self.block.block, ("sample", name))
             if known is not None and known[0] == self.base:
                 found[name] = known[1]
+        few = bitmaps.count(self.base) <= cells.FEW_TRACES
         lacking = [name for name in names if name not in found]
-        sliced = self._sliced(lacking) if lacking else {}
+        sliced = self._sliced(lacking)
         for name in lacking:
-            several = sliced.get(name, ())
-            numbers = [number for one in several for number in one.sample(self.used, self.base)]
-            found[name] = array("Q", numbers)
-            size = 8 * len(numbers) + _BYTES_OF_A_COLUMN
-            CACHE.keep_column(self.block.block, ("sample", name), (self.base, found[name]), size)
+            some = [one.sample(self.used, self.base) for one in sliced[name]]
+            numbers = found[name] = array("Q", chain.from_iterable(some))
+            if few:
+                size = 8 * len(numbers) + _BYTES_OF_A_COLUMN
+                CACHE.keep_column(self.block.block, ("sample", name), (self.base, numbers), size)
         return found
 
-    def _sliced(self, names: Iterable[Name]) -> dict[Name, list[Sliced]]:
+    def _sliced(self, names: Iterable[Name]) -> Mapping[Name, Sequence[Sliced]]:
+        own = self._at_hand.setdefault(self.block.block, {})
+        lacking = [name for name in names if name not in own]
         wanted = {
             term: (name, signature, slot)
-            for name in names
+            for name in lacking
             for signature, slices in self._items.slices.get(name, {}).items()
             for slot, term in slices.items()
         }
         found: dict[Name, dict[int, dict[tuple[str, int], bytes]]] = {}
-        for term, members in self._postings(list(wanted)):
+        for term, members in self._few_postings(list(wanted)) if wanted else ():
             name, signature, slot = wanted[term]
             found.setdefault(name, {}).setdefault(signature, {})[slot] = members
-        return {
-            name: [Sliced(slices) for slices in by_signature.values()]
-            for name, by_signature in found.items()
-        }
+        for name in lacking:
+            own[name] = [Sliced(slices) for slices in found.get(name, {}).values()]
+        return own
+
+    def _few_postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
+        (row,) = plans.run(
+            self._plpy,
+            # A few of many: the index of the table finds them.
+            "select pg_catalog.array_agg(p.term) as terms,"
+            " pg_catalog.array_agg(p.members) as members"
+            " from insights.posting p where p.block = $1 and p.term = any($2)",
+            ("int", "int[]"),
+            (self.block.block, terms),
+        )
+        return list(zip(row["terms"] or (), row["members"] or ()))
 
     def _postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
         (row,) = plans.run(
@@ -401,6 +423,7 @@ class Population:
         self._base = base
         self._target = target
         self._left = KEPT_BYTES
+        self._at_hand: AtHand = {}
         self._index: Optional[Index] = None
         self._known: Optional[Items] = None
         self._blocks: Sequence[Block] = ()
@@ -440,6 +463,7 @@ class Population:
             for field, cells in part.cells(self.cuts(list(numbers))).items():
                 for name in numbers[field]:
                     found[name] = cells.members(name[4], name[6])
+            self._at_hand.clear()
         for pair in pairs:
             found[pair] = found.get(pair[1], 0) & found.get(pair[2], 0)
         return {name: bits & part.base for name, bits in found.items() if name in names}
@@ -522,6 +546,12 @@ class Population:
                 found |= part.series
         return sorted(found)
 
+    def some_series(self, names: Sequence[Name]) -> Iterator[Sequence[Name]]:
+        """The fields, a few at a time: what was read of them is at hand until the next."""
+        for start in range(0, len(names), SERIES_AT_ONCE):
+            yield names[start : start + SERIES_AT_ONCE]
+            self._at_hand.clear()
+
     def cuts(self, names: Sequence[Name]) -> dict[Name, Cuts]:
         """Where to cut the fields, whatever the target is.
 
@@ -543,7 +573,7 @@ class Population:
         return self._cuts_of(
             names,
             [
-                Indexed(self._plpy, known, block, base, 0)
+                Indexed(self._plpy, known, block, base, 0, self._at_hand)
                 for block, base in zip(largest, everything)
             ],
         )
@@ -581,7 +611,7 @@ class Population:
                 target &= ~unsure
                 away += index.ids((block,), (unsure,))
             if base:
-                self.parts.append(Indexed(self._plpy, known, block, base, target))
+                self.parts.append(Indexed(self._plpy, known, block, base, target, self._at_hand))
         return away
 
     def _sets(

@@ -66,14 +66,15 @@ def best_thresholds(
 
     Fields that have no threshold at all are left out.
     """
-    cuts = {name: chosen for name, chosen in population.cuts(names).items() if chosen.values}
     total, target = units.total, units.target
     found: list[Optional[Threshold]] = []
-    for name, counts in units.cells(cuts).items():
-        searched = _searched(counts, min_support, total)
-        if searched:
-            searches = _searches(searched, counts.several, target, total)
-            found.append(_best(name, cuts[name], searched, searches, direction, target, total))
+    for some in population.some_series(names):
+        cuts = {name: chosen for name, chosen in population.cuts(some).items() if chosen.values}
+        for name, counts in units.cells(cuts).items():
+            searched = _searched(counts, min_support, total)
+            if searched:
+                searches = _searches(searched, counts.several, target, total)
+                found.append(_best(name, cuts[name], searched, searches, direction, target, total))
     return found
 
 
