@@ -3,7 +3,7 @@
 Both rest on the same deviance, and both must be cheap: a discovery tests
 20,000 tables at once, some of totals of 1e8.  A G² takes about 2 µs; Fisher's
 test reads the probability of the observed table off a closed form and then
-walks only as far as terms matter.
+walks only as far as terms matter: with an expected count of 100 some 20 µs.
 
 The cells are named as in `statistics`; but for `p_value` no margin may be 0.
 """
@@ -20,14 +20,11 @@ SMALL_EXPECTED_COUNT = 5
 # scipy.stats.fisher_exact.  Held as an integer: ties are decided exactly.
 FISHER_TOLERANCE_INVERSE = 10**14
 
-# From this distance to the mode on, a closed form is cheaper than the way there.
-_FAR = 64
-
 # Rounding changes the relative weight of two tables by less than this.
 _DOUBT = 1e-9
 
-# Below this, exp() is 0; and below this, exp(-x) is close to overflow.
-_UNDERFLOW, _NEAR_OVERFLOW = -746.0, -700.0
+# Below this, exp() is 0.
+_UNDERFLOW = -746.0
 
 _LOG_2_PI = math.log(2 * math.pi)
 
@@ -160,10 +157,9 @@ class _Cell:
         if log_cell < _UNDERFLOW:
             return 0.0
         step = 1 if cell > self._mode else -1
-        sums = self._outward_sum(cell, step)
+        tail = math.exp(log_cell) * self._outward_sum(cell, step)
         # With a margin of exactly one half the distribution is symmetric.
-        sums += sums if self._symmetric else self._opposite_sum(cell, -step, log_cell)
-        return min(1.0, math.exp(log_cell) * sums)
+        return min(1.0, tail + (tail if self._symmetric else self._opposite(cell, -step, log_cell)))
 
     def _log_probability(self, k: int) -> float:
         """``log`` of the probability that the cell is k.
@@ -183,61 +179,56 @@ class _Cell:
             - _factorial_excess(table[3])
         )
 
-    def _ratio(self, k: int, step: int) -> tuple[int, int]:
-        """``w(k + step) / w(k)`` as numerator and denominator."""
+    def _factors(self, k: int, step: int) -> tuple[int, int, int, int]:
+        """``w(k + step) / w(k)``: two factors of the numerator, two of the denominator.
+
+        The next ratio in that direction has the former less 1 and the latter plus 1.
+        """
         if step > 0:
-            return (self._row - k) * (self._column - k), (k + 1) * (self._rest + k + 1)
-        return k * (self._rest + k), (self._row - k + 1) * (self._column - k + 1)
+            return self._row - k, self._column - k, k + 1, self._rest + k + 1
+        return k, self._rest + k, self._row - k + 1, self._column - k + 1
 
     def _outward_sum(self, start: int, step: int) -> float:
         """``sum(w(k) / w(start))`` from ``start`` to that end of the range."""
+        a, b, c, d = map(float, self._factors(start, step))
         total = term = 1.0
-        end = self._high if step > 0 else 0
-        k = start
-        while k != end:
-            numerator, denominator = self._ratio(k, step)
-            term *= numerator / denominator
+        # The ratios fall on the way out, so what is left is below a geometric
+        # series; it is negligible once a term is.  At the end a term is 0.
+        while term > total * 1e-18:
+            term *= a * b / (c * d)
             total += term
-            k += step
-            # The ratios fall on the way out, so what is left is below a
-            # geometric series; it is negligible once a term is.
-            if term < total * 1e-19:
-                break
+            a -= 1.0
+            b -= 1.0
+            c += 1.0
+            d += 1.0
         return total
 
-    def _opposite_sum(self, cell: int, step: int, log_cell: float) -> float:
-        """``sum(w(k) / w(cell))`` of all beyond the mode that are as rare as ``cell``."""
-        end = self._high if step > 0 else 0
-        if abs(cell - self._mode) > _FAR or log_cell < _NEAR_OVERFLOW:
-            return self._opposite_sum_far(cell, step, log_cell, end)
-        k, product = cell, 1.0
-        while True:
-            if (k - self._mode) * step >= 0 and self._is_as_rare(k, cell, product - 1):
-                return product * self._outward_sum(k, step)
-            if k == end:
-                return 0.0
-            numerator, denominator = self._ratio(k, step)
-            product *= numerator / denominator
-            k += step
+    def _opposite(self, cell: int, step: int, log_cell: float) -> float:
+        """The probability of all beyond the mode that are as rare as ``cell``.
 
-    def _opposite_sum_far(self, cell: int, step: int, log_cell: float, end: int) -> float:
-        """The same by bisection, where the closed form is cheaper than the way."""
-        low, high = 0, (end - self._mode) * step
-        while low < high:
-            middle = (low + high) // 2
-            if self._log_probability(self._mode + step * middle) - log_cell < _DOUBT:
-                high = middle
-            else:
-                low = middle + 1
-        k = self._mode + step * low
-        while not self._is_as_rare(k, cell, self._log_probability(k) - log_cell):
-            if k == end:
-                return 0.0
-            k += step
-        return math.exp(self._log_probability(k) - log_cell) * self._outward_sum(k, step)
+        They begin near the cell's mirror image: as far away as the distribution
+        is skewed, less than 500 steps wherever the p value is above 1e-308.
+        """
+        k = max(0, min(self._high, 2 * self._mode - cell))
+        difference = self._log_probability(k) - log_cell
+        if self._is_as_rare(k, cell, difference):
+            # Inwards, as long as the next one is as rare, too.
+            while k != self._mode:
+                a, b, c, d = self._factors(k, -step)
+                nearer = difference + math.log(a * b / (c * d))
+                if not self._is_as_rare(k - step, cell, nearer):
+                    break
+                k, difference = k - step, nearer
+        else:
+            while not self._is_as_rare(k, cell, difference):
+                a, b, c, d = self._factors(k, step)
+                if 0 in (a, b):
+                    return 0.0
+                k, difference = k + step, difference + math.log(a * b / (c * d))
+        return math.exp(log_cell + difference) * self._outward_sum(k, step)
 
     def _is_as_rare(self, k: int, cell: int, difference: float) -> bool:
-        """Whether k is as rare as the cell, of weights that differ so (relatively).
+        """Whether k is as rare as the cell, of log probabilities that differ so.
 
         Within the doubt that rounding leaves it is decided in integers.
         """
@@ -246,9 +237,9 @@ class _Cell:
     def _as_rare(self, k: int, cell: int) -> bool:
         """Whether ``w(k) <= w(cell)``, within the tolerance of the test."""
         step = 1 if k > cell else -1
-        ratios = [self._ratio(i, step) for i in range(cell, k, step)]
-        numerator = math.prod(n for n, _ in ratios)
-        denominator = math.prod(d for _, d in ratios)
+        ratios = [self._factors(i, step) for i in range(cell, k, step)]
+        numerator = math.prod(a * b for a, b, _, _ in ratios)
+        denominator = math.prod(c * d for _, _, c, d in ratios)
         return numerator * FISHER_TOLERANCE_INVERSE <= denominator * (FISHER_TOLERANCE_INVERSE + 1)
 
 
