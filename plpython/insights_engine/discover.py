@@ -66,13 +66,13 @@ def _recounted(
         names = [shown.found.fact.name for shown in groups[start : start + at_once]]
         counts = units.counted(names)
         for shown in groups[start : start + at_once]:
-            (name, *_, threshold) = shown.found.fact
+            (name, *_, split) = shown.found.fact
             among, joint = counts[name]
             stands = options.min_support <= among < units.total
             if stands and name[0] == "a":
                 members = [counts[member] for member in name[1:]]
                 stands = is_stronger(units, counts[name], members, options)
-            facts.append(measured(name, among, joint, tests, threshold) if stands else NOTHING)
+            facts.append(measured(name, among, joint, tests, split) if stands else NOTHING)
         found = significant(facts, units, options, tested)
         if len(found) >= options.max_results:
             break

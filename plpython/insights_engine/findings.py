@@ -11,7 +11,7 @@ from insights_engine.errors import FilterError
 from insights_engine.multiple import TargetTests, benjamini_hochberg
 from insights_engine.options import Options, goes
 from insights_engine.parser import parse_filter
-from insights_engine.splitting import Threshold
+from insights_engine.splits import Split
 from insights_engine.units import Traces
 
 
@@ -25,7 +25,7 @@ class Tested(NamedTuple):
     p_value: float
     test: str
     #: Of a number: how it was found.
-    threshold: Optional[Threshold] = None
+    split: Optional[Split] = None
 
 
 #: Counts as tested, with nothing found.
@@ -59,14 +59,14 @@ class Shown(NamedTuple):
 
 
 def measured(
-    name: Name, among: int, joint: int, tests: TargetTests, threshold: Optional[Threshold] = None
+    name: Name, among: int, joint: int, tests: TargetTests, split: Optional[Split] = None
 ) -> Tested:
-    """A fact that was counted, tested; ``threshold`` has its search paid for."""
+    """A fact that was counted, tested; ``split`` is the search for it, to be paid for."""
     p_value, test = tests.p_value(among, joint), tests.test(among)
-    if threshold is None:
+    if split is None:
         return Tested(name, among, joint, p_value, test)
-    test = f"best of {threshold.searched} splits, {test}"
-    return Tested(name, among, joint, threshold.price(p_value), test, threshold)
+    test = f"best of {split.searched} splits, {test}"
+    return Tested(name, among, joint, split.price(p_value), test, split)
 
 
 def significant(
@@ -96,7 +96,7 @@ def table(units: Traces, among: int, joint: int) -> tuple[int, int, int, int]:
 
 def strength(units: Traces, among: int, joint: int, options: Options) -> float:
     """How strongly a fact of these counts goes with the target, in the direction asked for."""
-    return ranking.log_odds_ratio(*table(units, among, joint)).strength(options.direction)
+    return ranking.strength(statistics.odds_ratio(*table(units, among, joint)), options.direction)
 
 
 def written(name: Name, apart: bool) -> Optional[str]:
@@ -120,7 +120,7 @@ def row(shown: Shown, units: Traces, restated: candidates.Restated, tested: int)
     fact, q_value, _ = shown.found
     target, total, among, joint = units.target, units.total, fact.among, fact.joint
     cells = table(units, among, joint)
-    odds_ratio, low, high = ranking.log_odds_ratio(*cells).odds_ratio
+    odds = statistics.odds_ratio(*cells)
     inside = joint / target
     outside = (among - joint) / (total - target)
     return {
@@ -136,9 +136,9 @@ def row(shown: Shown, units: Traces, restated: candidates.Restated, tested: int)
         "lift": statistics.lift(*cells),
         "npmi": statistics.npmi_from_counts(joint, target, among, total)[0],
         "phi": statistics.phi(*cells),
-        "odds_ratio": odds_ratio,
-        "odds_ratio_low": low,
-        "odds_ratio_high": high,
+        "odds_ratio": odds.value,
+        "odds_ratio_low": odds.low,
+        "odds_ratio_high": odds.high,
         "p_value": fact.p_value,
         "q_value": q_value,
         "test": fact.test,

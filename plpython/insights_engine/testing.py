@@ -109,16 +109,17 @@ def _tested_thresholds(
         elif not units.sampled and _there(items, candidates.uncertain_by(threshold.name), counts):
             unsure.append(threshold)
         else:
-            yield measured(threshold.fact, threshold.among, threshold.joint, tests, threshold)
-    unsure.sort(key=lambda threshold: threshold.estimate)
+            split = threshold.split
+            yield measured(threshold.fact, split.among, split.joint, tests, split)
+    unsure.sort(key=lambda threshold: threshold.split.estimate)
     for place, threshold in enumerate(unsure):
         if (
             place < MOST_SETTLED
-            and threshold.estimate <= options.fdr
+            and threshold.split.estimate <= options.fdr
             and written(threshold.fact, apart=True) is not None
         ):
             counted = units.matching(candidates.node_of(threshold.fact))
-            yield measured(threshold.fact, *counted, tests, threshold)
+            yield measured(threshold.fact, *counted, tests, threshold.split)
         else:
             yield NOTHING
 

@@ -18,7 +18,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language plpgsql
 stable
@@ -42,7 +43,8 @@ begin
         r.odds_ratio,
         r.odds_ratio_low,
         r.odds_ratio_high,
-        r.p_value
+        r.p_value,
+        r.test
     from insights.run_correlate(exp_ids, f1, f2, base_filter, unit) r
     where insights.accept(r.problem);
 end
@@ -77,7 +79,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language sql
 stable
@@ -112,7 +115,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language sql
 stable

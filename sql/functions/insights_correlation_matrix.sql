@@ -20,7 +20,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language sql
 stable
@@ -44,7 +45,8 @@ select
     r.odds_ratio,
     r.odds_ratio_low,
     r.odds_ratio_high,
-    r.p_value
+    r.p_value,
+    r.test
 from insights.run_correlation_matrix(exp_ids, filters, base_filter, unit) r
 where insights.accept(r.problem)
 $sql$;
@@ -81,7 +83,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language sql
 stable
@@ -120,7 +123,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language sql
 stable
