@@ -109,7 +109,7 @@ def test_a_correlation() -> None:
         "lift             2.4545  times as often together as by chance\n"
         "phi              0.5608\n"
         "odds ratio      19.2857  95 %: 3.3882 to ∞\n"
-        "p               2.6e-30  chance of this much without an association"
+        "p               2.6e-30  chance of this much without an association (G2)"
     )
 
 
