@@ -255,8 +255,8 @@ class Correlation(Row):
     ``phi`` is the correlation coefficient of the two; ``odds_ratio`` comes with
     its 95 % bounds, after adding 0.5 to each of the four counts behind it;
     ``p_value`` is the probability of an association at least this strong by
-    chance alone, by the ``test``: ``Fisher`` (exact) where chance would make some
-    of the four less than 100, ``G2`` otherwise.  None where a filter matches
+    chance alone, by the ``test``: ``Fisher`` (exact) where some expected count is
+    below 100, ``G2`` (likelihood ratio) otherwise.  None where a filter matches
     nothing (``lift``), or nothing or everything (the others).
     """
 
