@@ -145,7 +145,7 @@ select * from @mlflow@.insights_compare(
 $sql$;
 
 comment on function @mlflow@.insights_compare(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'As insights_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text), with ids as numbers';
+    'As insights_compare of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_compare(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_compare(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
@@ -198,7 +198,7 @@ select * from @mlflow@.insights_compare(
 $sql$;
 
 comment on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'As insights_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text), with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
+    'As insights_compare of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;

@@ -115,7 +115,7 @@ select * from @mlflow@.insights_correlate(exp_ids::pg_catalog.text[], f1, f2, ba
 $sql$;
 
 comment on function @mlflow@.insights_correlate(int[], text, text, text, text) is
-    'As insights_correlate(text[], text, text, text, text), with ids as numbers';
+    'As insights_correlate of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_correlate(int[], text, text, text, text) from public;
 grant execute on function @mlflow@.insights_correlate(int[], text, text, text, text) to public;
@@ -151,7 +151,7 @@ from @mlflow@.insights_correlate(insights.experiment_ids(exp_ids), f1, f2, base_
 $sql$;
 
 comment on function @mlflow@.insights_correlate(text, text, text, text, text) is
-    'As insights_correlate(text[], text, text, text, text), with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
+    'As insights_correlate of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_correlate(text, text, text, text, text) from public;
 grant execute on function @mlflow@.insights_correlate(text, text, text, text, text) to public;

@@ -102,7 +102,7 @@ from @mlflow@.insights_correlation_matrix(exp_ids::pg_catalog.text[], filters, b
 $sql$;
 
 comment on function @mlflow@.insights_correlation_matrix(int[], text[], text, text) is
-    'As insights_correlation_matrix(text[], text[], text, text), with ids as numbers';
+    'As insights_correlation_matrix of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_correlation_matrix(int[], text[], text, text) from public;
 grant execute on function @mlflow@.insights_correlation_matrix(int[], text[], text, text) to public;
@@ -143,7 +143,7 @@ from @mlflow@.insights_correlation_matrix(
 $sql$;
 
 comment on function @mlflow@.insights_correlation_matrix(text, text[], text, text) is
-    'As insights_correlation_matrix(text[], text[], text, text), with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
+    'As insights_correlation_matrix of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_correlation_matrix(text, text[], text, text) from public;
 grant execute on function @mlflow@.insights_correlation_matrix(text, text[], text, text) to public;

@@ -46,7 +46,7 @@ select @mlflow@.insights_count(exp_ids::pg_catalog.text[], filter, unit)
 $sql$;
 
 comment on function @mlflow@.insights_count(int[], text, text) is
-    'As insights_count(text[], text, text), with ids as numbers';
+    'As insights_count of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_count(int[], text, text) from public;
 grant execute on function @mlflow@.insights_count(int[], text, text) to public;
@@ -65,7 +65,7 @@ select @mlflow@.insights_count(insights.experiment_ids(exp_ids), filter, unit)
 $sql$;
 
 comment on function @mlflow@.insights_count(text, text, text) is
-    'As insights_count(text[], text, text), with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
+    'As insights_count of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_count(text, text, text) from public;
 grant execute on function @mlflow@.insights_count(text, text, text) to public;

@@ -163,7 +163,7 @@ select * from @mlflow@.insights_discover(
 $sql$;
 
 comment on function @mlflow@.insights_discover(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'As insights_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text), with ids as numbers';
+    'As insights_discover of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_discover(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_discover(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
@@ -216,7 +216,7 @@ select * from @mlflow@.insights_discover(
 $sql$;
 
 comment on function @mlflow@.insights_discover(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'As insights_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text), with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
+    'As insights_discover of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_discover(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_discover(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;

@@ -57,7 +57,7 @@ select * from @mlflow@.insights_explain(exp_ids::pg_catalog.text[], filter)
 $sql$;
 
 comment on function @mlflow@.insights_explain(int[], text) is
-    'As insights_explain(text[], text), with ids as numbers';
+    'As insights_explain of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_explain(int[], text) from public;
 grant execute on function @mlflow@.insights_explain(int[], text) to public;
@@ -78,7 +78,7 @@ select * from @mlflow@.insights_explain(insights.experiment_ids(exp_ids), filter
 $sql$;
 
 comment on function @mlflow@.insights_explain(text, text) is
-    'As insights_explain(text[], text), with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
+    'As insights_explain of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_explain(text, text) from public;
 grant execute on function @mlflow@.insights_explain(text, text) to public;

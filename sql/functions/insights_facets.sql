@@ -63,7 +63,7 @@ select * from @mlflow@.insights_facets(exp_ids::pg_catalog.text[], filter, field
 $sql$;
 
 comment on function @mlflow@.insights_facets(int[], text, text, int, text) is
-    'As insights_facets(text[], text, text, int, text), with ids as numbers';
+    'As insights_facets of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_facets(int[], text, text, int, text) from public;
 grant execute on function @mlflow@.insights_facets(int[], text, text, int, text) to public;
@@ -85,7 +85,7 @@ from @mlflow@.insights_facets(insights.experiment_ids(exp_ids), filter, field, m
 $sql$;
 
 comment on function @mlflow@.insights_facets(text, text, text, int, text) is
-    'As insights_facets(text[], text, text, int, text), with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
+    'As insights_facets of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_facets(text, text, text, int, text) from public;
 grant execute on function @mlflow@.insights_facets(text, text, text, int, text) to public;

@@ -111,7 +111,7 @@ from @mlflow@.insights_search(
 $sql$;
 
 comment on function @mlflow@.insights_search(int[], text, int, text[], text) is
-    'As insights_search(text[], text, int, text[], text), with ids as numbers';
+    'As insights_search of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_search(int[], text, int, text[], text) from public;
 grant execute on function @mlflow@.insights_search(int[], text, int, text[], text) to public;
@@ -150,7 +150,7 @@ from @mlflow@.insights_search(
 $sql$;
 
 comment on function @mlflow@.insights_search(text, text, int, text[], text) is
-    'As insights_search(text[], text, int, text[], text), with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
+    'As insights_search of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_search(text, text, int, text[], text) from public;
 grant execute on function @mlflow@.insights_search(text, text, int, text[], text) to public;

@@ -118,7 +118,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     int[], text, text, timestamptz, timestamptz, text, text
 ) is
-    'As insights_timeseries(text[], text, text, timestamptz, timestamptz, text, text), with ids as numbers';
+    'As insights_timeseries of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_timeseries(
     int[], text, text, timestamptz, timestamptz, text, text
@@ -162,7 +162,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     text, text, text, timestamptz, timestamptz, text, text
 ) is
-    'As insights_timeseries(text[], text, text, timestamptz, timestamptz, text, text), with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
+    'As insights_timeseries of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_timeseries(
     text, text, text, timestamptz, timestamptz, text, text
@@ -206,7 +206,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     text[], text, interval, timestamptz, timestamptz, text, text
 ) is
-    'As insights_timeseries(text[], text, text, timestamptz, timestamptz, text, text), with a bucket as interval';
+    'As insights_timeseries of text[], with a bucket as interval';
 
 revoke all on function @mlflow@.insights_timeseries(
     text[], text, interval, timestamptz, timestamptz, text, text
@@ -256,7 +256,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     int[], text, interval, timestamptz, timestamptz, text, text
 ) is
-    'As insights_timeseries(text[], text, text, timestamptz, timestamptz, text, text), with a bucket as interval and with ids as numbers';
+    'As insights_timeseries of text[], with a bucket as interval and with ids as numbers';
 
 revoke all on function @mlflow@.insights_timeseries(
     int[], text, interval, timestamptz, timestamptz, text, text
@@ -306,7 +306,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     text, text, interval, timestamptz, timestamptz, text, text
 ) is
-    'As insights_timeseries(text[], text, text, timestamptz, timestamptz, text, text), with a bucket as interval and with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
+    'As insights_timeseries of text[], with a bucket as interval and with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_timeseries(
     text, text, interval, timestamptz, timestamptz, text, text
