@@ -9,6 +9,7 @@
 #   make bench   the benchmarks
 #   make lock    resolve the dependencies anew
 #   make bundle  freeze the functions for the newest revision
+#   make reference  write docs/sql.md from the database's catalogue
 #
 # INSIGHTS_PG_PORT (54329) and INSIGHTS_MLFLOW_PORT (5001) choose other ports.
 
@@ -21,11 +22,11 @@ PY := .venv/bin/python
 LINTED := plpython insights_py insights_dev migrations tests bench examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo stop db test lint bench lock bundle format clean
+.PHONY: help venv demo stop db test lint bench lock bundle reference format clean
 .NOTPARALLEL:
 
 help:
-	@sed -n '4,11s/^#//p' Makefile
+	@sed -n '4,12s/^#//p' Makefile
 
 venv:
 	@$(PYTHON) insights_dev/environment.py
@@ -65,6 +66,9 @@ bench: venv
 bundle: venv
 	$(PY) plpython/generate_tables.py
 	$(PY) -m insights_dev.bundle
+
+reference: venv
+	@dsn=$$($(PYTHON) -m insights_dev.cluster start) && $(PY) -m insights_dev.reference "$$dsn"
 
 # The first is for production images, the second for development and CI, the third
 # is what `make bench` needs on top.

@@ -294,6 +294,7 @@ class Pair(Row):
     odds_ratio_low: float | None
     odds_ratio_high: float | None
     p_value: float | None
+    test: str | None
 
     @property
     def correlation(self) -> Correlation:

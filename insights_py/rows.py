@@ -253,8 +253,11 @@ class Correlation(Row):
     (never together) over 0 (independent) to 1 (only together), NaN where
     undefined; ``lift`` is the joint count over the count expected by chance;
     ``phi`` is the correlation coefficient of the two; ``odds_ratio`` comes with
-    its 95 % bounds; ``p_value`` is the probability of an association at least
-    this strong by chance alone.
+    its 95 % bounds, after adding 0.5 to each of the four counts behind it;
+    ``p_value`` is the probability of an association at least this strong by
+    chance alone, by the ``test``: ``Fisher`` (exact) where some expected count is
+    below 100, ``G2`` (likelihood ratio) otherwise.  None where a filter matches
+    nothing (``lift``), or nothing or everything (the others).
     """
 
     filter1_count: int
@@ -269,6 +272,7 @@ class Correlation(Row):
     odds_ratio_low: float | None
     odds_ratio_high: float | None
     p_value: float | None
+    test: str | None
 
     def grid(self) -> Grid:
         """Count by count and statistic by statistic."""
@@ -288,7 +292,8 @@ class Correlation(Row):
             (
                 "p",
                 "–" if self.p_value is None else f"{self.p_value:.2g}",
-                "chance of this much without an association",
+                "chance of this much without an association"
+                + ("" if self.test is None else f" ({self.test})"),
             ),
         ]
         return Grid(

@@ -132,6 +132,7 @@ CORRELATE = Function(
         "odds_ratio_low",
         "odds_ratio_high",
         "p_value",
+        "test",
     ),
 )
 

@@ -137,6 +137,7 @@ CORRELATION_COLUMNS = (
     "odds_ratio_low",
     "odds_ratio_high",
     "p_value",
+    "test",
 )
 
 

@@ -59,14 +59,7 @@ def associated(filter1: int, filter2: int, joint: int, total: int) -> dict[str, 
         "filter2_count": counts.filter2,
         "joint_count": counts.joint,
         "total_count": counts.total,
-        "npmi": found.npmi,
-        "npmi_smoothed": found.npmi_smoothed,
-        "lift": found.lift,
-        "phi": found.phi,
-        "odds_ratio": found.odds_ratio,
-        "odds_ratio_low": found.odds_ratio_low,
-        "odds_ratio_high": found.odds_ratio_high,
-        "p_value": found.p_value,
+        **vars(found),
     }
 
 

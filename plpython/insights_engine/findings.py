@@ -23,7 +23,7 @@ class Tested(NamedTuple):
     joint: int
     p_value: float
     test: str
-    #: Pays for the search that found it, if there was one: see `splitting.Threshold`.
+    #: Pays for the search that found it, if there was one: see `splits.Split`.
     price: Optional[Callable[[float], float]] = None
     #: How many thresholds were compared.
     searched: int = 0
@@ -106,7 +106,7 @@ def table(units: Traces, among: int, joint: int) -> tuple[int, int, int, int]:
 
 def strength(units: Traces, among: int, joint: int, options: Options) -> float:
     """How strongly a fact of these counts goes with the target, in the direction asked for."""
-    return ranking.log_odds_ratio(*table(units, among, joint)).strength(options.direction)
+    return ranking.strength(statistics.odds_ratio(*table(units, among, joint)), options.direction)
 
 
 def written(name: Name, apart: bool) -> Optional[str]:
@@ -130,7 +130,7 @@ def row(shown: Shown, units: Traces, restated: candidates.Restated, tested: int)
     fact, q_value, _ = shown.found
     target, total, among, joint = units.target, units.total, fact.among, fact.joint
     cells = table(units, among, joint)
-    odds_ratio, low, high = ranking.log_odds_ratio(*cells).odds_ratio
+    odds = statistics.odds_ratio(*cells)
     inside = joint / target
     outside = (among - joint) / (total - target)
     return {
@@ -146,9 +146,9 @@ def row(shown: Shown, units: Traces, restated: candidates.Restated, tested: int)
         "lift": statistics.lift(*cells),
         "npmi": statistics.npmi_from_counts(joint, target, among, total)[0],
         "phi": statistics.phi(*cells),
-        "odds_ratio": odds_ratio,
-        "odds_ratio_low": low,
-        "odds_ratio_high": high,
+        "odds_ratio": odds.value,
+        "odds_ratio_low": odds.low,
+        "odds_ratio_high": odds.high,
         "p_value": fact.p_value,
         "q_value": q_value,
         "test": fact.test,

@@ -1,9 +1,16 @@
 """The two tests of independence in a 2x2 table: G², and Fisher's exact test.
 
+One rule for correlations and discoveries: Fisher's up to an expected count of
+100, G² beyond.  The usual limit is Cochran's 5, but it is meant for p values
+around 0.05.  Far out, where one of 20,000 facts has to lie, those of G² are too
+small with expected counts well above it: of 16 units among two halves, all in
+one half has probability 3e-5 and a G² of 22.2, p = 2.5e-6.  Beyond 100, G² is
+at worst 0.6 of the exact p value, down to 1e-7.
+
 Both rest on the same deviance, and both must be cheap: a discovery tests
 20,000 tables at once, some of totals of 1e8.  A G² takes about 2 µs; Fisher's
 test reads the probability of the observed table off a closed form and then
-walks only as far as terms matter.
+walks only as far as terms matter: with an expected count of 100 some 20 µs.
 
 The cells are named as in `statistics`; but for `p_value` no margin may be 0.
 """
@@ -12,22 +19,22 @@ from __future__ import annotations
 
 import math
 
-# Cochran's rule: below this expected count the chi-square approximation of G²
-# is not trusted and Fisher's exact test answers instead.
+# Where some expected count is below this Fisher's test answers.
+EXACT_BELOW = 100
+
+# Cochran's rule: from this expected count on a count is nearly normal, close to
+# its expectation.
 SMALL_EXPECTED_COUNT = 5
 
 # Two tables count as equally probable up to this relative difference, as in
 # scipy.stats.fisher_exact.  Held as an integer: ties are decided exactly.
 FISHER_TOLERANCE_INVERSE = 10**14
 
-# From this distance to the mode on, a closed form is cheaper than the way there.
-_FAR = 64
-
 # Rounding changes the relative weight of two tables by less than this.
 _DOUBT = 1e-9
 
-# Below this, exp() is 0; and below this, exp(-x) is close to overflow.
-_UNDERFLOW, _NEAR_OVERFLOW = -746.0, -700.0
+# Below this, exp() is 0.
+_UNDERFLOW = -746.0
 
 _LOG_2_PI = math.log(2 * math.pi)
 
@@ -37,20 +44,25 @@ _SERIES = tuple((-1) ** k / ((k + 1) * (k + 2)) for k in range(17, -1, -1))
 _SHORT_SERIES = _SERIES[-8:]
 
 
-def p_value(n11: int, n10: int, n01: int, n00: int) -> float | None:
+def p_value(n11: int, n10: int, n01: int, n00: int, exact_below: int = EXACT_BELOW) -> float | None:
     """How probable so strong an association would be by chance, two-sided.
 
-    The G² test, or Fisher's exact test where some expected count is below 5.
-    Undefined if a filter matches all traces or none.
+    Of the test that `name_of_test` names.  Undefined if a filter matches all
+    traces or none.
     """
     if 0 in (n11 + n10, n01 + n00, n11 + n01, n10 + n00):
         return None
-    if needs_fisher(n11 + n10, n11 + n01, n11 + n10 + n01 + n00):
+    if needs_fisher(n11 + n10, n11 + n01, n11 + n10 + n01 + n00, exact_below):
         return fisher_exact(n11, n10, n01, n00)
     return chi_square_sf(g_squared(n11, n10, n01, n00))
 
 
-def needs_fisher(first: int, second: int, total: int, expected: int = SMALL_EXPECTED_COUNT) -> bool:
+def name_of_test(first: int, second: int, total: int, exact_below: int = EXACT_BELOW) -> str:
+    """The test that answers for these margins: ``Fisher`` or ``G2``."""
+    return "Fisher" if needs_fisher(first, second, total, exact_below) else "G2"
+
+
+def needs_fisher(first: int, second: int, total: int, expected: int) -> bool:
     """Whether two margins leave some cell an expected count below ``expected``."""
     rows, columns = min(first, total - first), min(second, total - second)
     return rows * columns < expected * total
@@ -160,10 +172,9 @@ class _Cell:
         if log_cell < _UNDERFLOW:
             return 0.0
         step = 1 if cell > self._mode else -1
-        sums = self._outward_sum(cell, step)
+        tail = math.exp(log_cell) * self._outward_sum(cell, step)
         # With a margin of exactly one half the distribution is symmetric.
-        sums += sums if self._symmetric else self._opposite_sum(cell, -step, log_cell)
-        return min(1.0, math.exp(log_cell) * sums)
+        return min(1.0, tail + (tail if self._symmetric else self._opposite(cell, -step, log_cell)))
 
     def _log_probability(self, k: int) -> float:
         """``log`` of the probability that the cell is k.
@@ -183,61 +194,56 @@ class _Cell:
             - _factorial_excess(table[3])
         )
 
-    def _ratio(self, k: int, step: int) -> tuple[int, int]:
-        """``w(k + step) / w(k)`` as numerator and denominator."""
+    def _factors(self, k: int, step: int) -> tuple[int, int, int, int]:
+        """``w(k + step) / w(k)``: two factors of the numerator, two of the denominator.
+
+        The next ratio in that direction has the former less 1 and the latter plus 1.
+        """
         if step > 0:
-            return (self._row - k) * (self._column - k), (k + 1) * (self._rest + k + 1)
-        return k * (self._rest + k), (self._row - k + 1) * (self._column - k + 1)
+            return self._row - k, self._column - k, k + 1, self._rest + k + 1
+        return k, self._rest + k, self._row - k + 1, self._column - k + 1
 
     def _outward_sum(self, start: int, step: int) -> float:
         """``sum(w(k) / w(start))`` from ``start`` to that end of the range."""
+        a, b, c, d = map(float, self._factors(start, step))
         total = term = 1.0
-        end = self._high if step > 0 else 0
-        k = start
-        while k != end:
-            numerator, denominator = self._ratio(k, step)
-            term *= numerator / denominator
+        # The ratios fall on the way out, so what is left is below a geometric
+        # series; it is negligible once a term is.  At the end a term is 0.
+        while term > total * 1e-18:
+            term *= a * b / (c * d)
             total += term
-            k += step
-            # The ratios fall on the way out, so what is left is below a
-            # geometric series; it is negligible once a term is.
-            if term < total * 1e-19:
-                break
+            a -= 1.0
+            b -= 1.0
+            c += 1.0
+            d += 1.0
         return total
 
-    def _opposite_sum(self, cell: int, step: int, log_cell: float) -> float:
-        """``sum(w(k) / w(cell))`` of all beyond the mode that are as rare as ``cell``."""
-        end = self._high if step > 0 else 0
-        if abs(cell - self._mode) > _FAR or log_cell < _NEAR_OVERFLOW:
-            return self._opposite_sum_far(cell, step, log_cell, end)
-        k, product = cell, 1.0
-        while True:
-            if (k - self._mode) * step >= 0 and self._is_as_rare(k, cell, product - 1):
-                return product * self._outward_sum(k, step)
-            if k == end:
-                return 0.0
-            numerator, denominator = self._ratio(k, step)
-            product *= numerator / denominator
-            k += step
+    def _opposite(self, cell: int, step: int, log_cell: float) -> float:
+        """The probability of all beyond the mode that are as rare as ``cell``.
 
-    def _opposite_sum_far(self, cell: int, step: int, log_cell: float, end: int) -> float:
-        """The same by bisection, where the closed form is cheaper than the way."""
-        low, high = 0, (end - self._mode) * step
-        while low < high:
-            middle = (low + high) // 2
-            if self._log_probability(self._mode + step * middle) - log_cell < _DOUBT:
-                high = middle
-            else:
-                low = middle + 1
-        k = self._mode + step * low
-        while not self._is_as_rare(k, cell, self._log_probability(k) - log_cell):
-            if k == end:
-                return 0.0
-            k += step
-        return math.exp(self._log_probability(k) - log_cell) * self._outward_sum(k, step)
+        They begin near the cell's mirror image: as far away as the distribution
+        is skewed, less than 500 steps wherever the p value is above 1e-308.
+        """
+        k = max(0, min(self._high, 2 * self._mode - cell))
+        difference = self._log_probability(k) - log_cell
+        if self._is_as_rare(k, cell, difference):
+            # Inwards, as long as the next one is as rare, too.
+            while k != self._mode:
+                a, b, c, d = self._factors(k, -step)
+                nearer = difference + math.log(a * b / (c * d))
+                if not self._is_as_rare(k - step, cell, nearer):
+                    break
+                k, difference = k - step, nearer
+        else:
+            while not self._is_as_rare(k, cell, difference):
+                a, b, c, d = self._factors(k, step)
+                if 0 in (a, b):
+                    return 0.0
+                k, difference = k + step, difference + math.log(a * b / (c * d))
+        return math.exp(log_cell + difference) * self._outward_sum(k, step)
 
     def _is_as_rare(self, k: int, cell: int, difference: float) -> bool:
-        """Whether k is as rare as the cell, of weights that differ so (relatively).
+        """Whether k is as rare as the cell, of log probabilities that differ so.
 
         Within the doubt that rounding leaves it is decided in integers.
         """
@@ -246,9 +252,9 @@ class _Cell:
     def _as_rare(self, k: int, cell: int) -> bool:
         """Whether ``w(k) <= w(cell)``, within the tolerance of the test."""
         step = 1 if k > cell else -1
-        ratios = [self._ratio(i, step) for i in range(cell, k, step)]
-        numerator = math.prod(n for n, _ in ratios)
-        denominator = math.prod(d for _, d in ratios)
+        ratios = [self._factors(i, step) for i in range(cell, k, step)]
+        numerator = math.prod(a * b for a, b, _, _ in ratios)
+        denominator = math.prod(c * d for _, _, c, d in ratios)
         return numerator * FISHER_TOLERANCE_INVERSE <= denominator * (FISHER_TOLERANCE_INVERSE + 1)
 
 

@@ -4,26 +4,15 @@ With 20,000 facts, a thousand fall below p = 0.05 by chance.  A discovery
 therefore reports the facts whose q value is at most its false discovery rate:
 of those, about that share is expected to be chance.
 
-That holds for p values that are not too small themselves.  Far out, where one
-of 20,000 has to lie, those of G² are, with expected counts well above Cochran's
-5: of 16 units among two halves, all in one half has probability 3e-5 and a G²
-of 22.2, p = 2.5e-6.  So a fact that could count is tested by Fisher's exact
-test up to an expected count of 100; beyond, G² is at worst 0.6 of it.
+That holds for p values that are not too small themselves, also far out, where
+one of 20,000 has to lie: `independence` says how that is seen to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from insights_engine.independence import (
-    chi_square_sf,
-    fisher_exact,
-    g_squared,
-    needs_fisher,
-)
-
-# The expected count up to which Fisher's test answers.
-EXACT_BELOW = 100
+from insights_engine import independence
 
 # G² is below this at least wherever p is above 0.05: a quick way to see so.
 _NOT_SIGNIFICANT = 3.841458820694124
@@ -35,12 +24,13 @@ class TargetTests:
 
     ``target`` and ``total`` are the numbers of units (traces or sessions) of
     the target and of the base.  Below an expected count of ``exact_below``
-    Fisher's test answers, above G²; `independence.SMALL_EXPECTED_COUNT` yields
-    the p values of `independence.p_value`.  Raises ValueError unless
+    Fisher's test answers, above G².  Raises ValueError unless
     ``0 <= target <= total``.
     """
 
-    def __init__(self, target: int, total: int, exact_below: int = EXACT_BELOW) -> None:
+    def __init__(
+        self, target: int, total: int, exact_below: int = independence.EXACT_BELOW
+    ) -> None:
         if not 0 <= target <= total:
             raise ValueError(f"a target of {target} among {total}")
         self._target = target
@@ -81,8 +71,8 @@ class TargetTests:
             # follow X² at small expected counts, so there nothing is skipped.
             deviation = joint * total - target * fact
             unlikely = _NOT_SIGNIFICANT * others * fact * (total - fact)
-            if 2 * deviation * deviation * total < unlikely and not needs_fisher(
-                target, fact, total
+            if 2 * deviation * deviation * total < unlikely and not independence.needs_fisher(
+                target, fact, total, independence.SMALL_EXPECTED_COUNT
             ):
                 values.append(1.0)
             else:
@@ -91,21 +81,21 @@ class TargetTests:
 
     def test(self, fact: int) -> str:
         """The name of the test that answers for a fact of this count."""
-        return "Fisher" if self._exact(fact) else "G2"
+        return independence.name_of_test(self._target, fact, self._total, self._exact_below)
 
     def _compute(self, fact: int, joint: int) -> float:
-        target, total = self._target, self._total
-        table = (joint, target - joint, fact - joint, total - target - fact + joint)
+        table = (
+            joint,
+            self._target - joint,
+            fact - joint,
+            self._total - self._target - fact + joint,
+        )
         if min(table) < 0:
-            raise ValueError(f"counts contradict each other: {fact}, {joint}, {target}, {total}")
-        if fact in (0, total) or target in (0, total):
-            return 1.0
-        if self._exact(fact):
-            return fisher_exact(*table)
-        return chi_square_sf(g_squared(*table))
-
-    def _exact(self, fact: int) -> bool:
-        return needs_fisher(self._target, fact, self._total, self._exact_below)
+            raise ValueError(
+                f"counts contradict each other: {fact}, {joint}, {self._target}, {self._total}"
+            )
+        found = independence.p_value(*table, self._exact_below)
+        return 1.0 if found is None else found
 
 
 def benjamini_hochberg(p_values: Sequence[float], tested: int | None = None) -> list[float]:

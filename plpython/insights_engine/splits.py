@@ -5,156 +5,151 @@ twenty times, so the search is paid for in the p value.  A threshold is found
 rather than a Kolmogorov-Smirnov or Mann-Whitney test done because it *is* a
 filter, to go on with, and because it also finds what sets in at some value and
 no shift of the whole distribution shows: a timeout, a score of 0.
+
+Of a field whose units have one number each, ``x >= cut`` and ``x < cut`` are
+compared for all cuts; without missing values they are each other's negation.
+Where a unit may have several numbers (attributes, durations, feedback), "some
+number is at least" is asked of the largest and "some number is below" of the
+smallest; those are two searches, both of which are paid for.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
-from insights_engine.independence import (
-    chi_square_sf,
-    fisher_exact,
-    g_squared,
-    needs_fisher,
-)
-
-# The expected count up to which the p value of the best is Fisher's; there is
-# only one to compute, and beyond, G² is as good.
-_EXACT_BELOW = 1000
-
-_POSITIVE, _NEGATIVE, _BOTH = "positive", "negative", "both"
+from insights_engine import independence
+from insights_engine.options import goes
+from insights_engine.thresholds import quantile_cuts
+from insights_engine.units import CellCounts
 
 
-@dataclass(frozen=True)
-class Histogram:
-    """How many units of base and target lie below each cut of a number.
-
-    ``below[i]`` units of the base, and ``target_below[i]`` of them in the
-    target, have a value below cut i; cuts ascend, as `quantile_cuts` yields
-    them.  ``present`` units of the base and ``target_present`` of the target
-    have a value at all, of ``total`` and ``target``.
-    """
-
-    below: Sequence[int]
-    target_below: Sequence[int]
-    present: int
-    target_present: int
-    target: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """The best threshold: the fact ``value >= cut`` or ``value < cut``."""
 
-    # Which cut, and whether the fact is ``value >= cut``.
+    op: str
+    #: Cut 1 is between the cells 1 and 2.
     cut: int
-    at_least: bool
-    # (n11, n10, n01, n00) of target and fact, among all units of the base:
-    # those without a value do not match the fact.
-    table: tuple[int, int, int, int]
-    # After paying for the search, and without: of the table alone.
-    p_value: float
-    single_p_value: float
-    # How many different thresholds the search compared.
-    searched: int
-    # "best of N splits, Fisher", or "..., G2" from an expected count of 1,000 on.
-    test: str
+    #: Units of the base, and of the target, that have the fact.
+    among: int
+    joint: int
+    searches: tuple[Search, ...]
+    #: The p value of these counts by themselves, roughly.
+    estimate: float
+
+    @property
+    def searched(self) -> int:
+        """How many different thresholds were compared."""
+        return sum([search.size for search in self.searches])
+
+    def price(self, p: float) -> float:
+        """Pays for the search: the p value of the best of all compared, whose own is ``p``."""
+        return min(1.0, sum([search.price(p) for search in self.searches]))
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    cut: int
-    at_least: bool
-    table: tuple[int, int, int, int]
-    single_p_value: float
-    statistic: float
+class _Side(NamedTuple):
+    """The facts of one operator: cuts with the numbers of units beyond them."""
+
+    op: str
+    cuts: list[int]
+    among: list[int]
+    joint: list[int]
+    #: Units with a number.
+    present: int
 
 
 def best_split(
-    histogram: Histogram, direction: str = _POSITIVE, min_support: int = 1
-) -> Optional[Split]:
-    """The threshold with the smallest p value, or None if there is none.
+    counts: CellCounts, target: int, total: int, direction: str, min_support: int
+) -> tuple[bool, Optional[Split]]:
+    """Whether there is any threshold, and the one with the smallest p value.
 
-    Each cut offers two facts, ``value >= cut`` and ``value < cut``; without
-    missing values they are each other's negation.  Considered are those that
-    ``min_support`` units of the base or more match (not all of them), and
-    returned is the best that goes with the target in the ``direction`` wanted:
+    Considered are those that ``min_support`` units of the base or more match
+    (not all of them), at the `quantile_cuts` of the cells; the best is of those
+    that go with the ``target`` of ``total`` units in the ``direction`` wanted:
     ``positive``, ``negative`` or ``both``.  The price is that of all considered
-    in either direction.  Where None is returned after a search, p is 1.
+    in either direction.  Where none goes there after a search, p is 1.
 
-    Of equal p values (0 where a strong one underflows) the greater G² wins,
-    then the lower cut.  Raises ValueError for counts that contradict each other.
+    Of equal p values (0 where a strong one underflows) the greater G² wins, then
+    the fact that goes with the target and not its negation, then the lower cut.
     """
-    if direction not in (_POSITIVE, _NEGATIVE, _BOTH):
-        raise ValueError(f"no direction: {direction}")
-    if not 0 < histogram.target < histogram.total:
-        return None
-    candidates = list(_candidates(histogram, min_support))
-    wanted = [c for c in candidates if _goes(c.table, direction)]
-    if not wanted:
-        return None
-    best = min(wanted, key=lambda c: (c.single_p_value, -c.statistic, c.cut))
-    # Whatever chose it: that one of several exact p values is small is no
-    # likelier than `Search.price` says, and the approximate ones may be too small.
-    single, test = best.single_p_value, "G2"
-    fact = best.table[0] + best.table[2]
-    if needs_fisher(histogram.target, fact, histogram.total, _EXACT_BELOW):
-        single, test = fisher_exact(*best.table), "Fisher"
-    search = Search(
-        [histogram.below[c.cut] for c in candidates if not c.at_least],
-        [histogram.below[c.cut] for c in candidates if c.at_least],
-        histogram.total - histogram.present,
-        histogram.target,
-        histogram.total,
-    )
-    return Split(
-        best.cut,
-        best.at_least,
-        best.table,
-        search.price(single),
-        single,
-        search.size,
-        f"best of {search.size} splits, {test}",
-    )
-
-
-def _candidates(histogram: Histogram, min_support: int) -> Iterator[_Candidate]:
-    target, total, present = histogram.target, histogram.total, histogram.present
-    for cut, (below, joint) in enumerate(zip(histogram.below, histogram.target_below)):
-        tested = None
-        for at_least, fact, both in (
-            (True, present - below, histogram.target_present - joint),
-            (False, below, joint),
-        ):
-            if not max(1, min_support) <= fact < total:
+    sides = _sides(counts, min_support, total)
+    best: Optional[tuple[tuple[float, float, bool, int], _Side, int]] = None
+    for side in sides:
+        for number, (among, joint) in enumerate(zip(side.among, side.joint)):
+            table = (joint, target - joint, among - joint, total - target - among + joint)
+            if not goes(table, direction):
                 continue
-            table = (both, target - both, fact - both, total - target - fact + both)
-            if min(table) < 0:
-                raise ValueError(f"counts contradict each other: {table} at cut {cut}")
-            # A fact and its negation have the same test.
-            if tested is None or present < total:
-                tested = _tested(*table)
-            yield _Candidate(cut, at_least, table, *tested)
+            # Fisher's test where it is quick.  Whatever chooses, the price holds: that
+            # one of several exact p values is small is no likelier than it says.
+            p_value = independence.p_value(*table, independence.SMALL_EXPECTED_COUNT)
+            if p_value is None:
+                continue
+            against = not goes(table, "positive")
+            order = (p_value, -independence.g_squared(*table), against, side.cuts[number])
+            if best is None or order < best[0]:
+                best = (order, side, number)
+    if best is None:
+        return bool(sides), None
+    (estimate, *_), side, number = best
+    return True, Split(
+        side.op,
+        side.cuts[number],
+        side.among[number],
+        side.joint[number],
+        tuple(_searches(sides, counts.several, target, total)),
+        estimate,
+    )
 
 
-def _tested(n11: int, n10: int, n01: int, n00: int) -> tuple[float, float]:
-    """The p value to choose by, and G²."""
-    statistic = g_squared(n11, n10, n01, n00)
-    if needs_fisher(n11 + n10, n11 + n01, n11 + n10 + n01 + n00):
-        return fisher_exact(n11, n10, n01, n00), statistic
-    return chi_square_sf(statistic), statistic
+def _sides(counts: CellCounts, min_support: int, total: int) -> list[_Side]:
+    """The facts that are compared; those of the smallest numbers first."""
+    sides = []
+    for op, number in (("<", 0), (">=", 1)):
+        base, inside = counts.base[number], counts.target[number]
+        cells = sorted(base)
+        cumulative: list[int] = []
+        joint: list[int] = []
+        below = joint_below = 0
+        for cell in cells:
+            below += base[cell]
+            joint_below += inside.get(cell, 0)
+            cumulative.append(below)
+            joint.append(joint_below)
+        side = _Side(op, [], [], [], below)
+        for cut in quantile_cuts(cumulative):
+            among, of_target = cumulative[cut - 1], joint[cut - 1]
+            if op == ">=":
+                among, of_target = below - among, joint_below - of_target
+            if max(1, min_support) <= among < total:
+                # The cut that begins the cell: cell 1 is before cut 1.
+                side.cuts.append(cells[cut] - 1)
+                side.among.append(among)
+                side.joint.append(of_target)
+        if side.cuts:
+            sides.append(side)
+    return sides
 
 
-def _goes(table: tuple[int, int, int, int], direction: str) -> bool:
-    determinant = table[0] * table[3] - table[1] * table[2]
-    if direction == _POSITIVE:
-        return determinant > 0
-    return determinant < 0 if direction == _NEGATIVE else True
+def _searches(sides: Sequence[_Side], several: bool, target: int, total: int) -> list[Search]:
+    """What was compared, for its price: two searches where smallest and largest differ."""
+    below: list[int] = []
+    at_least_below: list[int] = []
+    missing = total
+    for side in sides:
+        missing = total - side.present
+        if side.op == "<":
+            below = side.among
+        else:
+            at_least_below = [side.present - among for among in side.among]
+    if not several:
+        return [Search(below, at_least_below, missing, target, total)]
+    return [
+        Search(below, [], missing, target, total),
+        Search([], at_least_below, missing, target, total),
+    ]
 
 
 # ----------------------------------------------------------------- the price
@@ -237,14 +232,19 @@ class Search:
         """The part of p that one of two nested sets adds to the other's."""
         if inner == outer:
             return 0.0
-        target, total = self.target, self.total
-        if needs_fisher(target, inner, total) or needs_fisher(target, outer, total):
+        total = self.total
+        if self._is_small(inner) or self._is_small(outer):
             return 1.0
         # 1 - r², of r² = s (n - t) / (t (n - s)) for sets of s and t units.
         apart = total * (outer - inner) / (outer * (total - inner))
         a = math.sqrt(apart) / (1 + math.sqrt(max(0.0, 1 - apart)))
         # 2 phi(b) / b is at most (1 + 1 / b²) P(|Z| >= b).
         return min(1.0, (1 + 1 / (b * b)) * math.erf(a * b / math.sqrt(2)))
+
+    def _is_small(self, count: int) -> bool:
+        return independence.needs_fisher(
+            self.target, count, self.total, independence.SMALL_EXPECTED_COUNT
+        )
 
 
 def normal_quantile(p: float) -> float:

@@ -19,10 +19,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from insights_engine.independence import p_value
+from insights_engine import independence
 
 # Jeffreys' prior for a multinomial cell, the smoothing that MLflow uses.
 JEFFREYS_PRIOR = 0.5
+
+# What the odds ratio adds to each cell.
+HALDANE_ANSCOMBE = 0.5
 
 # The 97.5 % quantile of the standard normal distribution: a 95 % interval.
 Z_95 = 1.959963984540054
@@ -58,10 +61,12 @@ class Association:
     npmi_smoothed: float
     lift: float | None
     phi: float | None
-    odds_ratio: float | None
-    odds_ratio_low: float | None
-    odds_ratio_high: float | None
-    p_value: float | None
+    odds_ratio: float | None = None
+    odds_ratio_low: float | None = None
+    odds_ratio_high: float | None = None
+    p_value: float | None = None
+    #: The test that the p value comes from: ``Fisher`` or ``G2``.
+    test: str | None = None
 
 
 def associate(counts: Counts) -> Association:
@@ -72,10 +77,14 @@ def associate(counts: Counts) -> Association:
     table = counts.table
     if min(table) < 0:
         raise ValueError(f"counts contradict each other: {counts}")
-    odds, low, high = odds_ratio(*table)
-    return Association(
-        npmi, npmi_smoothed, lift(*table), phi(*table), odds, low, high, p_value(*table)
-    )
+    known = npmi, npmi_smoothed, lift(*table), phi(*table)
+    p_value = independence.p_value(*table)
+    if p_value is None:
+        # A filter that matches all traces or none: nothing about association.
+        return Association(*known)
+    odds = odds_ratio(*table)
+    test = independence.name_of_test(counts.filter1, counts.filter2, counts.total)
+    return Association(*known, odds.value, odds.low, odds.high, p_value, test)
 
 
 # ------------------------------------------------------------------------ NPMI
@@ -150,22 +159,32 @@ def phi(n11: int, n10: int, n01: int, n00: int) -> float | None:
     return max(-1.0, min(1.0, ((n11 * n00 - n10 * n01) << scale) / root))
 
 
-def odds_ratio(
-    n11: int, n10: int, n01: int, n00: int
-) -> tuple[float | None, float | None, float | None]:
-    """The odds ratio ``n11 n00 / (n10 n01)`` with its 95 % interval.
+@dataclass(frozen=True)
+class OddsRatio:
+    """An odds ratio with its 95 % bounds; all finite and greater than 0."""
 
-    The interval is Woolf's: ``exp(log(ratio) -+ 1.96 sqrt(sum of 1/n))``
-    (Annals of Human Genetics 19, 1955).  If, and only if, some cell is 0, the
-    Haldane-Anscombe correction adds 0.5 to every cell first, for the ratio and
-    for its bounds, so that they are finite.  Undefined, all three, if a filter
-    matches all traces or none: the table then says nothing about association.
+    value: float
+    low: float
+    high: float
+
+
+def odds_ratio(n11: int, n10: int, n01: int, n00: int) -> OddsRatio:
+    """The odds ratio of a table after adding 0.5 to each cell, with its 95 % interval.
+
+    ``(n11 + 0.5)(n00 + 0.5) / ((n10 + 0.5)(n01 + 0.5))`` (Haldane, Annals of Human
+    Genetics 20, 1956; Anscombe, Biometrika 43, 1956), whose logarithm is nearly
+    unbiased (Agresti, Categorical Data Analysis, 3.1.1), and to both sides of that
+    1.96 of Gart's standard errors, ``sqrt(sum of 1 / (n + 0.5))`` (Gart,
+    Biometrika 53, 1966).
+
+    Every table is corrected, not only one with a 0 in it: an estimate must not
+    jump where a cell becomes 1, and the flukes of small tables must not lead.
+
+    The bounds hold the true value in 95 % of cases on average, in 94 % or more
+    wherever each cell is expected to be 1.5 or greater.  Below that, where
+    hardly a unit of one filter is expected to match the other, it can be markedly less.
     """
-    cells = (float(n11), float(n10), float(n01), float(n00))
-    if 0 in (n11 + n10, n01 + n00, n11 + n01, n10 + n00):
-        return None, None, None
-    if 0 in cells:
-        cells = (cells[0] + 0.5, cells[1] + 0.5, cells[2] + 0.5, cells[3] + 0.5)
-    ratio = (cells[0] * cells[3]) / (cells[1] * cells[2])
-    spread = math.exp(Z_95 * math.sqrt(math.fsum(1 / cell for cell in cells)))
-    return ratio, ratio / spread, ratio * spread
+    a, b, c, d = (cell + HALDANE_ANSCOMBE for cell in (n11, n10, n01, n00))
+    ratio = (a * d) / (b * c)
+    spread = math.exp(Z_95 * math.sqrt(1 / a + 1 / b + 1 / c + 1 / d))
+    return OddsRatio(ratio, ratio / spread, ratio * spread)

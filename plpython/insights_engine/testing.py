@@ -109,17 +109,19 @@ def _tested_thresholds(
         elif not units.sampled and _there(items, candidates.uncertain_by(threshold.name), counts):
             unsure.append(threshold)
         else:
-            counted = threshold.among, threshold.joint
-            yield measured(threshold.fact, *counted, tests, threshold.price, threshold.searched)
-    unsure.sort(key=lambda threshold: threshold.estimate)
+            split = threshold.split
+            counted = split.among, split.joint
+            yield measured(threshold.fact, *counted, tests, split.price, split.searched)
+    unsure.sort(key=lambda threshold: threshold.split.estimate)
     for place, threshold in enumerate(unsure):
         if (
             place < MOST_SETTLED
-            and threshold.estimate <= options.fdr
+            and threshold.split.estimate <= options.fdr
             and written(threshold.fact, apart=True) is not None
         ):
             counted = units.matching(candidates.node_of(threshold.fact))
-            yield measured(threshold.fact, *counted, tests, threshold.price, threshold.searched)
+            split = threshold.split
+            yield measured(threshold.fact, *counted, tests, split.price, split.searched)
         else:
             yield NOTHING
 

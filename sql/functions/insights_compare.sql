@@ -73,8 +73,23 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'What sets a selection of traces apart from a baseline: a row per significant fact, as a '
-    'filter to go on with, the surest effect first';
+    'What sets a selection of traces apart from a baseline: a row per significant fact, as a filter to go on
+with, the surest effect first.
+
+- `exp_ids`: as in insights_count
+- `selection`, `baseline`: two filters. Traces that match both count as selected, those that match neither are left out
+- `kinds`: the kinds of facts to test: trace, tag, metadata, feedback, expectation, run, prompt, issue, span, attribute,
+  number; NULL means all
+- `min_support`: facts of fewer traces of the base are not tested
+- `max_results`: rows at most, 1 to 50000
+- `fdr`: the false discovery rate, above 0 and at most 1: the share of rows that may be chance
+- `direction`: ''positive'' for facts that are more frequent in the selection, ''negative'' for rarer ones, ''both''
+- `pairs`: conjunctions of two facts, too, where they go with it more strongly than each alone
+- `restatements`: also facts about the fields that one of the two asks about
+- `unit`: as in insights_count; ''session'' and ''session_all'' count sessions
+
+The columns are those of insights_discover with the selection as target and the baseline as the rest: `target_share` is
+the share of the fact in the selection, `other_share` that in the baseline. SQLSTATEs as there.';
 
 revoke all on function @mlflow@.insights_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
@@ -130,8 +145,7 @@ select * from @mlflow@.insights_compare(
 $sql$;
 
 comment on function @mlflow@.insights_compare(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'What sets a selection of traces apart from a baseline: a row per significant fact, as a '
-    'filter to go on with, the surest effect first';
+    'As insights_compare of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_compare(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_compare(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
@@ -184,8 +198,7 @@ select * from @mlflow@.insights_compare(
 $sql$;
 
 comment on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'What sets a selection of traces apart from a baseline: a row per significant fact, as a '
-    'filter to go on with, the surest effect first';
+    'As insights_compare of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;

@@ -20,7 +20,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language sql
 stable
@@ -44,14 +45,22 @@ select
     r.odds_ratio,
     r.odds_ratio_low,
     r.odds_ratio_high,
-    r.p_value
+    r.p_value,
+    r.test
 from insights.run_correlation_matrix(exp_ids, filters, base_filter, unit) r
 where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_correlation_matrix(text[], text[], text, text) is
-    'Each two of some filters as insights_correlate has them, numbered from 1 in the order given: '
-    'a row per pair, found in one pass';
+    'Each two of several filters as insights_correlate has them, found in one pass: a row per pair.
+
+- `exp_ids`, `base_filter`, `unit`: as in insights_correlate
+- `filters`: 2 to 50 filters; each may be NULL, which matches every trace
+- `filter1_number`, `filter2_number`: the places of the two in the array, from 1; the first is the smaller
+- `filter1`, `filter2`: the filters as they were given
+
+The other columns are those of insights_correlate. SQLSTATE 22023 as in insights_count (the message names the number of
+the filter), and for another number of filters.';
 
 revoke all on function @mlflow@.insights_correlation_matrix(text[], text[], text, text) from public;
 grant execute on function @mlflow@.insights_correlation_matrix(text[], text[], text, text) to public;
@@ -81,7 +90,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language sql
 stable
@@ -92,8 +102,7 @@ from @mlflow@.insights_correlation_matrix(exp_ids::pg_catalog.text[], filters, b
 $sql$;
 
 comment on function @mlflow@.insights_correlation_matrix(int[], text[], text, text) is
-    'Each two of some filters as insights_correlate has them, numbered from 1 in the order given: '
-    'a row per pair, found in one pass';
+    'As insights_correlation_matrix of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_correlation_matrix(int[], text[], text, text) from public;
 grant execute on function @mlflow@.insights_correlation_matrix(int[], text[], text, text) to public;
@@ -120,7 +129,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language sql
 stable
@@ -133,8 +143,7 @@ from @mlflow@.insights_correlation_matrix(
 $sql$;
 
 comment on function @mlflow@.insights_correlation_matrix(text, text[], text, text) is
-    'Each two of some filters as insights_correlate has them, numbered from 1 in the order given: '
-    'a row per pair, found in one pass';
+    'As insights_correlation_matrix of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_correlation_matrix(text, text[], text, text) from public;
 grant execute on function @mlflow@.insights_correlation_matrix(text, text[], text, text) to public;

@@ -16,8 +16,15 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_count(text[], text, text) is
-    'How many traces of the experiments (NULL: of all) match the filter; with unit ''session'' the '
-    'sessions of which some trace matches, with ''session_all'' those of which all do';
+    'How many traces match a filter.
+
+- `exp_ids`: the experiments; NULL means all, an empty array none
+- `filter`: in the language of MLflow''s search_traces and more; NULL and '''' match every trace
+- `unit`: what is counted. ''trace''; ''session'': the sessions of which some trace matches; ''session_all'': those of
+  which all traces do, among the requested experiments. Traces without a session id belong to none. NULL is ''trace''
+
+Exact, whatever the state of the index. SQLSTATE 22023 if the filter (DETAIL: the filter with a caret under the
+place), an experiment id or the unit is wrong; the HINT says what to write.';
 
 revoke all on function @mlflow@.insights_count(text[], text, text) from public;
 grant execute on function @mlflow@.insights_count(text[], text, text) to public;
@@ -39,8 +46,7 @@ select @mlflow@.insights_count(exp_ids::pg_catalog.text[], filter, unit)
 $sql$;
 
 comment on function @mlflow@.insights_count(int[], text, text) is
-    'How many traces of the experiments (NULL: of all) match the filter; with unit ''session'' the '
-    'sessions of which some trace matches, with ''session_all'' those of which all do';
+    'As insights_count of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_count(int[], text, text) from public;
 grant execute on function @mlflow@.insights_count(int[], text, text) to public;
@@ -59,8 +65,7 @@ select @mlflow@.insights_count(insights.experiment_ids(exp_ids), filter, unit)
 $sql$;
 
 comment on function @mlflow@.insights_count(text, text, text) is
-    'How many traces of the experiments (NULL: of all) match the filter; with unit ''session'' the '
-    'sessions of which some trace matches, with ''session_all'' those of which all do';
+    'As insights_count of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_count(text, text, text) from public;
 grant execute on function @mlflow@.insights_count(text, text, text) to public;

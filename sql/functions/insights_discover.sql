@@ -73,8 +73,41 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'What goes with a target among the traces of a base filter: a row per significant fact, as a '
-    'filter to go on with, the surest effect first';
+    'What goes with a target: a row per significant fact of the traces, as a filter to go on with, the surest
+effect first.
+
+- `exp_ids`: as in insights_count
+- `target`: the filter in question
+- `base_filter`: only its traces are looked at, those of the target and others
+- `kinds`: the kinds of facts to test: trace, tag, metadata, feedback, expectation, run, prompt, issue, span, attribute,
+  number; NULL means all
+- `min_support`: facts of fewer traces of the base are not tested
+- `max_results`: rows at most, 1 to 50000
+- `fdr`: the false discovery rate, above 0 and at most 1: the share of rows that may be chance
+- `direction`: ''positive'' for facts that are more frequent in the target, ''negative'' for rarer ones, ''both''
+- `pairs`: conjunctions of two facts, too, where they go with it more strongly than each alone
+- `restatements`: also facts about the fields that the target asks about
+- `unit`: as in insights_count; ''session'' and ''session_all'' count sessions
+
+Every fact of the wanted kinds is counted exactly inside and outside of the target (beyond 400,000 traces those that
+stand out in a sample) and tested:
+
+- `filter`: the fact; insights_correlate(exp_ids, target, filter, base_filter) gives its counts
+- `kind`, `key`, `value`: what it is about; `value` is NULL where it is that there is one
+- `target_count`, `fact_count`, `joint_count`, `total_count`: traces of the base in the target, with the fact, with
+  both, and all
+- `target_share`, `other_share`: joint / target, and (fact - joint) / (total - target)
+- `difference`: the first minus the second
+- `lift`, `npmi`, `phi`, `odds_ratio`, `odds_ratio_low`, `odds_ratio_high`: as in insights_correlate
+- `p_value`, `test`: as in insights_correlate; for the best of several thresholds ''best of N splits, ...'', with the
+  search paid for in p
+- `q_value`: the least false discovery rate that admits the row (Benjamini-Hochberg over all facts tested)
+- `restates`: whether the fact merely restates the target
+- `similar`: filters of near-identical facts (phi of 0.95 or more), which have no row of their own
+- `tested`: how many facts were tested
+
+Rows are ordered by the lower bound of the odds ratio (''negative'': the upper bound ascending; ''both'': the bound nearer
+to 1). A target of none or all of the traces has no rows. SQLSTATE 22023 as in insights_count, and for the options.';
 
 revoke all on function @mlflow@.insights_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
@@ -130,8 +163,7 @@ select * from @mlflow@.insights_discover(
 $sql$;
 
 comment on function @mlflow@.insights_discover(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'What goes with a target among the traces of a base filter: a row per significant fact, as a '
-    'filter to go on with, the surest effect first';
+    'As insights_discover of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_discover(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_discover(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
@@ -184,8 +216,7 @@ select * from @mlflow@.insights_discover(
 $sql$;
 
 comment on function @mlflow@.insights_discover(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'What goes with a target among the traces of a base filter: a row per significant fact, as a '
-    'filter to go on with, the surest effect first';
+    'As insights_discover of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_discover(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_discover(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;

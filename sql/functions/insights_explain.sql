@@ -21,8 +21,19 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_explain(text[], text) is
-    'How a filter is understood and answered: its canonical form, its predicates, the SQL '
-    'with its parameters, PostgreSQL''s plan';
+    'How a filter is understood and answered.
+
+- `exp_ids`, `filter`: as in insights_count
+
+A row says:
+
+- `step`: ''filter'' (the canonical form), ''predicate'' (a part of it), ''index'' (whether it is used), ''vocabulary'',
+  ''bounds'' (how many traces must match, and how many may), ''residue'' (of how many MLflow''s tables decide), ''sql'' and
+  ''parameter'' (the query that MLflow''s tables alone would answer), ''plan'' (PostgreSQL''s for it)
+- `detail`: a line of text about it
+
+It changes nothing, and is VOLATILE only because PostgreSQL runs EXPLAIN in no other function. SQLSTATE 22023 as in
+insights_count.';
 
 revoke all on function @mlflow@.insights_explain(text[], text) from public;
 grant execute on function @mlflow@.insights_explain(text[], text) to public;
@@ -46,8 +57,7 @@ select * from @mlflow@.insights_explain(exp_ids::pg_catalog.text[], filter)
 $sql$;
 
 comment on function @mlflow@.insights_explain(int[], text) is
-    'How a filter is understood and answered: its canonical form, its predicates, the SQL '
-    'with its parameters, PostgreSQL''s plan';
+    'As insights_explain of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_explain(int[], text) from public;
 grant execute on function @mlflow@.insights_explain(int[], text) to public;
@@ -68,8 +78,7 @@ select * from @mlflow@.insights_explain(insights.experiment_ids(exp_ids), filter
 $sql$;
 
 comment on function @mlflow@.insights_explain(text, text) is
-    'How a filter is understood and answered: its canonical form, its predicates, the SQL '
-    'with its parameters, PostgreSQL''s plan';
+    'As insights_explain of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_explain(text, text) from public;
 grant execute on function @mlflow@.insights_explain(text, text) to public;

@@ -24,9 +24,22 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_facets(text[], text, text, int, text) is
-    'The values of a field among the traces that match a filter, most frequent first, or intervals '
-    'of its numbers in ascending order: each with its count, its share of the matching traces, and '
-    'a filter for it';
+    'The values of a field among the traces that match a filter, most frequent first; or intervals of its
+numbers in ascending order, once there are more different ones than `max_results`.
+
+- `exp_ids`, `filter`, `unit`: as in insights_count
+- `field`: any field of the language, such as ''tags.env'' or ''span.attributes.model''
+- `max_results`: values or intervals at most, 1 to 1000
+
+A row says:
+
+- `value`: the value as text, or the interval; NULL in the last row, for traces without any
+- `low`, `high`: of an interval, low <= x < high; of a number itself, twice; otherwise NULL
+- `filter`: matches what the row counts, joined to the filter by AND; NULL if it would be longer than 64 KiB
+- `count`: the matching traces that have the value; a trace of several values counts for each
+- `share`: `count` over all matching traces
+
+SQLSTATE 22023 as in insights_count, and for `field` and `max_results`.';
 
 revoke all on function @mlflow@.insights_facets(text[], text, text, int, text) from public;
 grant execute on function @mlflow@.insights_facets(text[], text, text, int, text) to public;
@@ -50,9 +63,7 @@ select * from @mlflow@.insights_facets(exp_ids::pg_catalog.text[], filter, field
 $sql$;
 
 comment on function @mlflow@.insights_facets(int[], text, text, int, text) is
-    'The values of a field among the traces that match a filter, most frequent first, or intervals '
-    'of its numbers in ascending order: each with its count, its share of the matching traces, and '
-    'a filter for it';
+    'As insights_facets of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_facets(int[], text, text, int, text) from public;
 grant execute on function @mlflow@.insights_facets(int[], text, text, int, text) to public;
@@ -74,9 +85,7 @@ from @mlflow@.insights_facets(insights.experiment_ids(exp_ids), filter, field, m
 $sql$;
 
 comment on function @mlflow@.insights_facets(text, text, text, int, text) is
-    'The values of a field among the traces that match a filter, most frequent first, or intervals '
-    'of its numbers in ascending order: each with its count, its share of the matching traces, and '
-    'a filter for it';
+    'As insights_facets of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_facets(text, text, text, int, text) from public;
 grant execute on function @mlflow@.insights_facets(text, text, text, int, text) to public;

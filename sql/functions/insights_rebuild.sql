@@ -28,7 +28,11 @@ end
 $plpgsql$;
 
 comment on procedure @mlflow@.insights_rebuild(int) is
-    'Builds the index anew, batch_size traces a transaction; filters are answered all the while, '
-    'but without the index. To be called with CALL, outside of a transaction';
+    'Builds the index anew. Filters are answered all the while, but without the index.
+
+- `batch_size`: traces a transaction
+
+It commits batch by batch, so it has to be called with CALL outside of a transaction; interrupted, `insights index`
+goes on, and another call begins anew.';
 
 revoke all on procedure @mlflow@.insights_rebuild(int) from public;

@@ -21,6 +21,18 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_refresh(int) is
-    'Indexes up to max_traces of the traces that changed; busy: another session is at it';
+    'Indexes traces that have changed, in the caller''s transaction, and merges small blocks. It is what
+pg_cron calls.
+
+- `max_traces`: so many pending traces at most; those that share a session with them may come on top
+
+A row says:
+
+- `indexed`, `removed`: traces that were indexed anew, and that are gone from the index
+- `merged`: blocks that were merged into others
+- `pending`: changes that are still to be indexed; a million at most are counted
+- `busy`: another session is at it, so nothing was done
+
+SQLSTATE 22023 in a transaction that is not READ COMMITTED.';
 
 revoke all on function @mlflow@.insights_refresh(int) from public;

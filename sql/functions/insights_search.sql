@@ -51,9 +51,25 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_search(text[], text, int, text[], text) is
-    'The traces of the experiments (NULL: of all) that match the filter, newest first or as '
-    'order_by says, a page at a time: each row carries the token of the next page, NULL on '
-    'the last page';
+    'The traces that match a filter, newest first or as `order_by` says, a page at a time.
+
+- `exp_ids`, `filter`: as in insights_count
+- `max_results`: rows of a page, 1 to 50000
+- `order_by`: clauses such as ''timestamp_ms DESC'', ''tags.env'', ''feedback.quality desc'', of fields with one value a
+  trace. Missing values come last in both directions; `timestamp_ms DESC` and `trace_id ASC` decide ties
+- `page_token`: the `next_page_token` of the page before. It belongs to the same experiments, filter and order
+
+A row is a trace as MLflow has it:
+
+- `trace_id`, `experiment_id`, `trace_name`, `session_id`, `status`
+- `request_time`, `timestamp_ms`: when it began; the former is NULL if that is no time that PostgreSQL knows
+- `execution_time_ms`: how long it took, in milliseconds
+- `request_preview`, `response_preview`: the first characters of input and output
+- `tags`, `metadata`: objects of texts
+- `assessments`: an array of objects, those of the trace itself
+- `next_page_token`: the same in each row; NULL on the last page
+
+SQLSTATE 22023 as in insights_count, and for `max_results`, `order_by` and `page_token`.';
 
 revoke all on function @mlflow@.insights_search(text[], text, int, text[], text) from public;
 grant execute on function @mlflow@.insights_search(text[], text, int, text[], text) to public;
@@ -95,9 +111,7 @@ from @mlflow@.insights_search(
 $sql$;
 
 comment on function @mlflow@.insights_search(int[], text, int, text[], text) is
-    'The traces of the experiments (NULL: of all) that match the filter, newest first or as '
-    'order_by says, a page at a time: each row carries the token of the next page, NULL on '
-    'the last page';
+    'As insights_search of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_search(int[], text, int, text[], text) from public;
 grant execute on function @mlflow@.insights_search(int[], text, int, text[], text) to public;
@@ -136,9 +150,7 @@ from @mlflow@.insights_search(
 $sql$;
 
 comment on function @mlflow@.insights_search(text, text, int, text[], text) is
-    'The traces of the experiments (NULL: of all) that match the filter, newest first or as '
-    'order_by says, a page at a time: each row carries the token of the next page, NULL on '
-    'the last page';
+    'As insights_search of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_search(text, text, int, text[], text) from public;
 grant execute on function @mlflow@.insights_search(text, text, int, text[], text) to public;

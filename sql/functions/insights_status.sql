@@ -74,11 +74,16 @@ left join (
 $sql$;
 
 comment on function @mlflow@.insights_status() is
-    'The state of the index, one row: built (until then it is not used); pending, the changed traces '
-    'that are not indexed yet (only a million changes are looked at), and for how many seconds the '
-    'oldest has been; missed, the changes that could not be noted (if any, the index is not used '
-    'until insights_rebuild); traces, blocks, terms and postings in it; its bytes, those of MLflow''s '
-    'trace tables, and the ratio of the two. NULL or 0 for roles that may not read MLflow''s tables';
+    'The state of the index. One row, in milliseconds however large the index is.
+
+- `built`: until then the index is not used
+- `pending`: changed traces that are not indexed yet; only a million changes are looked at
+- `lag_seconds`: for how long the oldest of them has been pending
+- `missed`: changes that could not be noted; if there are any, the index is not used until insights_rebuild
+- `traces`, `blocks`, `terms`, `postings`: what is in it; the last two are estimated where they are many
+- `index_bytes`, `mlflow_bytes`, `index_share`: its size on disk, that of MLflow''s trace tables, and the ratio of the two
+
+NULL or 0 for roles that may not read MLflow''s tables.';
 
 revoke all on function @mlflow@.insights_status() from public;
 grant execute on function @mlflow@.insights_status() to public;

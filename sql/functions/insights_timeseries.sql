@@ -54,8 +54,24 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     text[], text, text, timestamptz, timestamptz, text, text
 ) is
-    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
-    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+    'The traces that match a filter, and all traces, by time: a row per bucket, empty ones too.
+
+- `exp_ids`, `filter`, `unit`: as in insights_count; the unit is of `matched`, `total`, `errors` and their ratios
+- `bucket`: an interval or its text: whole months, whole days, or less than a day. At most 10,000 buckets
+- `start_time`, `end_time`: from the one on and before the other; NULL or infinite: as far as the traces go
+- `time_zone`: where days and months begin
+
+A row says:
+
+- `time`: when the bucket begins
+- `matched`, `total`, `rate`: traces that match, all of them, and the ratio of the two
+- `errors`, `error_rate`: those that match and have status ERROR, and their share of those that match
+- `p50_ms`, `p95_ms`, `p99_ms`: percentiles of the execution time of those that match, in milliseconds, as
+  percentile_cont has them
+- `tokens`, `cost`: sums of total_tokens and total_cost of those that match
+
+Ratios of nothing, and percentiles and sums of no numbers, are NULL. SQLSTATE 22023 as in insights_count, and for
+`bucket`, `time_zone` and the times.';
 
 revoke all on function @mlflow@.insights_timeseries(
     text[], text, text, timestamptz, timestamptz, text, text
@@ -102,8 +118,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     int[], text, text, timestamptz, timestamptz, text, text
 ) is
-    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
-    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+    'As insights_timeseries of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_timeseries(
     int[], text, text, timestamptz, timestamptz, text, text
@@ -147,8 +162,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     text, text, text, timestamptz, timestamptz, text, text
 ) is
-    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
-    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+    'As insights_timeseries of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_timeseries(
     text, text, text, timestamptz, timestamptz, text, text
@@ -192,8 +206,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     text[], text, interval, timestamptz, timestamptz, text, text
 ) is
-    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
-    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+    'As insights_timeseries of text[], with a bucket as interval';
 
 revoke all on function @mlflow@.insights_timeseries(
     text[], text, interval, timestamptz, timestamptz, text, text
@@ -243,8 +256,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     int[], text, interval, timestamptz, timestamptz, text, text
 ) is
-    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
-    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+    'As insights_timeseries of text[], with a bucket as interval and with ids as numbers';
 
 revoke all on function @mlflow@.insights_timeseries(
     int[], text, interval, timestamptz, timestamptz, text, text
@@ -294,8 +306,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     text, text, interval, timestamptz, timestamptz, text, text
 ) is
-    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
-    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+    'As insights_timeseries of text[], with a bucket as interval and with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_timeseries(
     text, text, interval, timestamptz, timestamptz, text, text

@@ -14,7 +14,11 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_validate(text) is
-    'The canonical form of a filter; an error that says what is wrong with a bad one';
+    'The canonical form of a filter.
+
+- `filter`: as in insights_count; NULL and '''' have the form ''''
+
+SQLSTATE 22023 as in insights_count if it is wrong: to check filters before they are used.';
 
 revoke all on function @mlflow@.insights_validate(text) from public;
 grant execute on function @mlflow@.insights_validate(text) to public;

@@ -12,6 +12,13 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_verify(int) is
-    'Reads every indexed trace again and reports where the index is wrong; no rows: nowhere';
+    'Reads every indexed trace again and reports where the index is wrong. No rows: nowhere.
+
+- `max_problems`: rows at most
+
+A row says:
+
+- `trace_id`: the trace; NULL where it is no single one
+- `problem`: what is wrong';
 
 revoke all on function @mlflow@.insights_verify(int) from public;

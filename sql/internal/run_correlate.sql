@@ -16,6 +16,7 @@ create or replace function insights.run_correlate(
     out odds_ratio_low double precision,
     out odds_ratio_high double precision,
     out p_value double precision,
+    out test text,
     out problem insights.problem
 )
 language plpython3u

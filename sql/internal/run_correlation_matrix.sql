@@ -21,6 +21,7 @@ returns table (
     odds_ratio_low double precision,
     odds_ratio_high double precision,
     p_value double precision,
+    test text,
     problem insights.problem
 )
 language plpython3u

@@ -14,7 +14,15 @@ cross join lateral json_array_elements(t.assessments::json) as a (item)
 where (select insights.may_read());
 
 comment on view insights.assessment_rollup is
-    'Per indexed trace and name: how many valid assessments, and the latest, its value as stored';
+    'The valid assessments of each indexed trace by kind and name, for BI tools. As fresh as the index.
+
+- `trace_id`
+- `kind`, `name`: feedback or expectation, and its name
+- `assessment_count`: how many there are
+- `value`: the latest, as stored
+- `numeric_value`: that as a number, if it is one
+
+No rows for roles that may not read all of MLflow''s tables.';
 
 revoke all on insights.assessment_rollup from public;
 grant select on insights.assessment_rollup to public;

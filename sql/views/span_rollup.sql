@@ -23,7 +23,14 @@ join insights.signature s on s.signature = i.item[1]::int
 where (select insights.may_read());
 
 comment on view insights.span_rollup is
-    'Per indexed trace and type, name and status of spans: how many, and how long they took';
+    'The spans of each indexed trace by type, name and status, for BI tools. As fresh as the index.
+
+- `trace_id`
+- `span_type`, `span_name`, `status`: what the spans have in common
+- `span_count`: how many there are
+- `total_ms`, `min_ms`, `max_ms`: their durations in milliseconds: the sum, the shortest and the longest; NULL without an end
+
+No rows for roles that may not read all of MLflow''s tables.';
 
 revoke all on insights.span_rollup from public;
 grant select on insights.span_rollup to public;

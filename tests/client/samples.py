@@ -87,6 +87,7 @@ def pair(first: int, second: int, npmi: float) -> Pair:
         odds_ratio_low=1.0,
         odds_ratio_high=4.0,
         p_value=1e-9,
+        test="Fisher",
     )
 
 

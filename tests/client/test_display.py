@@ -47,6 +47,7 @@ CORRELATION = Correlation(
     odds_ratio_low=3.388164256779676,
     odds_ratio_high=float("inf"),
     p_value=2.6e-30,
+    test="G2",
 )
 HOSTILE = dataclasses.replace(
     TRACE,
@@ -108,7 +109,7 @@ def test_a_correlation() -> None:
         "lift             2.4545  times as often together as by chance\n"
         "phi              0.5608\n"
         "odds ratio      19.2857  95 %: 3.3882 to ∞\n"
-        "p               2.6e-30  chance of this much without an association"
+        "p               2.6e-30  chance of this much without an association (G2)"
     )
 
 
@@ -125,6 +126,7 @@ def test_a_correlation_that_is_undefined() -> None:
         odds_ratio_low=None,
         odds_ratio_high=None,
         p_value=None,
+        test=None,
     )
     text = nothing.grid().plain(80)
     assert "npmi            undefined" in text

@@ -31,6 +31,10 @@ RANDOM = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 UNITS = ("trace", "session", "session_all")
+STATISTICS = (
+    *("lift", "npmi", "phi", "odds_ratio", "odds_ratio_low", "odds_ratio_high"),
+    *("p_value", "test"),
+)
 COUNTS = ("target_count", "fact_count", "joint_count", "total_count")
 
 
@@ -146,12 +150,22 @@ def check_rows(
         assert found == expected, (target.text, base_text, unit, row)
         if unit != "trace":
             continue
-        correlated = connection.execute(
-            "select filter1_count, filter2_count, joint_count, total_count"
-            " from insights_correlate(%s::text[], %s, %s, %s)",
-            (ids, target.text, row["filter"], base_text),
-        ).fetchone()
-        assert correlated == expected, (target.text, base_text, row)
+        with connection.cursor(row_factory=dict_row) as cursor:
+            correlated = cursor.execute(
+                "select * from insights_correlate(%s::text[], %s, %s, %s)",
+                (ids, target.text, row["filter"], base_text),
+            ).fetchone()
+        assert correlated is not None
+        assert (
+            *(correlated[name] for name in ("filter1_count", "filter2_count", "joint_count")),
+            correlated["total_count"],
+        ) == expected, (target.text, base_text, row)
+        # What is named alike is alike; a threshold's p value is higher by the price of the search.
+        sought = row["test"].startswith("best of ")
+        for name in STATISTICS[: -2 if sought else None]:
+            assert row[name] == correlated[name], (name, target.text, base_text, row)
+        assert row["test"].endswith(correlated["test"])
+        assert row["p_value"] >= correlated["p_value"]
     shown = {text for row in rows for text in (row["filter"], *row["similar"])}
     if not complete:
         return

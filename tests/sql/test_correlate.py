@@ -72,6 +72,7 @@ def test_counts_and_statistics(module_conn: psycopg.Connection[Any]) -> None:
         "odds_ratio_low",
         "odds_ratio_high",
         "p_value",
+        "test",
     ]
     assert counts(row) == (50, 20, 10, 100)
     expected = statistics.associate(statistics.Counts(50, 20, 10, 100))
@@ -144,7 +145,7 @@ def test_where_nothing_matches_npmi_is_nan_and_all_else_null(
     ):
         assert math.isnan(row["npmi"])
         assert math.isnan(row["npmi_smoothed"])
-        assert [row[key] for key in list(row)[6:]] == [None] * 6
+        assert [row[key] for key in list(row)[6:]] == [None] * 7
 
 
 @pytest.mark.parametrize("place", ["filter1", "filter2", "base"])

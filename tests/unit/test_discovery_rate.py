@@ -1,20 +1,24 @@
 """The false discovery rate of the whole chain, by simulation.
 
 Facts with known truth are tested as a discovery tests them: exact counts, the
-p values of `TargetTests` and `best_split`, `benjamini_hochberg`, all with
+p values of `TargetTests`, thresholds by `best_split`, `benjamini_hochberg`, all with
 q <= 0.05 reported.  The promise is that of these, 5 % at most are expected to
 be false.  Seeds are fixed, so the tests cannot fail by chance.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
-from insights_engine.independence import SMALL_EXPECTED_COUNT
-from insights_engine.multiple import EXACT_BELOW, TargetTests, benjamini_hochberg
-from insights_engine.ranking import log_odds_ratio
-from insights_engine.splits import Histogram, best_split
-from insights_engine.thresholds import quantile_cuts
+from insights_engine.findings import measured
+from insights_engine.independence import EXACT_BELOW, SMALL_EXPECTED_COUNT
+from insights_engine.multiple import TargetTests, benjamini_hochberg
+from insights_engine.ranking import strength
+from insights_engine.splits import best_split
+from insights_engine.statistics import Counts, odds_ratio
+from insights_engine.units import CellCounts
 
 RUNS = 200
 FDR = 0.05
@@ -33,22 +37,20 @@ def false_among(q_values: list[float], planted: list[bool]) -> float:
     return float(np.sum(reported & ~np.array(planted))) / max(1, int(np.sum(reported)))
 
 
-def histogram(values: np.ndarray, target: np.ndarray) -> Histogram:
-    """The histogram of a number (NaN: no value) with the cuts of a discovery."""
+def searched(values: np.ndarray, target: np.ndarray, min_support: int = 1) -> float:
+    """The p value of the best threshold of a number (NaN: no value), the search paid for."""
     present = ~np.isnan(values)
-    distinct, counts = np.unique(values[present], return_counts=True)
-    cuts = quantile_cuts(np.cumsum(counts).tolist())
-    ordered = np.sort(values[present])
-    ordered_target = np.sort(values[present & target])
-    thresholds = distinct[cuts]
-    return Histogram(
-        np.searchsorted(ordered, thresholds).tolist(),
-        np.searchsorted(ordered_target, thresholds).tolist(),
-        int(present.sum()),
-        int((present & target).sum()),
-        int(target.sum()),
-        len(values),
-    )
+    _, cells = np.unique(values[present], return_inverse=True)
+    counts = CellCounts()
+    for histograms, some in ((counts.base, cells), (counts.target, cells[target[present]])):
+        for histogram in histograms:
+            histogram.update(Counter((some + 1).tolist()))
+    total, of_target = len(values), int(target.sum())
+    _, split = best_split(counts, of_target, total, "both", min_support)
+    if split is None:
+        return 1.0
+    tests = TargetTests(of_target, total)
+    return measured(("n",), split.among, split.joint, tests, split).p_value
 
 
 def numbers(rng: np.random.Generator, units: int) -> list[np.ndarray]:
@@ -95,8 +97,7 @@ def test_facts_and_numbers_with_planted_ones_among_them(units: int, share: float
         for index, values in enumerate(numbers(rng, units)):
             if index < 2:
                 values = np.where(target & (rng.random(units) < 0.4), values * 8, values)
-            split = best_split(histogram(values, target), "both", min_support=5)
-            p_values.append(1.0 if split is None else split.p_value)
+            p_values.append(searched(values, target, min_support=5))
             truth.append(index < 2)
         q_values = benjamini_hochberg(p_values)
         false_shares.append(false_among(q_values, truth))
@@ -104,12 +105,9 @@ def test_facts_and_numbers_with_planted_ones_among_them(units: int, share: float
         strong += [len(enough), len(enough) + 1]
         found_shares.append(float(np.mean([q_values[index] <= FDR for index in strong])))
         strengths = [
-            log_odds_ratio(
-                joints[i],
-                total_target - joints[i],
-                counts[i] - joints[i],
-                units - total_target - counts[i] + joints[i],
-            ).strength("positive")
+            strength(
+                odds_ratio(*Counts(total_target, counts[i], joints[i], units).table), "positive"
+            )
             for i in enough
         ]
         leaders = sorted(range(len(enough)), key=lambda index: -strengths[index])[:3]
@@ -155,7 +153,6 @@ def test_nothing_planted_at_all(target: int) -> None:
         chosen = np.zeros(units, dtype=bool)
         chosen[rng.choice(units, target, replace=False)] = True
         for values in numbers(rng, units):
-            split = best_split(histogram(values, chosen), "both")
-            p_values.append(1.0 if split is None else split.p_value)
+            p_values.append(searched(values, chosen))
         false_shares.append(false_among(benjamini_hochberg(p_values), [False] * len(p_values)))
     assert_promise(false_shares)

@@ -82,22 +82,20 @@ def test_p_values_of_facts_are_those_of_their_tables() -> None:
     tables = [
         (joint, 10_000 - joint, fact - joint, 190_000 - fact + joint) for fact, joint in facts
     ]
-    cochrans = TargetTests(10_000, 200_000, independence.SMALL_EXPECTED_COUNT)
-    expected = [independence.p_value(*table) for table in tables]
-    assert cochrans.p_values(*zip(*facts, strict=True)) == expected
-    assert [cochrans.p_value(*fact) for fact in facts] == expected
-    assert (cochrans.test(99), cochrans.test(100)) == ("Fisher", "G2")
-
-
-def test_fishers_test_answers_up_to_an_expected_count_of_a_hundred() -> None:
     tests = TargetTests(10_000, 200_000)
-    # 16 units all on one side, the example of the module's description.
-    halves = TargetTests(1000, 2000)
-    assert halves.p_value(16, 16) == independence.fisher_exact(16, 984, 0, 1000)
-    assert halves.p_value(16, 16) == pytest.approx(2 / 2**16, rel=0.1)
-    assert independence.p_value(16, 984, 0, 1000) == pytest.approx(2.4e-6, rel=0.1)
+    expected = [independence.p_value(*table) for table in tables]
+    assert tests.p_values(*zip(*facts, strict=True)) == expected
+    assert [tests.p_value(*fact) for fact in facts] == expected
     assert (tests.test(1999), tests.test(2000)) == ("Fisher", "G2")
-    assert tests.p_value(2000, 150) == independence.p_value(150, 9850, 1850, 188_150)
+
+
+def test_the_limit_of_fishers_test_can_be_another() -> None:
+    # 16 units all on one side, the example of the description of `independence`.
+    exact, cochrans = (TargetTests(1000, 2000, below) for below in (independence.EXACT_BELOW, 5))
+    assert exact.p_value(16, 16) == independence.fisher_exact(16, 984, 0, 1000)
+    assert exact.p_value(16, 16) == pytest.approx(2 / 2**16, rel=0.1)
+    assert cochrans.p_value(16, 16) == pytest.approx(2.4e-6, rel=0.1)
+    assert (exact.test(16), cochrans.test(16), cochrans.test(9)) == ("Fisher", "G2", "Fisher")
 
 
 def test_beyond_that_the_two_tests_are_alike() -> None:

@@ -3,126 +3,179 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from insights_engine import independence
-from insights_engine.splits import (
-    Histogram,
-    Search,
-    best_split,
-    normal_quantile,
-)
+from insights_engine import independence, statistics
+from insights_engine.findings import measured
+from insights_engine.multiple import TargetTests
+from insights_engine.splits import Search, Split, best_split, normal_quantile
+from insights_engine.thresholds import MOST_CUTS
+from insights_engine.units import CellCounts
 from scipy import special, stats
 
 CELLS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=2, max_size=12)
+Cell = tuple[int, int]
+Table = tuple[int, int, int, int]
 
 
-def histogram(cells: list[tuple[int, int]], missing: tuple[int, int] = (0, 0)) -> Histogram:
-    """Of cells in ascending order: units inside and outside of the target."""
-    below = np.cumsum([inside + outside for inside, outside in cells]).tolist()
-    target_below = np.cumsum([inside for inside, _ in cells]).tolist()
-    return Histogram(
-        below[:-1],
-        target_below[:-1],
-        below[-1],
-        target_below[-1],
-        target_below[-1] + missing[0],
-        below[-1] + sum(missing),
-    )
+@dataclass(frozen=True)
+class Number:
+    """A number of some units: cell by cell those inside and outside of the target."""
 
+    cells: Sequence[Cell]
+    missing: Cell = (0, 0)
+    # Of the largest numbers, where units have several; ``cells`` are of the smallest then.
+    largest: Sequence[Cell] | None = None
 
-def plain_facts(h: Histogram) -> list[tuple[int, bool, tuple[int, int, int, int]]]:
-    """All thresholds with their tables, spelled out."""
-    facts = []
-    for cut, (below, joint) in enumerate(zip(h.below, h.target_below, strict=True)):
-        for at_least in (True, False):
-            fact = h.present - below if at_least else below
-            both = h.target_present - joint if at_least else joint
-            if 0 < fact < h.total:
-                table = (both, h.target - both, fact - both, h.total - h.target - fact + both)
-                facts.append((cut, at_least, table))
-    return facts
+    @property
+    def target(self) -> int:
+        return sum(inside for inside, _ in self.cells) + self.missing[0]
+
+    @property
+    def total(self) -> int:
+        return sum(map(sum, self.cells)) + sum(self.missing)
+
+    def counts(self) -> CellCounts:
+        counts = CellCounts()
+        counts.several = self.largest is not None
+        for number, cells in enumerate((self.cells, self.largest or self.cells)):
+            for cell, (inside, outside) in enumerate(cells, 1):
+                if inside + outside:
+                    counts.base[number][cell] = inside + outside
+                if inside:
+                    counts.target[number][cell] = inside
+        return counts
+
+    def best(self, direction: str = "positive", min_support: int = 1) -> Split | None:
+        return best_split(self.counts(), self.target, self.total, direction, min_support)[1]
+
+    def table(self, among: int, joint: int) -> Table:
+        return statistics.Counts(self.target, among, joint, self.total).table
+
+    def facts(self) -> dict[tuple[str, int], Table]:
+        """All thresholds with their tables, spelled out."""
+        found = {}
+        largest = self.largest or self.cells
+        for cut in range(1, len(self.cells)):
+            for op, some in (("<", self.cells[:cut]), (">=", largest[cut:])):
+                among, joint = sum(map(sum, some)), sum(inside for inside, _ in some)
+                if 0 < among < self.total:
+                    found[op, cut] = self.table(among, joint)
+        return found
 
 
 @given(CELLS, st.tuples(st.integers(0, 9), st.integers(0, 9)))
-def test_it_is_the_smallest_p_value_in_the_direction(
-    cells: list[tuple[int, int]], missing: tuple[int, int]
-) -> None:
-    h = histogram(cells, missing)
-    if not 0 < h.target < h.total:
-        assert best_split(h) is None
+def test_it_is_the_smallest_p_value_in_the_direction(cells: list[Cell], missing: Cell) -> None:
+    number = Number(cells, missing)
+    if not 0 < number.target < number.total:
+        assert number.best() is None
         return
-    signs = {"positive": 1, "negative": -1}
-    for direction in ("positive", "negative", "both"):
-        sign = signs.get(direction)
-        wanted = [
-            (independence.p_value(*t), cut, at_least, t)
-            for cut, at_least, t in plain_facts(h)
-            if sign is None or (t[0] * t[3] - t[1] * t[2]) * sign > 0
-        ]
-        found = best_split(h, direction)
-        if not wanted:
+    tests = TargetTests(number.target, number.total)
+    signs = {"positive": (1,), "negative": (-1,), "both": (1, -1)}
+    for direction, wanted in signs.items():
+        tables = {
+            fact: table
+            for fact, table in number.facts().items()
+            if np.sign(table[0] * table[3] - table[1] * table[2]) in wanted
+        }
+        found = number.best(direction)
+        if not tables:
             assert found is None
             continue
         assert found is not None
-        assert independence.p_value(*found.table) == pytest.approx(min(wanted)[0], rel=1e-12)
-        assert (found.cut, found.at_least, found.table) in [w[1:] for w in wanted]
-        assert found.single_p_value == independence.fisher_exact(*found.table)
-        assert (
-            found.single_p_value <= found.p_value <= found.searched * found.single_p_value + 1e-12
+        # Chosen by Cochran's rule, tested by that of all facts.
+        assert found.estimate == pytest.approx(
+            min(independence.p_value(*table, 5) or 0 for table in tables.values()), rel=1e-12
         )
-        assert found.test == f"best of {found.searched} splits, Fisher"
+        table = number.table(found.among, found.joint)
+        assert tables[found.op, found.cut] == table
+        fact = measured(("n",), found.among, found.joint, tests, found)
+        single = independence.p_value(*table)
+        assert single is not None
+        assert single <= fact.p_value <= found.searched * single + 1e-12
+        assert fact.p_value == found.price(single)
+        assert fact.test == f"best of {found.searched} splits, {tests.test(found.among)}"
 
 
 def test_a_timeout_is_found_where_it_sets_in() -> None:
-    cells = [(10, 990)] * 8 + [(400, 600), (10, 990)]
-    found = best_split(histogram(cells), "positive")
+    number = Number([(10, 990)] * 8 + [(400, 600), (10, 990)])
+    found = number.best("positive")
     assert found is not None
-    assert (found.cut, found.at_least) == (7, True)
-    assert found.table == (410, 80, 1590, 7920)
+    assert (found.op, found.cut) == (">=", 8)
+    assert number.table(found.among, found.joint) == (410, 80, 1590, 7920)
     assert found.searched == 9
-    assert found.p_value < 1e-200
-    negative = best_split(histogram(cells), "negative")
+    assert found.price(found.estimate) < 1e-200
+    negative = number.best("negative")
     assert negative is not None
-    assert (negative.cut, negative.at_least) == (7, False)
-    assert negative.p_value == found.p_value
+    assert (negative.op, negative.cut) == ("<", 8)
+    assert negative.estimate == found.estimate
+    # Of a fact and its negation the one that goes with the target.
+    assert number.best("both") == found
 
 
 def test_of_underflowing_p_values_the_strongest_wins() -> None:
-    found = best_split(histogram([(0, 10**6), (100, 10**6), (10**6, 100), (10**6, 0)]))
+    found = Number([(0, 10**6), (100, 10**6), (10**6, 100), (10**6, 0)]).best()
     assert found is not None
-    assert (found.cut, found.p_value, found.test) == (1, 0.0, "best of 3 splits, G2")
+    assert (found.cut, found.estimate, found.price(0.0), found.searched) == (2, 0.0, 0.0, 3)
 
 
 def test_support_is_asked_of_the_fact() -> None:
-    cells = [(5, 0), (5, 40), (5, 45)]
-    found = best_split(histogram(cells))
+    number = Number([(5, 0), (5, 40), (5, 45)])
+    found = number.best()
     assert found is not None
-    assert (found.cut, found.at_least, found.searched) == (0, False, 2)
-    found = best_split(histogram(cells), min_support=6)
+    assert (found.cut, found.op, found.searched) == (1, "<", 2)
+    found = number.best(min_support=6)
     assert found is not None
-    assert (found.cut, found.at_least, found.table) == (1, False, (10, 5, 40, 45))
-    assert best_split(histogram(cells), min_support=96) is None
+    assert (found.cut, found.op) == (2, "<")
+    assert number.table(found.among, found.joint) == (10, 5, 40, 45)
+    assert number.best(min_support=96) is None
+
+
+def test_whether_there_is_a_threshold_at_all_is_another_question() -> None:
+    even = Number([(5, 5), (5, 5)])
+    assert best_split(even.counts(), 10, 20, "both", 1) == (True, None)
+    assert best_split(even.counts(), 10, 20, "both", 11) == (False, None)
+    assert best_split(Number([(5, 5)]).counts(), 5, 10, "both", 1) == (False, None)
 
 
 def test_units_without_a_value_match_no_threshold() -> None:
-    found = best_split(histogram([(10, 10), (40, 10)], missing=(30, 900)))
+    number = Number([(10, 10), (40, 10)], missing=(30, 900))
+    found = number.best()
     assert found is not None
-    assert found.table == (40, 40, 10, 910)
+    assert number.table(found.among, found.joint) == (40, 40, 10, 910)
     assert found.searched == 2
     # Both thresholds go with the target, since having a value does.
-    negative = best_split(histogram([(10, 10), (40, 10)], missing=(30, 900)), "negative")
-    assert negative is None
+    assert number.best("negative") is None
 
 
-def test_contradicting_counts_and_unknown_directions_are_refused() -> None:
-    with pytest.raises(ValueError, match="contradict"):
-        best_split(Histogram([3], [4], 10, 5, 5, 10))
-    with pytest.raises(ValueError, match="no direction: up"):
-        best_split(histogram([(1, 2), (2, 1)]), "up")
+def test_smallest_and_largest_numbers_are_two_searches() -> None:
+    """Both of which are paid for, since a fact and the other's negation differ."""
+    smallest, largest = [(9, 60), (9, 40), (2, 0)], [(2, 30), (4, 60), (14, 10)]
+    number = Number(smallest, largest=largest)
+    found = number.best()
+    assert found is not None
+    assert (found.op, found.cut) == (">=", 2)
+    assert number.table(found.among, found.joint) == (14, 6, 10, 90)
+    assert [search.size for search in found.searches] == [2, 2]
+    assert found.searched == 4
+    below, at_least = found.searches
+    assert (below.below, below.at_least_below) == ([69, 118], [])
+    assert (at_least.below, at_least.at_least_below) == ([], [32, 96])
+    for p in (1e-9, 1e-3):
+        assert found.price(p) == below.price(p) + at_least.price(p)
+    assert found.price(0.6) == 1.0
+
+
+def test_many_cells_are_cut_at_quantiles() -> None:
+    number = Number([(n % 3, 2) for n in range(4000)])
+    found = number.best("both")
+    assert found is not None
+    assert found.searched == MOST_CUTS
 
 
 # ------------------------------------------------------------------ the price
@@ -160,6 +213,10 @@ def test_the_price_lies_between_one_and_bonferronis() -> None:
 def test_where_counts_are_small_the_price_is_bonferronis() -> None:
     cuts = list(range(10, 321, 10))
     assert Search(cuts, cuts, 0, 9, 330).price(1e-4) == pytest.approx(32e-4)
+    # Small is less than 5 expected, whatever the limit of Fisher's test: here all but
+    # the first and the last cut have more, and 100 nowhere.
+    larger = Search(cuts, cuts, 0, 165, 330)
+    assert larger.price(1e-4) < 25e-4
 
 
 def test_cuts_without_units_between_them_cost_nothing() -> None:

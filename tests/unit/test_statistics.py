@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from insights_engine import independence, statistics
+from insights_engine.multiple import TargetTests
 from insights_engine.statistics import Counts
 from mlflow.store.analytics.trace_correlation import calculate_npmi_from_counts
 from scipy import stats
@@ -123,7 +124,6 @@ def test_fisher_with_huge_margins() -> None:
 def test_fisher_far_from_the_mode_equals_exact_arithmetic(
     row: int, more: int, distance: int, data: st.DataObject
 ) -> None:
-    """Beyond 64 from the mode, where the way to the other side is not walked."""
     column = data.draw(st.integers(row - 20, row))
     total = 2 * row + more
     mode = (row + 1) * (column + 1) // (total + 2)
@@ -184,31 +184,124 @@ def test_chi_square_tail_keeps_its_relative_precision(x: float) -> None:
 
 
 def test_p_value_chooses_the_test_by_the_smallest_expected_count() -> None:
-    # 10 * 10 / 20 = 5: just enough for G²; 9 * 10 / 20 is not.
-    assert independence.p_value(7, 3, 3, 7) == independence.chi_square_sf(
-        independence.g_squared(7, 3, 3, 7)
+    # 200 * 200 / 400 = 100: just enough for G²; 199 * 200 / 400 is not.
+    assert independence.p_value(120, 80, 80, 120) == independence.chi_square_sf(
+        independence.g_squared(120, 80, 80, 120)
     )
-    assert independence.p_value(6, 3, 4, 7) == independence.fisher_exact(6, 3, 4, 7)
+    assert independence.p_value(119, 80, 81, 120) == independence.fisher_exact(119, 80, 81, 120)
+    names = [independence.name_of_test(first, 200, 400) for first in (200, 199, 201)]
+    assert names == ["G2", "Fisher", "Fisher"]
+    results = [
+        statistics.associate(Counts(first, 200, joint, 400))
+        for first, joint in ((200, 120), (199, 119))
+    ]
+    assert [result.test for result in results] == ["G2", "Fisher"]
+    assert [result.p_value for result in results] == [
+        independence.p_value(120, 80, 80, 120),
+        independence.p_value(119, 80, 81, 120),
+    ]
 
 
-def test_odds_ratio_and_woolf_interval_equal_scipy_without_zero_cells() -> None:
-    tables = [t for t in SMALL_TABLES if 0 not in t]
-    tables += [t for t in random_tables(500, 10**8, seed=6) if 0 not in t]
-    for a, b, c, d in tables:
-        reference = stats.contingency.odds_ratio([[a, b], [c, d]], kind="sample")
-        interval = reference.confidence_interval(0.95)
-        ours = statistics.odds_ratio(a, b, c, d)
-        assert ours == pytest.approx((reference.statistic, interval.low, interval.high), rel=1e-11)
+def test_a_correlation_far_out_has_the_exact_p_value() -> None:
+    """G², which Cochran's rule would choose at these expected counts, is ten times too small."""
+    table = (16, 984, 0, 1000)
+    found = statistics.associate(Counts(1000, 16, 16, 2000))
+    exact = stats.fisher_exact([table[:2], table[2:]]).pvalue
+    assert (found.p_value, found.test) == (pytest.approx(exact, rel=1e-9), "Fisher")
+    assert independence.p_value(*table, independence.SMALL_EXPECTED_COUNT) < exact / 10
 
 
-def test_odds_ratio_is_corrected_exactly_where_a_cell_is_zero() -> None:
-    ratio, low, high = statistics.odds_ratio(0, 5, 7, 20)
-    assert ratio is not None
-    assert low is not None
-    assert high is not None
-    assert ratio == (0.5 * 20.5) / (5.5 * 7.5)
-    assert 0 < low < ratio < high < math.inf
-    assert statistics.odds_ratio(1, 5, 7, 20)[0] == 20 / 35
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 3000), st.data())
+def test_correlations_and_discoveries_agree(
+    first: int, second: int, more: int, data: st.DataObject
+) -> None:
+    total = max(first, second) + 1 + more
+    joint = data.draw(st.integers(max(0, first + second - total), min(first, second)))
+    found = statistics.associate(Counts(first, second, joint, total))
+    tests = TargetTests(first, total)
+    assert (found.p_value, found.test) == (tests.p_value(second, joint), tests.test(second))
+
+
+# Of statsmodels 0.15: Table2x2(table + 0.5, shift_zeros=False), its oddsratio and
+# oddsratio_confint(0.05).
+STATSMODELS_ODDS_RATIOS: dict[Table, tuple[float, float, float]] = {
+    (0, 5, 7, 20): (0.24848484848484848, 0.012205916961485545, 5.058589217128616),
+    (1, 5, 7, 20): (0.7454545454545455, 0.10192833527648121, 5.451893998185065),
+    (3, 1, 1, 3): (5.444444444444445, 0.364069110341885, 81.41853968551796),
+    (10, 40, 10, 40): (1.0, 0.3829311567940629, 2.611435455845635),
+    (38, 64, 16, 82): (2.9844961240310077, 1.5389120121517894, 5.787996353281798),
+    (120, 72, 0, 1008): (3352.3931034482757, 206.37032792187142, 54458.117274990575),
+    (5, 0, 0, 7): (165.0, 2.8137651705339213, 9675.647522083016),
+    (10_000, 90_000, 20_000, 99_880_000): (
+        554.8996807661572,
+        541.2651779479146,
+        568.8776375413063,
+    ),
+    (99_999_999, 1, 1, 10**8): (4444444444444444.5, 462311391045695.6, 4.272680016616889e16),
+}
+
+
+@pytest.mark.parametrize("table", STATSMODELS_ODDS_RATIOS)
+def test_odds_ratio_and_interval_equal_statsmodels(table: Table) -> None:
+    a, b, c, d = table
+    found = statistics.associate(Counts(a + b, a + c, a, a + b + c + d))
+    assert (found.odds_ratio, found.odds_ratio_low, found.odds_ratio_high) == pytest.approx(
+        STATSMODELS_ODDS_RATIOS[table], rel=1e-13
+    )
+
+
+CELL = st.one_of(st.integers(0, 12), st.integers(0, 10**8))
+
+
+@given(CELL, CELL, CELL, CELL)
+def test_odds_ratio_is_that_of_the_corrected_table(a: int, b: int, c: int, d: int) -> None:
+    ours = statistics.odds_ratio(a, b, c, d)
+    corrected = [cell + 0.5 for cell in (a, b, c, d)]
+    logs = [math.log(cell) for cell in corrected]
+    value = logs[0] - logs[1] - logs[2] + logs[3]
+    margin = stats.norm.ppf(0.975) * math.sqrt(sum(1 / cell for cell in corrected))
+    expected = (math.exp(value), math.exp(value - margin), math.exp(value + margin))
+    assert (ours.value, ours.low, ours.high) == pytest.approx(expected, rel=1e-12)
+
+
+@given(CELL, CELL, CELL, CELL)
+def test_negating_a_filter_inverts_the_odds_ratio(a: int, b: int, c: int, d: int) -> None:
+    ours, inverted = statistics.odds_ratio(a, b, c, d), statistics.odds_ratio(b, a, d, c)
+    assert (inverted.value, inverted.low, inverted.high) == pytest.approx(
+        (1 / ours.value, 1 / ours.high, 1 / ours.low), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside"), [(20, 20), (30, 300), (100, 1000), (300, 300), (20, 2000)]
+)
+def test_the_interval_covers_the_true_odds_ratio(inside: int, outside: int) -> None:
+    """The exact coverage, by summing the probabilities of all tables.
+
+    Gart's interval covers 95 % on average and at least 94 % where each expected
+    count is at least 1.5.
+    """
+    coverages = []
+    for share, ratio in itertools.product((0.03, 0.1, 0.2, 0.5), (0.2, 0.5, 1, 2, 5, 20)):
+        odds = ratio * share / (1 - share)
+        share_inside = odds / (1 + odds)
+        expected = (inside * min(share_inside, 1 - share_inside), outside * share)
+        if min(expected) < 1.5:
+            continue
+        within = stats.binom(inside, share_inside).pmf(range(inside + 1))
+        without = stats.binom(outside, share).pmf(range(outside + 1))
+        covered = 0.0
+        for a, c in itertools.product(
+            (a for a in range(inside + 1) if within[a] > 1e-6),
+            (c for c in range(outside + 1) if without[c] > 1e-6),
+        ):
+            interval = statistics.odds_ratio(a, inside - a, c, outside - c)
+            if interval.low <= ratio <= interval.high:
+                covered += within[a] * without[c]
+        assert covered > 0.94, (share, ratio)
+        coverages.append(covered)
+    assert len(coverages) >= 10
+    assert 0.95 < sum(coverages) / len(coverages) < 0.975
 
 
 def test_phi_is_the_signed_root_of_scipys_chi_square_per_trace() -> None:
@@ -241,14 +334,15 @@ def test_a_filter_that_matches_nothing_leaves_all_undefined(counts: Counts) -> N
         result.odds_ratio_low,
         result.odds_ratio_high,
         result.p_value,
-    ) == (None,) * 6
+        result.test,
+    ) == (None,) * 7
 
 
 @pytest.mark.parametrize("counts", [Counts(10, 4, 4, 10), Counts(4, 10, 4, 10), Counts(9, 9, 9, 9)])
 def test_a_filter_that_matches_everything_has_lift_one_and_no_test(counts: Counts) -> None:
     result = statistics.associate(counts)
     assert result.lift == 1.0
-    assert (result.phi, result.odds_ratio, result.p_value) == (None, None, None)
+    assert (result.phi, result.odds_ratio, result.p_value, result.test) == (None,) * 4
 
 
 def test_contradicting_counts_are_refused() -> None:

@@ -199,7 +199,11 @@ COLUMNS: Mapping[str, Schema] = {
     "target_count": _COUNT,
     "target_share": _NUMBER_OR_NULL,
     "terms": _COUNT,
-    "test": _TEXT,
+    "test": {
+        **_TEXT_OR_NULL,
+        "description": "Where `p_value` comes from: `Fisher`, `G2`, or the best of some splits by "
+        "one of these. Null where it is.",
+    },
     "tested": _COUNT,
     "time": _TIME,
     "timestamp_ms": {"type": "integer"},
