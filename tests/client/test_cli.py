@@ -248,7 +248,8 @@ def test_a_bad_filter(insights: Run, command: list[str], form: list[str]) -> Non
         "attributes.<attribute_name>.\n"
         "  tags.a = 'x' AND span.stats = 'ERROR'\n"
         "                        ^^^^^\n"
-        "Hint: Did you mean span.status?\n",
+        "Hint: Did you mean span.status? Fields of a span: name, type, status, content, "
+        "duration_ms, attributes['key'].\n",
     )
 
 

@@ -52,9 +52,7 @@ def test_matrix(insights: Run, world_dsn: str) -> None:
 def test_a_bad_filter_in_a_matrix(insights: Run) -> None:
     ended = insights("matrix", ERRORS, "span.stats = 'ERROR'")
     assert (ended.code, ended.out) == (exits.USAGE, "")
-    assert ended.err.endswith(
-        "\n  span.stats = 'ERROR'\n       ^^^^^\nHint: Did you mean span.status?\n"
-    )
+    assert "\n  span.stats = 'ERROR'\n       ^^^^^\nHint: Did you mean span.status? " in ended.err
 
 
 def test_matrix_reads_a_filter_from_standard_input(

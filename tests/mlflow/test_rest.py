@@ -260,7 +260,7 @@ def test_a_bad_filter(app: Flask, name: str, request_: dict[str, Any]) -> None:
     message = refusal(post(app, name, request_))
     assert "Invalid span attribute 'stauts'" in message
     assert "\nspan.stauts = 'ERROR'\n     ^^^^^^\n" in message
-    assert "Hint: Did you mean span.status?" in message
+    assert "Hint: Did you mean span.status? Fields of a span: name, " in message
 
 
 @pytest.mark.parametrize(
