@@ -647,8 +647,7 @@ class Resolver(Names):
             field,
             op,
             operator,
-            f"{op} compares numbers, and {self._shown(value)} is none."
-            f" {self._takes(name, field)}",
+            f"{op} compares numbers, and {self._shown(value)} is none. {self._takes(name, field)}",
         )
 
     def _refuse_text_list(self, instead: str, value: _Value, hint: str) -> NoReturn:

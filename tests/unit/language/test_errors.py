@@ -118,9 +118,23 @@ def test_malformed_filter(marked: str, message: str, hint: str) -> None:
 
 @pytest.mark.parametrize(
     "field",
-    "status name experiment_id timestamp_ms total_cost prompt issue.id tags.a metadata.a feedback.a"
-    " span.name span.duration_ms span.attributes.a span.content"
-    " metadata.mlflow.trace.tokenUsage".split(),
+    [
+        "status",
+        "name",
+        "experiment_id",
+        "timestamp_ms",
+        "total_cost",
+        "prompt",
+        "issue.id",
+        "tags.a",
+        "metadata.a",
+        "feedback.a",
+        "span.name",
+        "span.duration_ms",
+        "span.attributes.a",
+        "span.content",
+        "metadata.mlflow.trace.tokenUsage",
+    ],
 )
 def test_the_operators_that_hints_list_are_those_that_there_are(field: str) -> None:
     accepted = set()
