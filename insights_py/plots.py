@@ -143,12 +143,21 @@ def odds_ratios(found: Discovery, ax: Axes | None) -> Axes:
     ax.xaxis.set_major_locator(ticker.LogLocator(subs=_steps(min(ends), max(ends))))
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
     ax.xaxis.set_minor_formatter(ticker.NullFormatter())
-    ax.set_xlabel("odds ratio, logarithmic, with its 95 % interval (1: no association)")
+    ax.set_xlabel(
+        "odds ratio, logarithmic, with its 95 % interval (1: no association)\n"
+        f"sorted by the {_sorting_end(found)} of the interval"
+    )
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.8, zorder=0)
     ax.set_axisbelow(True)
     _plain(ax, "top", "right", "left")
     _shares(ax, found)
     return ax
+
+
+def _sorting_end(found: Discovery) -> str:
+    """Which bound orders the rows, so that bars of odds ratios seem out of order."""
+    above = {row.odds_ratio >= 1 for row in found if _drawable(row.odds_ratio)}
+    return "end nearer to 1" if len(above) > 1 else "upper end" if False in above else "lower end"
 
 
 def _drawable(ratio: float | None) -> TypeGuard[float]:

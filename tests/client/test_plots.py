@@ -56,6 +56,7 @@ def test_a_discovery() -> None:
     assert ax.get_xscale() == "log"
     assert ax.get_title(loc="left") == "What goes with span.status = 'ERROR'"
     assert ax.get_xlabel().startswith("odds ratio, logarithmic, with its 95 % interval")
+    assert ax.get_xlabel().endswith("sorted by the end nearer to 1 of the interval")
     assert labels(ax)[0] == "span.attributes['error_type'] = 'timeout'"
     assert labels(ax)[1].count("\n") == 1
     # Bars from 1 to the odds ratio, those below 1 in another colour.
