@@ -199,6 +199,21 @@ def test_correlation_that_is_undefined(app: Flask) -> None:
     assert given["npmi"] is given["npmi_smoothed"] is given["lift"] is None
 
 
+def test_one_value_stands_for_a_list_of_it(app: Flask) -> None:
+    order = "execution_time_ms DESC"
+    listed = answer(app, "search", experiment_ids=["1"], order_by=[order], max_results=3)
+    for ids in ("1", 1):
+        assert answer(app, "search", experiment_ids=ids, order_by=order, max_results=3) == listed
+    listed = answer(app, "discover", target=FAILED, kinds=["tag"])
+    assert answer(app, "discover", target=FAILED, kinds="tag") == listed
+
+
+def test_filters_are_called_as_in_python_or_as_in_sql(app: Flask) -> None:
+    given = answer(app, "correlate", filter1="tags.release = 'v2'", filter2=FAILED)
+    assert (given["filter1_count"], given["filter2_count"]) == (12, 11)
+    assert answer(app, "correlate", f1="tags.release = 'v2'", f2=FAILED) == given
+
+
 def test_explain(app: Flask) -> None:
     steps = answer(app, "explain", filter=FAILED, experiment_ids=None)["rows"]
     assert steps[0] == {"step": "filter", "detail": FAILED}
@@ -297,7 +312,7 @@ def test_other_refusals_of_the_database(
             {"max_results": 2**31},
             "Field 'max_results' must be between 1 and 2147483647, not 2147483648.",
         ),
-        ("search", {"order_by": "name"}, "Field 'order_by' must be an array, not \"name\"."),
+        ("search", {"order_by": 5}, "Field 'order_by' must be a string, not 5."),
         (
             "count",
             {"experiment_ids": ["1", "a"]},
@@ -314,7 +329,16 @@ def test_other_refusals_of_the_database(
             {"experiment_ids": [-1]},
             "Field 'experiment_ids[0]' must be an experiment id such as \"1\" or 1, not -1.",
         ),
-        ("count", {"experiment_ids": "1"}, "Field 'experiment_ids' must be an array, not \"1\"."),
+        (
+            "count",
+            {"experiment_ids": "a"},
+            'Field \'experiment_ids\' must be an experiment id such as "1" or 1, not "a".',
+        ),
+        ("matrix", {"filters": "a"}, "Field 'filters' must be an array, not \"a\"."),
+        ("correlate", {"filter1": "", "f2": ""}, "Unknown field 'filter1'; correlate takes "),
+        ("correlate", {"filter1": ""}, "Field 'filter2' is missing."),
+        ("correlate", {"f1": ""}, "Field 'f2' is missing."),
+        ("matrix", {"filters": [], "f1": ""}, "Unknown field 'f1'; matrix takes "),
         ("discover", {}, "Field 'target' is missing."),
         ("validate", {"filter": None}, "Field 'filter' must be a string, not null."),
         ("discover", {"target": "", "fdr": "0.1"}, "Field 'fdr' must be a number, not \"0.1\"."),
