@@ -386,6 +386,7 @@ def test_nothing_found() -> None:
         repr(Discovery([], ERRORS, fdr=0.01))
         == "No fact goes with it at q ≤ 0.01, or nothing matches it."
     )
+    assert repr(Discovery([], ERRORS, sizes=(0, 0))) == "No trace at all."
     assert repr(Matrix([])) == "No pair of filters."
     assert repr(Facets([])) == "No trace matches."
     assert repr(Facets([], unit="session_all")) == "No session matches."
