@@ -150,6 +150,8 @@ class Discovery(Rows[Fact]):
     kind = Fact
     #: What the two shares are called.
     columns: tuple[str, str] = ("target", "other")
+    #: How the sentence begins that says that there are no facts.
+    no_fact = "No fact goes with it"
 
     def __init__(
         self,
@@ -177,7 +179,7 @@ class Discovery(Rows[Fact]):
     @property
     def nothing(self) -> str:
         """What is said in place of facts where there are none, as far as `sizes` tell why."""
-        none = f"No fact goes with it at q ≤ {self.fdr:g}"
+        none = f"{self.no_fact} at q ≤ {self.fdr:g}"
         if self.sizes is None:
             return f"{none}, or nothing matches it."
         inside, outside = self.sizes
@@ -256,6 +258,7 @@ class Comparison(Discovery):
     """What sets the selection ``target`` apart from ``baseline``, strongest first."""
 
     columns = ("selection", "baseline")
+    no_fact = "No fact sets them apart"
 
     def __init__(
         self,
@@ -462,6 +465,8 @@ class Facet(Row):
         if self.value is not None and _DATE.match(self.value):
             # Of times the numbers are milliseconds.
             return self.value
+        if self.low is not None and self.low == self.high:
+            return _limit(self.low)
         if self.low is not None and self.high is not None:
             return f"{_limit(self.low)} to {_limit(self.high)}"
         if self.low is not None:
@@ -594,9 +599,11 @@ class TimeSeries(Rows[Bucket]):
             return Grid((), (), note="No bucket: there is no trace.", headed=False)
         most = max(row.matched for row in self._rows)
         form = _clock_format([row.time for row in self._rows])
+        times = [row.time.strftime(form) for row in self._rows]
         return Grid(
             (
-                Column(f"time ({self.time_zone})"),
+                # The name of the zone may be cut, the times never.
+                Column(f"time ({self.time_zone})", least=max(map(len, times))),
                 Column("matched", right=True, style="bold"),
                 Column("", style="cyan"),
                 Column("total", right=True, rank=4, style="dim"),
@@ -611,7 +618,7 @@ class TimeSeries(Rows[Bucket]):
             ),
             tuple(
                 (
-                    row.time.strftime(form),
+                    time,
                     number(row.matched),
                     bar(row.matched, most, _COUNT_BAR),
                     number(row.total),
@@ -624,7 +631,7 @@ class TimeSeries(Rows[Bucket]):
                     number(row.tokens) if row.tokens else "",
                     significant(row.cost) if row.cost else "",
                 )
-                for row in self._rows
+                for time, row in zip(times, self._rows, strict=True)
             ),
         )
 

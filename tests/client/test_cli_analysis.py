@@ -104,7 +104,7 @@ def test_discover_nothing(insights: Run) -> None:
         (["compare", "", V2], "No trace matches the baseline alone; the selection has 48."),
         (["compare", "name = 'never'", "name = 'never'"], "No trace at all."),
         (["compare", V2, V1, "--fdr", "1e-99"],
-         "No fact goes with it at q ≤ 1e-99; 12 against 36 traces."),
+         "No fact sets them apart at q ≤ 1e-99; 12 against 36 traces."),
     ],
 )  # fmt: skip
 def test_why_nothing_was_discovered(insights: Run, command: list[str], said: str) -> None:
