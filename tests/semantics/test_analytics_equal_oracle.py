@@ -329,7 +329,9 @@ def check_facets(
             read = _milliseconds
         found = [(read(row["value"]), row["count"]) for row in rows]
         assert found == expected, about
-        assert all(value == row["low"] for (value, _), row in zip(found, rows, strict=True)), about
+        assert all(
+            float(value) == row["low"] for (value, _), row in zip(found, rows, strict=True)
+        ), about
     else:
         assert [(row["value"], row["count"]) for row in rows] == expected, about
 
