@@ -8,6 +8,7 @@ matplotlib.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -149,6 +150,8 @@ class Discovery(Rows[Fact]):
     kind = Fact
     #: What the two shares are called.
     columns: tuple[str, str] = ("target", "other")
+    #: How the sentence begins that says that there are no facts.
+    no_fact = "No fact goes with it"
 
     def __init__(
         self,
@@ -157,8 +160,11 @@ class Discovery(Rows[Fact]):
         base_filter: str | None = None,
         fdr: float = 0.05,
         unit: str = "trace",
+        sizes: tuple[int, int] | None = None,
     ) -> None:
+        """``sizes``: of how many the target is, and how many others there are, if known."""
         super().__init__(rows)
+        self.sizes = sizes
         self.target = target
         self.base_filter = base_filter
         self.fdr = fdr
@@ -172,8 +178,23 @@ class Discovery(Rows[Fact]):
 
     @property
     def nothing(self) -> str:
-        """What is said in place of facts where there are none."""
-        return f"No fact goes with it at q ≤ {self.fdr:g}, or nothing matches it."
+        """What is said in place of facts where there are none, as far as `sizes` tell why."""
+        none = f"{self.no_fact} at q ≤ {self.fdr:g}"
+        if self.sizes is None:
+            return f"{none}, or nothing matches it."
+        inside, outside = self.sizes
+        one = unit_name(self.unit)
+        if not inside + outside:
+            return f"No {one} matches the base filter." if self.base_filter else f"No {one} at all."
+        if not inside:
+            return f"None of {_counted(outside, self.unit)} matches the {self.columns[0]}."
+        if not outside:
+            return self._without_others(inside)
+        return f"{none}; {self._scope(inside, inside + outside)}."
+
+    def _without_others(self, count: int) -> str:
+        one = unit_name(self.unit)
+        return f"Every {one} matches the target, all {number(count)}: there are no others."
 
     def grid(self) -> Grid:
         """A line for each fact, with bars for its share inside and outside the target."""
@@ -216,13 +237,12 @@ class Discovery(Rows[Fact]):
                 )
                 for row in self._rows
             ),
-            note=f"{facts}, q ≤ {self.fdr:g}; {self._scope(first)}",
+            note=f"{facts}, q ≤ {self.fdr:g}; {self._scope(first.target_count, first.total_count)}",
         )
 
-    def _scope(self, fact: Fact) -> str:
-        share = percent(fact.target_count / fact.total_count if fact.total_count else None)
-        whole = _counted(fact.total_count, self.unit)
-        return f"target: {number(fact.target_count)} of {whole} ({share})"
+    def _scope(self, inside: int, total: int) -> str:
+        share = percent(inside / total if total else None)
+        return f"target: {number(inside)} of {_counted(total, self.unit)} ({share})"
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
         """Odds ratios as bars with their 95 % intervals, on a logarithmic axis.
@@ -238,6 +258,7 @@ class Comparison(Discovery):
     """What sets the selection ``target`` apart from ``baseline``, strongest first."""
 
     columns = ("selection", "baseline")
+    no_fact = "No fact sets them apart"
 
     def __init__(
         self,
@@ -246,8 +267,9 @@ class Comparison(Discovery):
         baseline: str | None = "",
         fdr: float = 0.05,
         unit: str = "trace",
+        sizes: tuple[int, int] | None = None,
     ) -> None:
-        super().__init__(rows, selection, None, fdr, unit)
+        super().__init__(rows, selection, None, fdr, unit, sizes)
         self.baseline = baseline
 
     @property
@@ -255,9 +277,12 @@ class Comparison(Discovery):
         """What was asked, in a line."""
         return f"{self.target or 'everything'}, against {self.baseline or 'everything'}"
 
-    def _scope(self, fact: Fact) -> str:
-        others = fact.total_count - fact.target_count
-        return f"{number(fact.target_count)} against {_counted(others, self.unit)}"
+    def _scope(self, inside: int, total: int) -> str:
+        return f"{number(inside)} against {_counted(total - inside, self.unit)}"
+
+    def _without_others(self, count: int) -> str:
+        one = unit_name(self.unit)
+        return f"No {one} matches the baseline alone; the selection has {number(count)}."
 
 
 def _similar(fact: Fact) -> str:
@@ -438,6 +463,11 @@ class Facet(Row):
     @property
     def label(self) -> str:
         """The value or the interval, for people."""
+        if self.value is not None and _DATE.match(self.value):
+            # Of times the numbers are milliseconds.
+            return self.value
+        if self.low is not None and self.low == self.high:
+            return _limit(self.low)
         if self.low is not None and self.high is not None:
             return f"{_limit(self.low)} to {_limit(self.high)}"
         if self.low is not None:
@@ -451,6 +481,9 @@ class Facet(Row):
     def grid(self) -> Grid:
         """One line."""
         return Facets([self]).grid()
+
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def _limit(value: float) -> str:
@@ -567,9 +600,11 @@ class TimeSeries(Rows[Bucket]):
             return Grid((), (), note="No bucket: there is no trace.", headed=False)
         most = max(row.matched for row in self._rows)
         form = _clock_format([row.time for row in self._rows])
+        times = [row.time.strftime(form) for row in self._rows]
         return Grid(
             (
-                Column(f"time ({self.time_zone})"),
+                # The name of the zone may be cut, the times never.
+                Column(f"time ({self.time_zone})", least=max(map(len, times))),
                 Column("matched", right=True, style="bold"),
                 Column("", style="cyan"),
                 Column("total", right=True, rank=4, style="dim"),
@@ -584,7 +619,7 @@ class TimeSeries(Rows[Bucket]):
             ),
             tuple(
                 (
-                    row.time.strftime(form),
+                    time,
                     number(row.matched),
                     bar(row.matched, most, _COUNT_BAR),
                     number(row.total),
@@ -597,7 +632,7 @@ class TimeSeries(Rows[Bucket]):
                     number(row.tokens) if row.tokens else "",
                     significant(row.cost) if row.cost else "",
                 )
-                for row in self._rows
+                for time, row in zip(times, self._rows, strict=True)
             ),
         )
 

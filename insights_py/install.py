@@ -219,5 +219,6 @@ def clean_up(driver: psycopg.Connection) -> None:
 def _refusal(check: checks.Check) -> InstallError:
     return InstallError(
         f"Cannot install: {check.name}: {check.finding}",
-        hint=f"{check.remedy} Nothing was changed.",
+        # The remedy last: it may end with a command, to be copied.
+        hint=f"Nothing was changed. {check.remedy}",
     )

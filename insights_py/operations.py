@@ -160,8 +160,12 @@ def discover(
         base_filter=_filter(base_filter),
         **_discovery(**options),
     )
+    sizes = None
+    if not rows:
+        found = yield from correlate(target, "", base_filter, experiment_ids, options["unit"])
+        sizes = found.joint_count, found.total_count - found.joint_count
     facts = (Fact(*row) for row in rows)
-    return Discovery(facts, target, base_filter, options["fdr"], options["unit"])
+    return Discovery(facts, target, base_filter, options["fdr"], options["unit"], sizes)
 
 
 def compare(
@@ -177,8 +181,12 @@ def compare(
         baseline=_filter(baseline),
         **_discovery(**options),
     )
+    sizes = None
+    if not rows:
+        found = yield from correlate(selection, baseline, None, experiment_ids, options["unit"])
+        sizes = found.filter1_count, found.filter2_count - found.joint_count
     facts = (Fact(*row) for row in rows)
-    return Comparison(facts, selection, baseline, options["fdr"], options["unit"])
+    return Comparison(facts, selection, baseline, options["fdr"], options["unit"], sizes)
 
 
 def _discovery(

@@ -46,6 +46,8 @@ _WIDTH = 9.0
 #: Characters in a line of a label, and lines.
 _LABEL = 46
 _LINES = 3
+#: Decades that are named on a logarithmic axis, at most.
+_TICKS = 6
 _HALF_A_DAY = timedelta(hours=12)
 #: Up to so many buckets a series marks each of them.
 _MARKED = 60
@@ -140,15 +142,26 @@ def odds_ratios(found: Discovery, ax: Axes | None) -> Axes:
     ax.set_xlim(*_room(min(ends), max(ends)))
     ax.axvline(1, color=INK, linewidth=1, zorder=4)
     _label_rows(ax, labels)
-    ax.xaxis.set_major_locator(ticker.LogLocator(subs=_steps(min(ends), max(ends))))
+    # Of many decades only some are named, lest their names run into one another.
+    steps = _steps(min(ends), max(ends))
+    ax.xaxis.set_major_locator(ticker.LogLocator(subs=steps, numticks=_TICKS))
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(value)))
     ax.xaxis.set_minor_formatter(ticker.NullFormatter())
-    ax.set_xlabel("odds ratio, logarithmic, with its 95 % interval (1: no association)")
+    ax.set_xlabel(
+        "odds ratio, logarithmic, with its 95 % interval (1: no association)\n"
+        f"sorted by the interval's {_sorting_end(found)}"
+    )
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.8, zorder=0)
     ax.set_axisbelow(True)
     _plain(ax, "top", "right", "left")
     _shares(ax, found)
     return ax
+
+
+def _sorting_end(found: Discovery) -> str:
+    """Which bound orders the rows, so that bars of odds ratios seem out of order."""
+    above = {row.odds_ratio >= 1 for row in found if _drawable(row.odds_ratio)}
+    return "end nearer to 1" if len(above) > 1 else "upper end" if False in above else "lower end"
 
 
 def _drawable(ratio: float | None) -> TypeGuard[float]:

@@ -65,9 +65,14 @@ class Drawn:
 class Row(Drawn):
     """A frozen dataclass with one field a column."""
 
+    @classmethod
+    def columns(cls) -> list[str]:
+        """The names of what `as_dict` gives, in the order of the stored function."""
+        return [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        """The columns by name."""
+        return {name: getattr(self, name) for name in self.columns()}
 
     def to_pandas(self) -> pandas.DataFrame:
         """A data frame with this one row."""
@@ -81,8 +86,7 @@ def _frame(rows: Sequence[Row], kind: type[Row]) -> pandas.DataFrame:
         raise ImportError(
             "to_pandas() needs pandas, which is not installed: pip install pandas"
         ) from error
-    columns = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    return pandas.DataFrame([row.as_dict() for row in rows], columns=columns)
+    return pandas.DataFrame([row.as_dict() for row in rows], columns=kind.columns())
 
 
 class Rows(Drawn, Sequence[Item]):
@@ -149,6 +153,13 @@ class Trace(Row):
     def request_time(self) -> datetime | None:
         """`timestamp_ms` as a time in UTC; None beyond the year 9999."""
         return moment(self.timestamp_ms)
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        """The fields and `request_time`, which stands where the stored function has it."""
+        found = super().columns()
+        found.insert(found.index("timestamp_ms"), "request_time")
+        return found
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Trace:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from insights_py import Insights
 from insights_py.cli import analysis, exits, options, output
@@ -39,7 +40,7 @@ def cli() -> None:
 @options.optional_filter_argument
 @options.experiment_option
 @options.max_results_option("Traces to fetch.", 100)
-@click.option("--all", "everything", is_flag=True, help="Fetch every trace that matches.")
+@click.option("--all", "everything", is_flag=True, help="Fetch all that match.")
 @click.option(
     "-o",
     "--order-by",
@@ -69,6 +70,9 @@ def search(
     """
     if everything and page_token:
         raise click.UsageError("--all and --page-token exclude each other.")
+    given = click.get_current_context().get_parameter_source("max_results")
+    if everything and given is not ParameterSource.DEFAULT:
+        raise click.UsageError("--all and --max-results exclude each other.")
     with Insights(options.database(dsn), schema=schema) as insights:
         ids = options.experiment_ids(insights, experiments)
         token: str | None = None
@@ -106,7 +110,7 @@ def _print_traces(traces: Iterable[Trace], token: str | None, form: str | None) 
                 count += 1
                 yield trace.as_dict()
 
-        output.table(output.columns(Trace), rows())
+        output.table(Trace.columns(), rows())
         return count
     page = Page(traces, token)
     if form == "json":

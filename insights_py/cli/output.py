@@ -8,7 +8,6 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from datetime import datetime, timezone
 from typing import IO, TYPE_CHECKING, Any
 
@@ -34,17 +33,12 @@ def show(grid: Grid) -> None:
         sys.stdout.write(grid.plain() + "\n")
 
 
-def columns(kind: type[Row]) -> list[str]:
-    """The names of the columns of a row."""
-    return [field.name for field in fields(kind)]  # type: ignore[arg-type]
-
-
 def row(form: str | None, one: Row) -> None:
     """One row in the form that was asked for: a table, JSON or CSV."""
     if form == "json":
         document(one.as_dict())
     elif form == "csv":
-        table(columns(type(one)), [one.as_dict()])
+        table(one.columns(), [one.as_dict()])
     else:
         show(one.grid())
 
@@ -54,7 +48,7 @@ def rows(form: str | None, name: str, several: Rows[Any], grid: Grid | None = No
     if form == "json":
         document({name: [one.as_dict() for one in several]})
     elif form == "csv":
-        table(columns(several.kind), [one.as_dict() for one in several])
+        table(several.kind.columns(), [one.as_dict() for one in several])
     else:
         show(several.grid() if grid is None else grid)
 
@@ -65,7 +59,7 @@ def document(value: Any) -> None:
 
 
 def dumps(value: Any, indent: int | None = 2) -> str:
-    """JSON.  NaN and the infinities become text, as PostgreSQL and protobuf write them."""
+    """JSON.  NaN and the infinities are null: it has no such numbers."""
     encoding = (getattr(sys.stdout, "encoding", None) or "").lower()
     return json.dumps(
         _finite(value),
@@ -82,7 +76,7 @@ def _text(value: Any) -> str:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        return _not_finite(value)
+        return None
     if isinstance(value, Mapping):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

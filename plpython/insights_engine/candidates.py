@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import fields, plans, tree
+from insights_engine import fields, plans, times, tree
 from insights_engine.attributes import number_form, storable
 from insights_engine.terms import (
     CONTENT,
@@ -358,9 +358,16 @@ def label(name: Name) -> Label:
         field = fields.spell(field_of(kind, key))
         of_name = f"span.name, {field}" if name[3] else field
         value = f"{name[3]}, " if name[3] else ""
-        return Label("number", of_name, f"{value}{name[4]} {name[5]!r}")
+        return Label("number", of_name, f"{value}{name[4]} {_number_text(name)}")
     shown = _SHOWN_KEYS.get(str(kind), str(key))
     return Label(kind, shown.replace(SEPARATOR, "."), name[3] if name[0] == "v" else None)
+
+
+def _number_text(name: Name) -> str:
+    """The constant of a threshold, as a filter has it, but without quotes."""
+    number = name[5]
+    of_time = fields.is_time(field_of(name[1], name[2])) and isinstance(number, int)
+    return (of_time and times.text_of(number)) or repr(number)
 
 
 _SHOWN_KEYS = {"run": "run_id", "prompt": "prompt", "issue": "issue.id"}

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import nsmallest
 from typing import Any, NamedTuple, Optional, Union
 
-from insights_engine import bitmaps, fields, histogram, sessions, tree, values
+from insights_engine import bitmaps, datebins, fields, histogram, sessions, times, tree, values
 from insights_engine.groups import Block, Group, Terms
 from insights_engine.index_reader import Index
 from insights_engine.statement import Statement
@@ -106,7 +106,7 @@ def of_text(field: tree.Field, text: str) -> Facet:
 def of_number(field: tree.Field, number: Number) -> Facet:
     number = _plain(number)
     node = _any_span(field, tree.NumberCompare(field, "=", number))
-    return Facet(_printed(number), _double(number), _double(number), node, number)
+    return Facet(_printed(number, field), _double(number), _double(number), node, number)
 
 
 def _plain(number: Number) -> Number:
@@ -116,7 +116,9 @@ def _plain(number: Number) -> Number:
     return number
 
 
-def _printed(number: Number) -> str:
+def _printed(number: Number, field: tree.Field) -> str:
+    if fields.is_time(field) and isinstance(number, int):
+        return times.text_of(number) or str(number)
     return str(number) if isinstance(number, int) else repr(number)
 
 
@@ -128,12 +130,12 @@ def intervals_of(field: tree.Field, edges: histogram.Edges) -> list[Facet]:
     found = []
     for low, high in zip(edges, edges[1:]):
         node = _any_span(field, _inside(field, low, high))
-        name = "all" if low is None else f"from {_printed(low)}"
+        name = "all" if low is None else f"from {_printed(low, field)}"
         if high is not None:
             name = (
-                f"{_printed(low)} to {_printed(high)}"
+                f"{_printed(low, field)} to {_printed(high, field)}"
                 if low is not None
-                else f"below {_printed(high)}"
+                else f"below {_printed(high, field)}"
             )
         found.append(Facet(name, _double(low), _double(high), node, None))
     return found
@@ -157,7 +159,10 @@ def _inside(field: tree.Field, low: Optional[Number], high: Optional[Number]) ->
 def edges_of(question: Question, numbers: Iterable[Number]) -> histogram.Edges:
     finite = [number for number in numbers if isinstance(number, int) or math.isfinite(number)]
     whole = values.is_whole(question.field)
-    return histogram.edges(min(finite), max(finite), question.most, whole)
+    low, high = min(finite), max(finite)
+    if fields.is_time(question.field) and isinstance(low, int) and isinstance(high, int):
+        return datebins.edges(low, high, question.most)
+    return histogram.edges(low, high, question.most, whole)
 
 
 # ------------------------------------------------------------------ from the index

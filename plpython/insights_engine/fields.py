@@ -238,9 +238,65 @@ ENTITY_SYNONYMS: dict[str, str] = {
 }
 
 
-def nearest(name: str, candidates: Sequence[str], cutoff: float = 0.6) -> str | None:
-    """The candidate that ``name`` is most likely a misspelling of, if any."""
-    from difflib import get_close_matches  # slow to import, and needed for errors only
+#: What the messages list beside MLflow's lists, which lack whatever stock has not.
+TRACE_NAMES = "Fields of the trace: " + ", ".join(
+    sorted((*tree.TRACE_TEXT_FIELDS, *tree.TRACE_NUMBER_FIELDS))
+)
+SPAN_NAMES = "Fields of a span: " + ", ".join((*SPAN_FIELDS, "attributes['key']"))
+ENTITY_NAMES = "Before a dot stand trace, span, tags, metadata, feedback, expectation, assessment"
+ENTITY_NAMES += " or issue"
 
-    found = get_close_matches(name[:100].lower(), candidates, n=1, cutoff=cutoff)
-    return found[0] if found else None
+
+def operators(field: tree.Field) -> str:
+    """The operators that a field takes, without their negations."""
+    if is_usage(field):
+        return "=, != or IS NULL"
+    if field == tree.SpanText("content"):
+        return "LIKE, ILIKE, RLIKE or IS NULL"
+    if is_number(field):
+        return "=, !=, <, <=, >, >=, IN, BETWEEN or IS NULL"
+    if may_hold_numbers(field):
+        return "=, !=, <, <=, >, >=, LIKE, ILIKE, RLIKE, IN, BETWEEN or IS NULL"
+    return "=, !=, LIKE, ILIKE, RLIKE, IN or IS NULL"
+
+
+def nearest(name: str, candidates: Sequence[str]) -> str | None:
+    """The candidate that ``name`` is most likely a misspelling of, if any.
+
+    One slip for names of up to five letters, one more for every three beyond them: a name
+    that is only somewhat alike would lead astray.  Else one that ``name`` begins, if all
+    that it begins are forms of one.
+    """
+    name = name[:100].lower()
+    near: tuple[int, str] | None = None
+    for candidate in candidates:
+        most = max(1, min(len(name), len(candidate)) // 3)
+        if near is not None:
+            most = min(most, near[0] - 1)
+        slips = _slips(name, candidate.lower(), most)
+        if slips is not None:
+            near = slips, candidate
+    if near is not None:
+        return near[1]
+    begun = [one for one in candidates if len(name) > 2 and one.lower().startswith(name)]
+    shortest = min(begun, key=len, default="")
+    return shortest if begun and all(one.startswith(shortest) for one in begun) else None
+
+
+def _slips(one: str, other: str, most: int) -> int | None:
+    """How many letters are wrong, missing, too many or swapped; None if more than ``most``."""
+    if most < 0 or abs(len(one) - len(other)) > most:
+        return None
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        row = [i]
+        for j, wanted in enumerate(other, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        if min(row) > most:
+            return None
+        before, last = last, row
+    return last[-1] if last[-1] <= most else None

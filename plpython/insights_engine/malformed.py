@@ -487,7 +487,7 @@ class Refusal:
         if _SQL_WORDS.fullmatch(word.upper()):
             self._sql(token)
         known = _FUNCTION_WORDS.get(word.upper())
-        near = None if known else fields.nearest(word, _FUNCTION_NAMES, 0.75)
+        near = None if known else fields.nearest(word, _FUNCTION_NAMES)
         if known:
             hint = f"Write {known}."
         elif near:

@@ -179,10 +179,7 @@ class Names:
             shown = visible(key, 60)
             known = fields.SPAN_SYNONYMS.get(key.lower())
             near = fields.nearest(key, [*fields.SPAN_FIELDS, "attributes"])
-            hint = (
-                "Span fields are span.name, type, status, duration_ms, content and"
-                " attributes['key']."
-            )
+            hint = ""
             if key == "attributes":
                 hint = "Write span.attributes['key'] or span.attributes.key."
             elif known:
@@ -192,12 +189,12 @@ class Names:
             elif near:
                 hint = f"Did you mean span.{near}?"
             elif re.match(r"\w+\Z", key):
-                hint = f"If it is an attribute, write span.attributes.{shown}. " + hint
+                hint = f"If it is an attribute, write span.attributes.{shown}."
             self._fail(
                 f"Invalid span attribute '{shown}'. Supported attributes: name, status, type,"
                 " attributes.<attribute_name>.",
                 place,
-                hint,
+                f"{hint} {fields.SPAN_NAMES}.".lstrip(),
             )
         if token.steps:
             self._fail(
@@ -231,13 +228,13 @@ class Names:
                 f"If it is a tag, write tags.{shown}; other keys are metadata.{shown},"
                 f" feedback.{shown} and span.attributes.{shown}."
                 if re.match(r"[\w.-]+\Z", name)
-                else "Fields of the trace: " + ", ".join(sorted(fields.TRACE_FIELDS)) + "."
+                else ""
             )
         self._fail(
             f"Invalid attribute key '{visible(name, 60)}' specified. Valid keys are"
             f" {quoted_set(_MLFLOW_ATTRIBUTES)}",
             place,
-            hint,
+            f"{hint} {fields.TRACE_NAMES}.".lstrip(),
         )
 
     def _refuse_entity(self, token: Token, entity: str, key: str, length: int) -> NoReturn:
@@ -253,13 +250,12 @@ class Names:
         elif near:
             hint = f"Did you mean {near}{rest}?"
         else:
-            hint = "Fields are trace, span, tags, metadata, feedback, expectation, assessment and"
-            hint += " issue, then a dot and a name."
+            hint = ""
         self._fail(
             f"Invalid entity type '{visible(entity, 60)}'. Valid values are"
             f" {bare_set(_MLFLOW_ENTITIES)}",
             Token("", token.start, token.start + length),
-            hint,
+            f"{hint} {fields.ENTITY_NAMES}.".lstrip(),
         )
 
     def _source(self, token: Token) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from insights_engine import fields, tree
+from insights_engine import fields, times, tree
 
 _UNITS = (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000), ("ms", 1))
 
@@ -92,26 +92,29 @@ def _span_text(node: tree.Node) -> str:
 
 def _predicate_text(node: tree.Node) -> str:
     if isinstance(node, (tree.TextCompare, tree.NumberCompare)):
-        return f"{fields.spell(node.field)} {node.op} {_value_text(node.value)}"
+        return f"{fields.spell(node.field)} {node.op} {_value_text(node.value, node.field)}"
     if isinstance(node, tree.Match):
         op = f"NOT {node.op}" if node.negated else node.op
         return f"{fields.spell(node.field)} {op} {fields.quote(node.pattern)}"
     if isinstance(node, tree.In):
         op = "NOT IN" if node.negated else "IN"
-        values = ", ".join(_value_text(value) for value in node.values)
+        values = ", ".join(_value_text(value, node.field) for value in node.values)
         return f"{fields.spell(node.field)} {op} ({values})"
     if isinstance(node, tree.Between):
         op = "NOT BETWEEN" if node.negated else "BETWEEN"
-        low, high = _value_text(node.low), _value_text(node.high)
+        low, high = (_value_text(value, node.field) for value in (node.low, node.high))
         return f"{fields.spell(node.field)} {op} {low} AND {high}"
     if isinstance(node, tree.IsNull):
         return f"{fields.spell(node.field)} IS {'NOT ' if node.negated else ''}NULL"
     raise TypeError(f"not a predicate: {node!r}")
 
 
-def _value_text(value: tree.Value) -> str:
+def _value_text(value: tree.Value, field: tree.Field | None = None) -> str:
     if isinstance(value, tree.Now):
         return _now_text(value.offset_ms)
+    if field is not None and fields.is_time(field) and isinstance(value, int):
+        text = times.text_of(value)
+        return str(value) if text is None else fields.quote(text)
     if isinstance(value, str):
         return fields.quote(value)
     return repr(value)

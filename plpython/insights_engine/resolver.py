@@ -82,8 +82,11 @@ _OPERATOR_HINTS = {
     "!~": "Use NOT RLIKE instead of !~.",
 }
 
-_NUMBER_HINT = "{} is a number: use =, !=, <, <=, >, >=, IN, BETWEEN or IS NULL."
-_TEXT_HINT = "{} is text: use =, !=, LIKE, ILIKE, RLIKE, IN or IS NULL."
+#: Beside MLflow's list of six.
+_NUMBERS = (
+    f"Numbers go with {', '.join(sorted(tree.TRACE_NUMBER_FIELDS))},"
+    " span.duration_ms, tags, metadata, assessments and attributes."
+)
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
 _INTEGER = re.compile(r"([+-]?)(\d+)\Z", re.ASCII)
@@ -376,10 +379,16 @@ class Resolver(Names):
             if op == "!=":
                 hint = "Values that are there are found with IS NOT NULL."
         elif op in _ORDERINGS or op.endswith("BETWEEN"):
-            hint = _TEXT_HINT.format(visible(self._source(name), 60))
+            hint = self._takes(name, field, " is text: use")
         elif value.kind == "time":
             hint = "Times are timestamp_ms and end_time_ms."
+        elif value.kind == "number" and kind is None:
+            hint += f" {_NUMBERS}"
         self._fail(message, value, hint)
+
+    def _takes(self, name: Token, field: tree.Field, verb: str = " takes") -> str:
+        """Which operators there are, in a sentence."""
+        return f"{visible(self._source(name), 60)}{verb} {fields.operators(field)}."
 
     def _text_value(self, name: Token, field: tree.Field, op: str, value: _Value) -> str:
         if value.kind == "boolean" and not fields.may_hold_booleans(field):
@@ -452,13 +461,8 @@ class Resolver(Names):
         """Refuse an operator that the type of the field does not have."""
         word = op.replace("NOT ", "")
         if value is not None and op not in _COMPARISONS:
-            self._bad_comparator(
-                name,
-                field,
-                op,
-                operator,
-                _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=."),
-            )
+            hint = f"{_OPERATOR_HINTS.get(op, '')} {self._takes(name, field)}".lstrip()
+            self._bad_comparator(name, field, op, operator, hint)
         if fields.is_number(field):
             if word in ("LIKE", "ILIKE", "RLIKE"):
                 self._bad_comparator(
@@ -466,7 +470,7 @@ class Resolver(Names):
                     field,
                     op,
                     operator,
-                    _NUMBER_HINT.format(visible(self._source(name), 60)),
+                    self._takes(name, field, " is a number: use"),
                 )
             return
         if fields.is_usage(field):
@@ -488,7 +492,8 @@ class Resolver(Names):
                 field,
                 op,
                 operator,
-                f"It is a whole document: use {negation}LIKE '%{text}%'.",
+                f"It is a whole document: use {negation}LIKE '%{text}%'."
+                f" {self._takes(name, field)}",
             )
         if fields.may_hold_numbers(field):
             return
@@ -498,7 +503,7 @@ class Resolver(Names):
                 field,
                 op,
                 operator,
-                _TEXT_HINT.format(visible(self._source(name), 60)),
+                self._takes(name, field, " is text: use"),
             )
 
     def _bad_comparator(
@@ -642,8 +647,7 @@ class Resolver(Names):
             field,
             op,
             operator,
-            f"{op} compares numbers, and {self._shown(value)} is none."
-            " Text is compared by =, !=, LIKE or IN.",
+            f"{op} compares numbers, and {self._shown(value)} is none. {self._takes(name, field)}",
         )
 
     def _refuse_text_list(self, instead: str, value: _Value, hint: str) -> NoReturn:

@@ -18,6 +18,7 @@ _TIME = re.compile(
     r"\s*(Z|UTC|[+-]\d{2}(?::?\d{2})?)?)?\s*",
     re.ASCII | re.IGNORECASE,
 )
+_DAY_MS = 86_400_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 #: No duration reaches farther: 2**53 ms are 285,000 years.
 _MAX_DURATION_MS = 2**53
@@ -84,6 +85,23 @@ def time_in_ms(text: str) -> int | float | None:
         if nanoseconds % 1_000_000:
             milliseconds += nanoseconds % 1_000_000 / 1e6
     return milliseconds
+
+
+def text_of(milliseconds: int) -> str | None:
+    """The shortest ISO 8601 text of a time in UTC; None beyond the years that it can write.
+
+    ``time_in_ms(text_of(n)) == n``.
+    """
+    try:
+        moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return None
+    if not milliseconds % _DAY_MS:
+        return moment.date().isoformat()
+    parts = "minutes" if not milliseconds % 60_000 else "seconds"
+    if milliseconds % 1000:
+        parts = "milliseconds"
+    return moment.replace(tzinfo=None).isoformat(timespec=parts) + "Z"
 
 
 def _zone(zone: str | None) -> timezone:

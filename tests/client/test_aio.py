@@ -127,7 +127,7 @@ async def test_errors(world_dsn: str) -> None:
     async with AsyncInsights(world_dsn) as insights:
         with pytest.raises(FilterError) as caught:
             await insights.count("span.stats = 'ERROR'")
-        assert caught.value.hint == "Did you mean span.status?"
+        assert str(caught.value.hint).startswith("Did you mean span.status? Fields of a span")
         assert await insights.count(ERRORS) == 11
     with pytest.raises(ConnectionFailed):
         await AsyncInsights("host=127.0.0.1 port=1 dbname=x").count()

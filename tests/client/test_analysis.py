@@ -18,6 +18,7 @@ from insights_py import (
     Comparison,
     Correlation,
     Discovery,
+    Facet,
     Facets,
     FilterError,
     Insights,
@@ -381,11 +382,36 @@ def test_times_have_as_much_as_tells_them_apart(step: timedelta, shown: str) -> 
     assert re.search(rf"^{shown if step.days == 0 else '2026-01-06'}  ", text, re.MULTILINE)
 
 
+def test_the_name_of_a_zone_leaves_room_for_the_columns() -> None:
+    shown = TimeSeries([BUCKET], time_zone="America/Argentina/Buenos_Aires").grid().plain(80)
+    assert re.match(r"time \(America/\S*… +matched +total +rate +error rate +p95", shown)
+    row = dataclasses.replace(BUCKET, time=BUCKET.time.replace(microsecond=0))
+    assert f"{row.time:%Y-%m-%d}" in shown
+
+
+@pytest.mark.parametrize(
+    ("facet", "label"),
+    [
+        (Facet("2", 2.0, 2.0, "span_count = 2", 5, 1.0), "2"),
+        (
+            Facet("2026-11-01 to 2026-11-02", 1793491200000.0, 1793577600000.0, "", 5, 1.0),
+            "2026-11-01 to 2026-11-02",
+        ),
+        (Facet("2026-11-01T12:00Z", 1793534400000.0, 1793534400000.0, "", 5, 1.0),
+         "2026-11-01T12:00Z"),
+        (Facet("1000 to 2000", 1000.0, 2000.0, "", 5, 1.0), "1,000 to 2,000"),
+    ],
+)  # fmt: skip
+def test_the_label_of_a_facet(facet: Facet, label: str) -> None:
+    assert facet.label == label
+
+
 def test_nothing_found() -> None:
     assert (
         repr(Discovery([], ERRORS, fdr=0.01))
         == "No fact goes with it at q ≤ 0.01, or nothing matches it."
     )
+    assert repr(Discovery([], ERRORS, sizes=(0, 0))) == "No trace at all."
     assert repr(Matrix([])) == "No pair of filters."
     assert repr(Facets([])) == "No trace matches."
     assert repr(Facets([], unit="session_all")) == "No session matches."

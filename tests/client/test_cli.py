@@ -65,7 +65,7 @@ def test_search_json(insights: Run, world_dsn: str) -> None:
     assert list(found) == ["traces", "next_page_token"]
     with Insights(world_dsn) as client:
         page = client.search(ERRORS, max_results=2)
-    assert found["traces"] == [trace.as_dict() for trace in page]
+    assert found["traces"] == json.loads(output.dumps([trace.as_dict() for trace in page]))
     second = insights(
         "search", ERRORS, "-n", "50", "--json", "--page-token", found["next_page_token"]
     ).json()
@@ -95,6 +95,8 @@ def test_all_pages(insights: Run, form: str, monkeypatch: pytest.MonkeyPatch) ->
     )
     ended = insights("search", "--all", form)
     rows = ended.json()["traces"] if form == "--json" else ended.csv()
+    assert list(rows[0])[:4] == ["trace_id", "experiment_id", "request_time", "timestamp_ms"]
+    assert rows[0]["request_time"] == "2026-01-05T09:47:00+00:00"
     assert [row["trace_id"] for row in rows] == [trace_id(n) for n in reversed(range(48))]
 
 
@@ -130,7 +132,7 @@ def test_correlate(insights: Run, world_dsn: str) -> None:
 
 def test_numbers_that_json_lacks(insights: Run) -> None:
     found = insights("correlate", GPT4, "span.status = 'NEVER'", "--json").json()
-    assert found["npmi"] == "NaN"
+    assert found["npmi"] is None
     assert found["lift"] is None
     (row,) = insights("correlate", GPT4, "span.status = 'NEVER'", "--csv").csv()
     assert row["npmi"] == "NaN"
@@ -249,7 +251,8 @@ def test_a_bad_filter(insights: Run, command: list[str], form: list[str]) -> Non
         "attributes.<attribute_name>.\n"
         "  tags.a = 'x' AND span.stats = 'ERROR'\n"
         "                        ^^^^^\n"
-        "Hint: Did you mean span.status?\n",
+        "Hint: Did you mean span.status? Fields of a span: name, type, status, content, "
+        "duration_ms, attributes['key'].\n",
     )
 
 
@@ -261,6 +264,8 @@ def test_a_bad_filter(insights: Run, command: list[str], form: list[str]) -> Non
         (["correlate", "x"], "Missing argument 'FILTER2'"),
         (["search", "-n", "many"], "not a valid integer"),
         (["search", "--all", "--page-token", "x"], "exclude each other"),
+        (["search", "--all", "-n", "5"], "--all and --max-results exclude each other"),
+        (["search", "--all", "--max-results", "100"], "--max-results exclude each other"),
         (["completion", "tcsh"], "'bash', 'zsh', 'fish'"),
         (["count", "--dsn", "sqlite:///x"], "not the address of a PostgreSQL database"),
         (["search", "-n", "0"], "max_results"),
@@ -443,7 +448,7 @@ def test_the_commands(insights: Run) -> None:
         ("@x", "'@x"),
         ("\tx", "'\tx"),
         ("'quoted'", "''quoted'"),
-        ({"a": float("nan")}, '{"a": "NaN"}'),
+        ({"a": float("nan")}, '{"a": null}'),
         (datetime(2026, 1, 5, 9, tzinfo=timezone.utc), "2026-01-05T09:00:00+00:00"),
         (["=x"], '["=x"]'),
     ],

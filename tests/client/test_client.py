@@ -350,7 +350,9 @@ def test_a_filter_travels_as_it_is(database: Any, filter: str) -> None:
 
 def test_pandas(insights: Insights) -> None:
     frame = insights.search(ERRORS, max_results=3).to_pandas()
-    assert list(frame.columns)[:3] == ["trace_id", "experiment_id", "timestamp_ms"]
+    assert list(frame.columns)[:4] == ["trace_id", "experiment_id", "request_time", "timestamp_ms"]
+    assert str(frame["request_time"].dt.tz) == "UTC"
+    assert frame["request_time"][0].timestamp() * 1000 == frame["timestamp_ms"][0]
     assert frame["trace_id"].tolist() == [trace_id(42), trace_id(37), trace_id(36)]
     nothing = insights.search("status = 'nothing'").to_pandas()
     assert len(nothing) == 0

@@ -50,12 +50,25 @@ def labels(ax: Axes) -> list[str]:
     return [label.get_text() for label in ax.get_yticklabels()]
 
 
+def test_many_decades_have_few_names() -> None:
+    """More would run into one another."""
+    strong = dataclasses.replace(
+        FACT, odds_ratio=2e6, odds_ratio_low=4e4, odds_ratio_high=1e8, target_share=1.0
+    )
+    ax = Discovery([strong, *FACTS]).plot()
+    assert drawn(ax.figure)
+    low, high = ax.get_xlim()
+    named = [tick for tick in ax.get_xticks() if low <= tick <= high]
+    assert 3 <= len(named) <= 6
+
+
 def test_a_discovery() -> None:
     ax = Discovery(FACTS, "span.status = 'ERROR'").plot()
     assert drawn(ax.figure)
     assert ax.get_xscale() == "log"
     assert ax.get_title(loc="left") == "What goes with span.status = 'ERROR'"
     assert ax.get_xlabel().startswith("odds ratio, logarithmic, with its 95 % interval")
+    assert ax.get_xlabel().endswith("sorted by the interval's end nearer to 1")
     assert labels(ax)[0] == "span.attributes['error_type'] = 'timeout'"
     assert labels(ax)[1].count("\n") == 1
     # Bars from 1 to the odds ratio, those below 1 in another colour.

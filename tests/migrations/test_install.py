@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 import threading
@@ -34,6 +35,8 @@ def refused(databases: Databases, dsn: str, schema: str | None = None) -> Instal
         install(dsn, schema)
     assert dump(databases, dsn) == before
     assert caught.value.hint
+    # A sentence of its own: a remedy may end with a command, without a full stop.
+    assert not re.search(r"[^.] Nothing was changed", caught.value.hint)
     return caught.value
 
 

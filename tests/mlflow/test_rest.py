@@ -125,10 +125,8 @@ def refusal(response: TestResponse, status: int = 400) -> str:
 def test_the_answer_is_the_stored_functions(app: Flask, world_dsn: str, route: Route) -> None:
     """Column by column, with null for what JSON has no number for, and times in UTC."""
     given = answer(app, route.name, **route.example)
-    arguments = {
-        ("exp_ids" if name == "experiment_ids" else name): value
-        for name, value in route.example.items()
-    }
+    names = {"experiment_ids": "exp_ids", "filter1": "f1", "filter2": "f2"}
+    arguments = {names.get(name, name): value for name, value in route.example.items()}
     query = route.function(
         **{"exp_ids": None, **arguments} if "exp_ids" in route.function.arguments else arguments
     )
@@ -199,6 +197,22 @@ def test_correlation_that_is_undefined(app: Flask) -> None:
     assert given["npmi"] is given["npmi_smoothed"] is given["lift"] is None
 
 
+def test_one_value_stands_for_a_list_of_it(app: Flask) -> None:
+    order = "execution_time_ms DESC"
+    listed = answer(app, "search", experiment_ids=["1"], order_by=[order], max_results=3)
+    for ids in ("1", 1):
+        found = answer(app, "search", experiment_ids=ids, order_by=order, max_results=3)
+        assert found["rows"] == listed["rows"]
+    listed = answer(app, "discover", target=FAILED, kinds=["tag"])
+    assert answer(app, "discover", target=FAILED, kinds="tag") == listed
+
+
+def test_filters_are_called_as_in_python_or_as_in_sql(app: Flask) -> None:
+    given = answer(app, "correlate", filter1="tags.release = 'v2'", filter2=FAILED)
+    assert (given["filter1_count"], given["filter2_count"]) == (12, 11)
+    assert answer(app, "correlate", f1="tags.release = 'v2'", f2=FAILED) == given
+
+
 def test_explain(app: Flask) -> None:
     steps = answer(app, "explain", filter=FAILED, experiment_ids=None)["rows"]
     assert steps[0] == {"step": "filter", "detail": FAILED}
@@ -260,7 +274,7 @@ def test_a_bad_filter(app: Flask, name: str, request_: dict[str, Any]) -> None:
     message = refusal(post(app, name, request_))
     assert "Invalid span attribute 'stauts'" in message
     assert "\nspan.stauts = 'ERROR'\n     ^^^^^^\n" in message
-    assert "Hint: Did you mean span.status?" in message
+    assert "Hint: Did you mean span.status? Fields of a span: name, " in message
 
 
 @pytest.mark.parametrize(
@@ -297,7 +311,7 @@ def test_other_refusals_of_the_database(
             {"max_results": 2**31},
             "Field 'max_results' must be between 1 and 2147483647, not 2147483648.",
         ),
-        ("search", {"order_by": "name"}, "Field 'order_by' must be an array, not \"name\"."),
+        ("search", {"order_by": 5}, "Field 'order_by' must be a string, not 5."),
         (
             "count",
             {"experiment_ids": ["1", "a"]},
@@ -314,7 +328,16 @@ def test_other_refusals_of_the_database(
             {"experiment_ids": [-1]},
             "Field 'experiment_ids[0]' must be an experiment id such as \"1\" or 1, not -1.",
         ),
-        ("count", {"experiment_ids": "1"}, "Field 'experiment_ids' must be an array, not \"1\"."),
+        (
+            "count",
+            {"experiment_ids": "a"},
+            'Field \'experiment_ids\' must be an experiment id such as "1" or 1, not "a".',
+        ),
+        ("matrix", {"filters": "a"}, "Field 'filters' must be an array, not \"a\"."),
+        ("correlate", {"filter1": "", "f2": ""}, "Unknown field 'filter1'; correlate takes "),
+        ("correlate", {"filter1": ""}, "Field 'filter2' is missing."),
+        ("correlate", {"f1": ""}, "Field 'f2' is missing."),
+        ("matrix", {"filters": [], "f1": ""}, "Unknown field 'f1'; matrix takes "),
         ("discover", {}, "Field 'target' is missing."),
         ("validate", {"filter": None}, "Field 'filter' must be a string, not null."),
         ("discover", {"target": "", "fdr": "0.1"}, "Field 'fdr' must be a number, not \"0.1\"."),

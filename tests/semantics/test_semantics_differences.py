@@ -217,6 +217,9 @@ LANGUAGE = World(
         # durations of spans; one that runs has none
         ("span.duration_ms > 5", "both"),
         ("any(span.duration_ms IS NULL)", "both"),
+        # some span lacks it, no span has it
+        ("span.attributes.tokens IS NULL", "both"),
+        ("NOT any(span.attributes.tokens IS NOT NULL)", "bare"),
         ("span.type = 'CHAIN' AND span.duration_ms >= 0", ""),
         # more names
         ("session = 's1'", "both"),

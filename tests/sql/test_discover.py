@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from random import Random
 from typing import Any
@@ -415,6 +416,26 @@ def answers(connection: psycopg.Connection[Any]) -> list[list[dict[str, Any]]]:
         for unit in ("trace", "session")
         for base in (None, "execution_time_ms > 300")
     ]
+
+
+def test_times_are_written_as_texts(put: Loader, module_conn: psycopg.Connection[Any]) -> None:
+    dice = Random(4)
+    begin = 1_793_491_200_000  # 2026-11-01
+    moments = [begin + dice.randrange(10 * 86_400_000) for _ in range(400)]
+    late = begin + 6 * 86_400_000
+    put(*(Trace(f"d{n}", 1, at, status="ERROR" if at >= late else "OK")
+          for n, at in enumerate(moments)))  # fmt: skip
+    refresh(module_conn)
+    rows = discover(module_conn, "status = 'ERROR'", kinds=["number"])
+    (row,) = (row for row in rows if row["key"] == "timestamp_ms")
+    found = re.fullmatch(r"timestamp_ms >= '(2026-11-0[67][T0-9:Z.]*)'", row["filter"])
+    assert found
+    assert row["value"] == f">= {found[1]}"
+    (counts,) = module_conn.execute(
+        "select insights_count('1', %s), insights_count('1', %s)",
+        (row["filter"], f"{row['filter']} AND status = 'ERROR'"),
+    ).fetchall()
+    assert counts == (row["fact_count"], row["joint_count"])
 
 
 def test_read_only_transactions(world: psycopg.Connection[Any]) -> None:

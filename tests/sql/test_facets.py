@@ -102,6 +102,44 @@ def test_numbers_become_intervals(module_conn: psycopg.Connection[Any]) -> None:
     ]
 
 
+def test_times_come_in_intervals_of_the_calendar(
+    put: Loader, module_conn: psycopg.Connection[Any]
+) -> None:
+    """As ISO 8601 texts, with filters that count what the row counts."""
+    hour, start = 3_600_000, 1_793_491_200_000  # 2026-11-01
+    put(
+        *(
+            Trace(f"h{n}", 1, start + n * hour + 1, execution_time_ms=hour // 2, status="OK")
+            for n in range(20)
+        ),
+        Trace("later", 2, start + 200 * hour, execution_time_ms=1, status="OK"),
+    )
+    module_conn.execute("select insights_refresh(10)")
+    days = ["2026-11-01", "2026-11-01T06:00Z", "2026-11-01T12:00Z", "2026-11-01T18:00Z"]
+    for field in ("timestamp_ms", "end_time_ms"):
+        rows = facets(module_conn, "1", "", field, 4)
+        assert [row[0] for row in rows] == [
+            f"{days[0]} to {days[1]}",
+            f"{days[1]} to {days[2]}",
+            f"{days[2]} to {days[3]}",
+            f"{days[3]} to 2026-11-02",
+        ]
+        assert [row[4] for row in rows] == [6, 6, 6, 2]
+        assert rows[1][1:4] == (
+            float(start + 6 * hour),
+            float(start + 12 * hour),
+            f"{field} >= '2026-11-01T06:00Z' AND {field} < '2026-11-01T12:00Z'",
+        )
+        for row in rows:
+            counted = module_conn.execute("select insights_count('1', %s)", (row[3],)).fetchone()
+            assert counted == (row[4],)
+    weeks = facets(module_conn, None, "", "timestamp_ms", 3, columns="value, count")
+    assert weeks == [("2026-10-26 to 2026-11-02", 20), ("2026-11-02 to 2026-11-09", 0),
+                     ("2026-11-09 to 2026-11-16", 1)]  # fmt: skip
+    few = facets(module_conn, "2", "", "timestamp_ms", columns="value, filter, count")
+    assert few == [("2026-11-09T08:00Z", "timestamp_ms = '2026-11-09T08:00Z'", 1)]
+
+
 @pytest.mark.usefixtures("hundred")
 def test_sessions(module_conn: psycopg.Connection[Any]) -> None:
     found = facets(module_conn, None, "", "status", 20, "session", columns="value, count, share")

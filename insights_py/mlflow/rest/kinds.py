@@ -185,6 +185,20 @@ class ListOf(Kind):
         return [self.item.read(one, f"{name}[{index}]") for index, one in enumerate(value)]
 
 
+@dataclass(frozen=True)
+class OneOrList(ListOf):
+    """An array of one type, or one value without the array."""
+
+    def schema(self) -> Schema:
+        one = self.item.schema()
+        return {"anyOf": [super().schema(), *one.get("anyOf", [one])]}
+
+    def read(self, value: Any, name: str) -> list[Any]:
+        return (
+            super().read(value, name) if isinstance(value, list) else [self.item.read(value, name)]
+        )
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """A hint with the word that was probably meant; empty where none is near."""
     near = difflib.get_close_matches(word[:100], list(words), 1, 0.6)

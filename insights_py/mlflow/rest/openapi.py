@@ -17,7 +17,8 @@ PATH = f"/api/{VERSION}.0{PREFIX}/openapi.json"
 
 _DESCRIPTION = (
     "The stored functions of MLflow trace insights. A field or column means what the argument or "
-    "column of the same name means in SQL; `experiment_ids` is `exp_ids` there. A field that is "
+    "column of the same name means in SQL; `experiment_ids` is `exp_ids` there, `filter1` and "
+    "`filter2` are `f1` and `f2`, which correlate takes as well. A field that is "
     "missing stands for its default.\n\n"
     "Numbers that are not finite are null. Times are in UTC. Where workspaces are enabled, the "
     "header `X-MLFLOW-WORKSPACE` chooses one, as everywhere in MLflow."
@@ -75,12 +76,11 @@ def document(server: str = "/") -> dict[str, Any]:
 
 def _operation(route: Route) -> dict[str, Any]:
     name = route.name.capitalize()
-    request = route.request_schema()
     return {
         "operationId": route.name,
         "summary": route.summary,
         "requestBody": {
-            "required": "required" in request,
+            "required": route.needs_body,
             "content": _json(f"{name}Request", example=dict(route.example)),
         },
         "responses": {

@@ -1,7 +1,7 @@
 """The table of routes: each is one stored function, its arguments and its columns.
 
 The names of fields and columns are those of `insights_py.sql`; here they get
-their types in JSON and a description.  ``exp_ids`` is ``experiment_ids`` in JSON.
+their types in JSON and a description.  `_JSON_NAMES` are called otherwise in JSON.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from insights_py.mlflow.rest.kinds import (
     Kind,
     ListOf,
     Number,
+    OneOrList,
     Refused,
     Schema,
     Text,
@@ -79,7 +80,7 @@ KINDS = (
 # By the names of the stored functions' arguments.
 FIELDS: Mapping[str, Field] = {
     "exp_ids": Field(
-        ListOf(ExperimentId()),
+        OneOrList(ExperimentId()),
         "Experiments to look at; null: every one of the active workspace.",
         None,
     ),
@@ -94,10 +95,10 @@ FIELDS: Mapping[str, Field] = {
     "field": Field(Text(), "A field of the filter language."),
     "max_results": Field(Integer(minimum=1), "At most so many rows.", 20),
     "order_by": Field(
-        ListOf(Text()), "Clauses such as `execution_time_ms DESC`; null: newest first.", None
+        OneOrList(Text()), "Clauses such as `execution_time_ms DESC`; null: newest first.", None
     ),
     "page_token": Field(Text(), "The `next_page_token` of the page before.", None),
-    "kinds": Field(ListOf(Choice(KINDS)), "Kinds of facts to test; null: all.", None),
+    "kinds": Field(OneOrList(Choice(KINDS)), "Kinds of facts to test; null: all.", None),
     "min_support": Field(Integer(), "Leave out facts of fewer traces than that.", 5),
     "fdr": Field(
         Number(), "The share of false discoveries among the rows to put up with, 0 to 1.", 0.05
@@ -216,6 +217,13 @@ COLUMNS: Mapping[str, Schema] = {
     "value": _TEXT_OR_NULL,
 }
 
+#: What arguments of the stored functions are called in JSON, where it is not the same: as in
+#: Python and as the columns of the answer.
+_JSON_NAMES = {"exp_ids": "experiment_ids", "f1": "filter1", "f2": "filter2"}
+#: Those that a request may also call as SQL does.
+_SHORT = ("f1", "f2")
+_SHORT_NAMES = {name: one for name, one in _JSON_NAMES.items() if name not in _SHORT}
+
 Reply = Literal["page", "rows", "row", "value"]
 
 
@@ -245,7 +253,10 @@ class Route:
     @property
     def fields(self) -> dict[str, Field]:
         """The fields of a request, by their names in JSON."""
-        return {_json_name(name): self._field(name) for name in self.function.arguments}
+        return self._fields(_JSON_NAMES)
+
+    def _fields(self, names: Mapping[str, str]) -> dict[str, Field]:
+        return {names.get(name, name): self._field(name) for name in self.function.arguments}
 
     def _field(self, argument: str) -> Field:
         known = FIELDS[argument]
@@ -263,13 +274,16 @@ class Route:
         Raises:
             Refused: the document does not allow the request.
         """
-        fields = self.fields
+        names = _JSON_NAMES
+        if any(name in self.function.arguments and name in request for name in _SHORT):
+            names = _SHORT_NAMES
+        fields = self._fields(names)
         for name in request:
             if name not in fields:
                 raise Refused(_unknown(name, fields, self.name))
         arguments: dict[str, Any] = {}
         for argument in self.function.arguments:
-            name = _json_name(argument)
+            name = names.get(argument, argument)
             known = fields[name]
             if name not in request and known.required:
                 raise Refused(f"Field '{name}' is missing.")
@@ -300,14 +314,17 @@ class Route:
 
     def request_schema(self) -> Schema:
         """The body of a request."""
-        fields = self.fields
-        schema: Schema = {
-            "type": "object",
-            "properties": {name: known.schema() for name, known in fields.items()},
-            "additionalProperties": False,
-        }
-        required = [name for name, known in fields.items() if known.required]
-        return {**schema, "required": required} if required else schema
+        forms = [
+            _request(self._fields(names))
+            for names in (_JSON_NAMES, _SHORT_NAMES)
+            if names is _JSON_NAMES or any(name in self.function.arguments for name in _SHORT)
+        ]
+        return forms[0] if len(forms) == 1 else {"anyOf": forms}
+
+    @property
+    def needs_body(self) -> bool:
+        """Whether a request has to have any field."""
+        return any(known.required for known in self.fields.values())
 
     def reply_schema(self) -> Schema:
         """The body of the answer."""
@@ -315,19 +332,12 @@ class Route:
             return _object({self.value_name: COLUMNS[self.value_name]})
         if self.reply == "row":
             return _object({name: COLUMNS[name] for name in self.function.columns})
-        names = self.function.columns
-        if self.reply == "page":
-            names = _TRACE
+        names = Trace.columns() if self.reply == "page" else self.function.columns
         rows = {"type": "array", "items": _object({name: COLUMNS[name] for name in names})}
         if self.reply == "rows":
             return _object({"rows": rows})
         token = {**_TEXT_OR_NULL, "description": "For the next page; null on the last one."}
         return _object({"rows": rows, "next_page_token": token})
-
-
-# The columns of a trace; drivers refuse a request_time beyond the year 9999, so it is not read
-# but made of timestamp_ms.
-_TRACE = (*sql.SEARCH.columns[:2], "request_time", *sql.SEARCH.columns[2:-1])
 
 
 def to_json(value: Any) -> Any:
@@ -341,8 +351,7 @@ def to_json(value: Any) -> Any:
 
 def _trace(row: Sequence[Any]) -> dict[str, Any]:
     trace = Trace.from_row(row[:-1])
-    fields = {**trace.as_dict(), "request_time": to_json(trace.request_time)}
-    return {name: fields[name] for name in _TRACE}
+    return {name: to_json(value) for name, value in trace.as_dict().items()}
 
 
 def _object(properties: Mapping[str, Schema]) -> Schema:
@@ -354,8 +363,14 @@ def _object(properties: Mapping[str, Schema]) -> Schema:
     }
 
 
-def _json_name(argument: str) -> str:
-    return "experiment_ids" if argument == "exp_ids" else argument
+def _request(fields: Mapping[str, Field]) -> Schema:
+    schema: Schema = {
+        "type": "object",
+        "properties": {name: known.schema() for name, known in fields.items()},
+        "additionalProperties": False,
+    }
+    required = [name for name, known in fields.items() if known.required]
+    return {**schema, "required": required} if required else schema
 
 
 def _unknown(name: str, fields: Iterable[str], route: str) -> str:
@@ -397,7 +412,7 @@ ROUTES: tuple[Route, ...] = (
         sql.CORRELATE,
         "How two filters go together",
         "row",
-        {"f1": "span.attributes.model = 'gpt-4'", "f2": _LLM_ERRORS},
+        {"filter1": "span.attributes.model = 'gpt-4'", "filter2": _LLM_ERRORS},
     ),
     Route(
         "matrix",

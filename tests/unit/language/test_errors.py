@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from insights_engine import fields
 from insights_engine.errors import FilterError
 from insights_engine.parser import parse_conjunction, parse_field, parse_filter
 from insights_engine.printer import print_filter
@@ -24,6 +25,30 @@ SETS = {
     "string comparators": "!= = ILIKE IN LIKE NOT_IN RLIKE",
     "tag comparators": "!= = ILIKE IS_NOT_NULL IS_NULL LIKE RLIKE",
 }
+
+#: What stands in <...> in a hint: all that the language has, beside MLflow's lists.
+LISTS = {
+    "fields of the trace": "Fields of the trace: cache_creation_input_tokens,"
+    " cache_creation_input_tokens_above_1hr, cache_read_input_tokens, client_request_id,"
+    " end_time_ms, execution_time_ms, experiment_id, input_cost, input_tokens, name, output_cost,"
+    " output_tokens, prompt, request_preview, response_preview, run_id, session_id, span_count,"
+    " status, timestamp_ms, total_cost, total_tokens, trace_id, user.",
+    "fields of a span": "Fields of a span: name, type, status, content, duration_ms,"
+    " attributes['key'].",
+    "before a dot": "Before a dot stand trace, span, tags, metadata, feedback, expectation,"
+    " assessment or issue.",
+    "numbers": "Numbers go with cache_creation_input_tokens, cache_creation_input_tokens_above_1hr,"
+    " cache_read_input_tokens, end_time_ms, execution_time_ms, input_cost, input_tokens,"
+    " output_cost, output_tokens, span_count, timestamp_ms, total_cost, total_tokens,"
+    " span.duration_ms, tags, metadata, assessments and attributes.",
+    "text operators": "=, !=, LIKE, ILIKE, RLIKE, IN or IS NULL.",
+    "number operators": "=, !=, <, <=, >, >=, IN, BETWEEN or IS NULL.",
+    "all operators": "=, !=, <, <=, >, >=, LIKE, ILIKE, RLIKE, IN, BETWEEN or IS NULL.",
+}
+
+
+def _hint(text: str) -> str:
+    return re.sub("<([a-z ]+)>", lambda name: LISTS[name[1]], text)
 
 
 def _expand(message: str) -> str:
@@ -86,9 +111,77 @@ def test_malformed_filter(marked: str, message: str, hint: str) -> None:
     before, place, after = re.split("[⟦⟧]", marked)
     error = refusal(before + place + after)
     assert error.message == _expand(message)
-    assert error.hint == hint
+    assert error.hint == _hint(hint)
     assert error.position == len(before)
     assert error.filter[error.position :][: error.length] == place
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "status",
+        "name",
+        "experiment_id",
+        "timestamp_ms",
+        "total_cost",
+        "prompt",
+        "issue.id",
+        "tags.a",
+        "metadata.a",
+        "feedback.a",
+        "span.name",
+        "span.duration_ms",
+        "span.attributes.a",
+        "span.content",
+        "metadata.mlflow.trace.tokenUsage",
+    ],
+)
+def test_the_operators_that_hints_list_are_those_that_there_are(field: str) -> None:
+    accepted = set()
+    for operator in LISTS["all operators"].rstrip(".").replace(" or", ",").split(", "):
+        for value in ("", "'a/1'", "1", "('a/1')", "(1)", "1 AND 2"):
+            try:
+                parse_filter(f"{field} {operator} {value}")
+            except FilterError:
+                continue
+            accepted.add(operator)
+    error = refusal(f"{field} == 'a/1'")
+    listed = str(error.hint).partition(" takes ")[2].rstrip(".").replace(" or", ",").split(", ")
+    # IN is taken by span.content, and makes no sense there.
+    assert set(listed) == accepted - ({"IN"} if field == "span.content" else set())
+
+
+def test_the_fields_that_hints_list_are_those_that_there_are() -> None:
+    names = LISTS["fields of the trace"].rstrip(".").partition(": ")[2].split(", ")
+    assert {fields.spell(parse_field(name)) for name in names} == set(names)
+    assert set(names) == {
+        fields.spell(field)
+        for field in fields.TRACE_FIELDS.values()
+        if not fields.is_span_field(field)
+    }
+    for name in LISTS["fields of a span"].rstrip(".").partition(": ")[2].split(", "):
+        assert fields.is_span_field(parse_field(f"span.{name}"))
+    for name in LISTS["numbers"].partition(",")[2].partition(" tags")[0].strip(" ,").split(", "):
+        assert fields.is_number(parse_field(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("statsu", "status"),
+        ("usr", "user"),
+        ("names", "name"),
+        ("cotsl_total", None),
+        ("unit", None),
+        ("time", "timestamp"),
+        ("x", None),
+        ("", None),
+        ("statistics", None),
+        ("exection_tme_ms", "execution_time_ms"),
+    ],
+)
+def test_what_is_suggested_is_near(name: str, near: str | None) -> None:
+    assert fields.nearest(name, list(fields.TRACE_FIELDS)) == near
 
 
 def test_the_table_covers_the_language() -> None:

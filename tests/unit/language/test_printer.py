@@ -64,7 +64,17 @@ def test_parsing_what_was_printed_gives_the_same_tree(node: tree.Node) -> None:
         ("timestamp > now() - '90 min'", "timestamp_ms > now() - '1 hour 30 minutes'"),
         ("timestamp > NOW() + '1 w -1500ms'", "timestamp_ms > now() + '6 days 23 hours 59"
          " minutes 58 seconds 500 ms'"),
-        ("timestamp >= '1970-01-02'", "timestamp_ms >= 86400000"),
+        ("timestamp >= '1970-01-02'", "timestamp_ms >= '1970-01-02'"),
+        ("timestamp_ms < 1795778680093", "timestamp_ms < '2026-11-27T11:24:40.093Z'"),
+        ("end_time IN (-1, 60000)", "end_time_ms IN ('1969-12-31T23:59:59.999Z',"
+         " '1970-01-01T00:01Z')"),
+        ("timestamp BETWEEN 1e3 AND 61000", "timestamp_ms BETWEEN 1000.0"
+         " AND '1970-01-01T00:01:01Z'"),
+        ("timestamp > 253402300800000", "timestamp_ms > 253402300800000"),
+        ("timestamp > 253402300799999", "timestamp_ms > '9999-12-31T23:59:59.999Z'"),
+        ("timestamp = -62135596800001", "timestamp_ms = -62135596800001"),
+        ("timestamp = -62135596800000", "timestamp_ms = '0001-01-01'"),
+        ("execution_time_ms > 1795778680093", "execution_time_ms > 1795778680093"),
         ("((status = 'a' OR (status = 'b')))", "status = 'a' OR status = 'b'"),
     ],
 )  # fmt: skip
