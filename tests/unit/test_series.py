@@ -71,7 +71,9 @@ def test_percentiles_are_those_of_postgresql() -> None:
 @given(st.lists(st.floats(1e-6, 1e6) | st.floats(-10, 10), min_size=1, max_size=30))
 def test_fixed_point_sums_are_exact(values: list[float]) -> None:
     there = (1 << len(values)) - 1
-    sliced = timelines._fixed_point(there, array("d", values), None)
+    patterns = [bitmaps.pattern_of_double(value) for value in values]
+    slices = {**bitmaps.transpose(patterns), bitmaps.HAS_NUMBER: there}
+    sliced = timelines._fixed_point(slices, None, len(values))
     if sliced.exponent is None:
         powers = [math.frexp(value)[1] for value in values if value]
         assert max(powers) - min(powers) > 70
@@ -99,7 +101,7 @@ def test_a_timeline_puts_sets_into_the_order_of_time() -> None:
         array("q", bytes(8 * used)),
         array("d", bytes(8 * used)),
     )
-    timeline = timelines.Timeline(range(used), order, (nothing,) * 3, numbers, 0)
+    timeline = timelines.Timeline(0, array("I", range(used)), order, (nothing,) * 3, numbers, 0)
     for share in (0.01, 0.5, 1.0):
         members = set(dice.sample(range(used), int(share * used)))
         bits = sum(1 << position for position in members)
