@@ -136,8 +136,12 @@ _BITS = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in rang
 def positions(bits: int) -> list[int]:
     """The members of a set, ascending."""
     found: list[int] = []
-    stored = bits.to_bytes((bits.bit_length() + 7) >> 3, "little")
-    if 16 * count(bits) < len(stored):
+    used = bits.bit_length()
+    members = count(bits)
+    if 16 * members > used:
+        return list(compress(range(used), flags(bits, used)))
+    stored = bits.to_bytes((used + 7) >> 3, "little")
+    if 16 * members < len(stored):
         # Between the few bytes that are not 0 there is much to skip.
         for place in _NOT_ZERO.finditer(stored):
             start = place.start() << 3

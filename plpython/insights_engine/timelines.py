@@ -124,6 +124,11 @@ class Timeline:
         """How many began before then, if ``start`` of them did."""
         return bisect_left(self._times, time_ms - self._first_ms, start)
 
+    def ends_before(self, times_ms: Iterable[int]) -> list[int]:
+        """How many began before each of some moments."""
+        times, first_ms = self._times, self._first_ms
+        return [bisect_left(times, time_ms - first_ms) for time_ms in times_ms]
+
 
 def narrow(numbers: array[int]) -> array[int]:
     """The same integers in half the room, if they fit."""

@@ -25,6 +25,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate
+from operator import itemgetter
 from typing import Any, Callable, NamedTuple, Optional
 
 from insights_engine import bitmaps, buckets, plans, sessions, tree
@@ -524,7 +526,7 @@ class _Collected:
             part.whole = []
         traces = self._in_order(part, timeline, matching, failed)
         for stretch in part.whole:
-            stretch.columns = _columns(self._rows(traces, stretch.edges))
+            stretch.columns = self._single(traces, stretch.edges)
         end = part.first
         while True:
             start = self._filled.find(1, end, part.end)
@@ -583,44 +585,36 @@ class _Collected:
 
     # ---------------------------------------------------- buckets of a single block
 
-    def _rows(self, traces: _InOrder, edges: Sequence[int]) -> list[Row]:
-        timeline, places = traces.timeline, [0]
-        for edge in edges:
-            places.append(timeline.end_before(edge, places[-1]))
-        del places[0]
+    def _single(self, traces: _InOrder, edges: Sequence[int]) -> Columns:
+        """What is told of buckets that a block alone has traces in, column by column."""
+        timeline = traces.timeline
+        places = timeline.ends_before(edges)
         runs = list(zip(places, places[1:]))
-        total, matched, errors = (
-            _counts(bits, runs, len(timeline))
-            for bits in (traces.universe, traces.matching, traces.failed)
-        )
+        used = len(timeline)
+        matched = _counts(traces.matching, runs, used)
         # Without those before the first of the buckets, and after the last.
         few = traces.matching & ((1 << places[-1]) - (1 << places[0]))
-        for number, (start, end) in enumerate(runs):
-            if matched[number] > _FEW:
-                few &= ~(((1 << (end - start)) - 1) << start)
-        columns: tuple[array[Any], ...] = timeline.numbers
-        sliced = (timeline.execution, timeline.tokens, timeline.costs)
-        numbers = [_by_run(one, values, few, runs) for one, values in zip(sliced, columns)]
-        rows = []
-        for number, (latencies, tokens, costs) in enumerate(zip(*numbers)):
-            if self._unit != sessions.TRACE or matched[number] > _FEW:
-                bucket = Bucket()
-                self._add_run(bucket, traces, *runs[number])
-                rows.append(bucket.row(self._unit))
-            elif total[number]:
-                rows.append(
-                    _row(
-                        matched[number],
-                        total[number],
-                        errors[number],
-                        percentiles(sorted(latencies), _PERCENTILES),
-                        sum(tokens) if tokens else None,
-                        total_of(costs, 0) if costs else None,
-                    )
-                )
-            else:
-                rows.append(_NOTHING)
-        return rows
+        many = [number for number, count in enumerate(matched) if count > _FEW]
+        counts = matched[:] if many else matched
+        for number in many:
+            start, end = runs[number]
+            few &= ~((1 << end) - (1 << start))
+            counts[number] = 0
+        latencies, tokens, costs = _by_run(timeline, few, runs, counts)
+        columns = [
+            list(map(str, matched)),
+            list(map(str, _counts(traces.universe, runs, used))),
+            list(map(str, _counts(traces.failed, runs, used))),
+            *_texts_of_percentiles(latencies),
+            [str(sum(numbers)) if numbers else _NULL for numbers in tokens],
+            _texts_of_totals(costs),
+        ]
+        for number in range(len(runs)) if self._unit != sessions.TRACE else many:
+            bucket = Bucket()
+            self._add_run(bucket, traces, *runs[number])
+            for texts, text in zip(columns, bucket.row(self._unit)):
+                texts[number] = text
+        return tuple(map(",".join, columns))
 
     # ---------------------------------------------------- buckets of several blocks
 
@@ -787,15 +781,66 @@ def _counts(bits: int, runs: Sequence[tuple[int, int]], used: int) -> list[int]:
 
 
 def _by_run(
-    sliced: Sliced, values: array[Any], bits: int, runs: Sequence[tuple[int, int]]
-) -> Iterator[Sequence[Any]]:
-    """For each run of places the values at the members of a set that have one."""
-    having = bits & int.from_bytes(sliced.there, "little")
-    found = list(bitmaps.chosen(values, having))
-    end = 0
-    for number in _counts(having, runs, len(values)):
-        start, end = end, end + number
-        yield found[start:end]
+    timeline: Timeline, bits: int, runs: Sequence[tuple[int, int]], counts: Sequence[int]
+) -> Iterator[list[Sequence[Any]]]:
+    """Latencies, tokens and costs: for each run of places those of the members of a set.
+
+    ``counts`` says how many members are in each.
+    """
+    used = len(timeline)
+    chosen = _chooser(bits, used)
+    columns: tuple[array[Any], ...] = timeline.numbers
+    for sliced, numbers in zip((timeline.execution, timeline.tokens, timeline.costs), columns):
+        having = bits & int.from_bytes(sliced.there, "little")
+        if having == bits:
+            yield _cut(chosen(numbers), counts)
+        else:
+            yield _cut(_chooser(having, used)(numbers), _counts(having, runs, used))
+
+
+def _chooser(bits: int, used: int) -> Callable[[array[Any]], Sequence[Any]]:
+    """What takes the members of a set out of columns."""
+    if bits == all_positions(used):
+        return list
+    places = bitmaps.positions(bits)
+    if len(places) < 2:
+        # Of one place `itemgetter` would give no sequence.
+        return lambda column: [column[place] for place in places]
+    return itemgetter(*places)
+
+
+def _cut(numbers: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
+    """Numbers in parts of some sizes."""
+    ends = list(accumulate(counts))
+    return [numbers[start:end] for start, end in zip([0, *ends], ends)]
+
+
+def _texts_of_percentiles(parts: Sequence[Sequence[int]]) -> list[list[str]]:
+    """The columns of the percentiles of some numbers each."""
+    found = []
+    for numbers in parts:
+        if numbers:
+            ranked = sorted(numbers)
+            found.append(
+                [
+                    # An integer is read as the double it is nearest to.
+                    repr((low := float(ranked[below])) + share * (float(ranked[above]) - low))
+                    if share
+                    else str(ranked[below])
+                    for below, above, share in _ranks(len(ranked), _PERCENTILES)
+                ]
+            )
+        else:
+            found.append([_NULL] * len(_PERCENTILES))
+    return [list(texts) for texts in zip(*found)]
+
+
+def _texts_of_totals(parts: Sequence[Sequence[float]]) -> list[str]:
+    """The column of the sums of some numbers each."""
+    try:
+        return [repr(math.fsum(numbers)) if numbers else _NULL for numbers in parts]
+    except (OverflowError, ValueError):
+        return [repr(total_of(numbers, 0)) if numbers else _NULL for numbers in parts]
 
 
 def _pending(index: Index, statement: Statement, node: tree.Node) -> Sequence[Any]:
