@@ -383,12 +383,18 @@ def integers(patterns: array[int]) -> array[int]:
 
 def doubles(patterns: array[int]) -> array[float]:
     """The doubles that patterns stand for."""
-    if max(patterns, default=0) & _SIGN:
+    stored = patterns.tobytes()
+    highest = stored[WIDTH // 8 - 1 if sys.byteorder == "little" else 0 :: WIDTH // 8]
+    if highest.translate(None, _UNSIGNED):
         patterns = array("Q", (p ^ (_ALL >> 1) if p & _SIGN else p for p in patterns))
+        stored = patterns.tobytes()
     found = array("d")
-    found.frombytes(patterns.tobytes())
+    found.frombytes(stored)
     return found
 
+
+#: The highest bytes of patterns of numbers that are not negative.
+_UNSIGNED = bytes(range(128))
 
 #: Of bytes 0 and 1 the digits.
 _DIGITS = bytes(48 + (byte & 1) for byte in range(256))
