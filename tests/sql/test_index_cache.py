@@ -254,6 +254,7 @@ SECONDS = ("1 second", None, None)
 PART = ("1 second", "1970-01-01 00:00:04.5+00", "1970-01-01 00:00:21.25+00")
 QUESTIONS = [
     ("", *SECONDS, "trace"),
+    ("", "1 second", None, "1970-01-01 00:00:10.5+00", "trace"),
     ("", *PART, "trace"),
     ("", *PART, "session_all"),
     ("", "1 second", "1970-01-01 00:00:05+00", None, "session"),
