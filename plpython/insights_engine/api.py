@@ -236,12 +236,6 @@ def facets(
     return _many(plpy, answer, _nothing("value", "low", "high", "filter", "count", "share"))
 
 
-TIMESERIES_COLUMNS = (
-    *("start_ms", "matched", "total", "rate", "errors", "error_rate"),
-    *("p50_ms", "p95_ms", "p99_ms", "tokens", "cost"),
-)
-
-
 def timeseries(
     plpy: Any,
     schema: str,
@@ -252,12 +246,12 @@ def timeseries(
     end_ms: Optional[int],
     time_zone: Optional[str],
     unit: Optional[str],
-) -> Iterator[dict[str, Any]]:
-    """Traces by time."""
+) -> dict[str, Any]:
+    """Traces by time: arrays, of which each element belongs to a bucket."""
     from insights_engine import buckets
     from insights_engine import timeseries as by_time
 
-    def answer() -> Iterator[dict[str, Any]]:
+    def answer() -> dict[str, Any]:
         experiments = experiment_ids(exp_ids)
         node = _parsed(plpy, filter)
         counted = check_unit(unit)
@@ -265,7 +259,7 @@ def timeseries(
         statement = Statement(schema, experiments, _now_ms(plpy, filter), parallel=True)
         return by_time.series(plpy, statement, node, width, time_zone, first_ms, end_ms, counted)
 
-    return _many(plpy, answer, _nothing(*TIMESERIES_COLUMNS))
+    return _one(plpy, answer, _nothing("start_ms", *by_time.COLUMNS))
 
 
 DISCOVERY_COLUMNS = (

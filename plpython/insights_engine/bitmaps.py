@@ -16,6 +16,7 @@ import zlib
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import compress, repeat
 from typing import Any, Protocol
 
@@ -135,8 +136,12 @@ _BITS = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in rang
 def positions(bits: int) -> list[int]:
     """The members of a set, ascending."""
     found: list[int] = []
-    stored = bits.to_bytes((bits.bit_length() + 7) >> 3, "little")
-    if 16 * count(bits) < len(stored):
+    used = bits.bit_length()
+    members = count(bits)
+    if 16 * members > used:
+        return list(compress(range(used), flags(bits, used)))
+    stored = bits.to_bytes((used + 7) >> 3, "little")
+    if 16 * members < len(stored):
         # Between the few bytes that are not 0 there is much to skip.
         for place in _NOT_ZERO.finditer(stored):
             start = place.start() << 3
@@ -340,22 +345,55 @@ def transpose(patterns: Sequence[int]) -> dict[int, int]:
 
 def numbers(slices: Slices, used: int) -> array[int]:
     """The patterns of all positions given out; 0 where there is no number."""
-    every = (1 << used) - 1
-    spread = bytearray(8 * used)
-    for byte in range(WIDTH // 8):
-        column = 0
+    found = array("Q")
+    found.frombytes(_spread(slices, used, WIDTH >> 3))
+    return found
+
+
+def low_numbers(slices: Slices, used: int) -> array[int]:
+    """The lower 32 bits of the patterns."""
+    found = array("I")
+    found.frombytes(_spread(slices, used, WIDTH >> 4))
+    return found
+
+
+def _spread(slices: Slices, used: int, width: int) -> bytearray:
+    """The ``width`` lowest bytes of all patterns, as numbers of the machine."""
+    size = (used + 7) >> 3
+    spread = bytearray(width * used)
+    for byte in range(width):
+        # Byte ``n`` of eight: bit ``n`` of eight numbers.
+        mixed = bytearray(8 * size)
         for bit in range(8):
             members = slices.get(8 * byte + bit, 0)
-            if members == every:
-                column |= int.from_bytes(bytes((1 << bit,)) * used, "little")
-            elif members:
-                column |= int.from_bytes(flags(members, used), "little") << bit
-        if column:
-            place = byte if sys.byteorder == "little" else 7 - byte
-            spread[place::8] = column.to_bytes(used, "little")
-    found = array("Q")
-    found.frombytes(spread)
-    return found
+            if members:
+                mixed[bit::8] = members.to_bytes(size, "little")
+        if any(mixed):
+            place = byte if sys.byteorder == "little" else width - 1 - byte
+            spread[place::width] = _turned(mixed)[:used]
+    return spread
+
+
+def _turned(squares: bytearray) -> bytes:
+    """Bits in squares of eight bytes with rows and columns swapped.
+
+    Blocks of 1, 2 and 4 bits change places with those across the diagonal, in all squares
+    at once (Warren, Hacker's Delight, 2nd edition 2012, section 7-3).
+    """
+    bits = int.from_bytes(squares, "little")
+    for shift, mask in zip((7, 14, 28), _masks(len(squares) >> 3)):
+        changed = (bits ^ (bits >> shift)) & mask
+        bits ^= changed ^ (changed << shift)
+    return bits.to_bytes(len(squares), "little")
+
+
+@lru_cache(maxsize=8)
+def _masks(squares: int) -> tuple[int, ...]:
+    """Of so many squares the bits that change places with higher ones."""
+    return tuple(
+        int.from_bytes(mask.to_bytes(8, "little") * squares, "little")
+        for mask in (0x00AA00AA00AA00AA, 0x0000CCCC0000CCCC, 0x00000000F0F0F0F0)
+    )
 
 
 def integers(patterns: array[int]) -> array[int]:
@@ -367,12 +405,18 @@ def integers(patterns: array[int]) -> array[int]:
 
 def doubles(patterns: array[int]) -> array[float]:
     """The doubles that patterns stand for."""
-    if max(patterns, default=0) & _SIGN:
+    stored = patterns.tobytes()
+    highest = stored[WIDTH // 8 - 1 if sys.byteorder == "little" else 0 :: WIDTH // 8]
+    if highest.translate(None, _UNSIGNED):
         patterns = array("Q", (p ^ (_ALL >> 1) if p & _SIGN else p for p in patterns))
+        stored = patterns.tobytes()
     found = array("d")
-    found.frombytes(patterns.tobytes())
+    found.frombytes(stored)
     return found
 
+
+#: The highest bytes of patterns of numbers that are not negative.
+_UNSIGNED = bytes(range(128))
 
 #: Of bytes 0 and 1 the digits.
 _DIGITS = bytes(48 + (byte & 1) for byte in range(256))

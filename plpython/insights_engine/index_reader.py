@@ -130,7 +130,8 @@ class Index:
         self.plpy = plpy
         self._statement = statement
         experiments = statement.experiments
-        self._scope = (statement.schema, None if experiments is None else tuple(experiments))
+        #: What answers that are kept belong to.
+        self.scope = (statement.schema, None if experiments is None else tuple(experiments))
         #: The blocks, newest first.
         self.blocks = self._blocks(version)
         #: Set where very many traces would have to be asked about.
@@ -138,7 +139,7 @@ class Index:
         #: The traces that have to be asked about one by one.
         self.pending = list(pending)
         self.planner = CACHE.planner(
-            self._scope, version, lambda: Planner(plpy, statement.schema, experiments)
+            self.scope, version, lambda: Planner(plpy, statement.schema, experiments)
         )
         self.planner.now_ms = statement.now_ms
         #: By filter and block: the traces that match, of filters that were asked everywhere.
@@ -155,10 +156,10 @@ class Index:
                 self._away[number] = self._away.get(number, 0) | 1 << row["position"]
 
     def _blocks(self, version: str) -> list[Block]:
-        known = CACHE.blocks(self._scope, version)
+        known = CACHE.blocks(self.scope, version)
         if known is None:
             known = _blocks(self.plpy, self._statement.experiments)
-            CACHE.keep_blocks(self._scope, version, known)
+            CACHE.keep_blocks(self.scope, version, known)
         return known
 
     @property
@@ -217,7 +218,7 @@ class Index:
         self, filters: Sequence[Prepared], blocks: Sequence[Block]
     ) -> list[dict[int, Known]]:
         """By filter and block: must and may, of all positions given out."""
-        tables = [CACHE.known((self._scope, one.text)) if one.lasting else {} for one in filters]
+        tables = [CACHE.known((self.scope, one.text)) if one.lasting else {} for one in filters]
         lacking = [
             (number, one)
             for number, one in enumerate(filters)
@@ -239,7 +240,7 @@ class Index:
                     must, may = _combined(one.shape, own, all_positions(block.used))
                     fresh[block.block] = Known(must, may)
             if one.lasting:
-                CACHE.keep((self._scope, one.text), fresh)
+                CACHE.keep((self.scope, one.text), fresh)
             tables[number] = {**table, **fresh}
         return tables
 
@@ -254,7 +255,7 @@ class Index:
             for leaf in one.leaves:
                 if leaf.text in found:
                     continue
-                table = CACHE.known((self._scope, leaf.text)) if leaf.lasting else {}
+                table = CACHE.known((self.scope, leaf.text)) if leaf.lasting else {}
                 found[leaf.text] = table
                 missing = [block.block for block in blocks if block.block not in table]
                 if missing:
@@ -275,7 +276,7 @@ class Index:
                     if block.block not in found[text]
                 }
                 if lacking[text].lasting:
-                    CACHE.keep((self._scope, text), fresh)
+                    CACHE.keep((self.scope, text), fresh)
                 found[text] = {**found[text], **fresh}
         return found
 
@@ -306,7 +307,7 @@ class Index:
             false = pair.may & ~true
             fresh[block.block] = Known(known.must | true, known.may & ~false)
         if one.lasting:
-            CACHE.keep((self._scope, one.text), fresh)
+            CACHE.keep((self.scope, one.text), fresh)
         return settled
 
     def _asked(
@@ -349,7 +350,7 @@ class Index:
         """Whether it is known of every position which match."""
         if not one.lasting:
             return False
-        known = CACHE.known((self._scope, one.text))
+        known = CACHE.known((self.scope, one.text))
         for block in self.blocks:
             pair = known.get(block.block)
             if pair is None:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
-from itertools import repeat
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice, repeat
 from typing import Any, NamedTuple, Optional
 
 from insights_engine import bitmaps, fields, plans, tree
@@ -32,7 +32,9 @@ UNITS = (TRACE, SESSION, SESSION_ALL)
 #: Sessions that are known by number; more of them start anew.
 _MOST_NUMBERED = 1_000_000
 #: Below this share of a block's positions, they are looked up one by one.
-_FEW = 0.02
+_FEW = 0.05
+#: Blocks that are read beside one.
+_MOST_AHEAD = 7
 
 _numbered: dict[str, int] = {}
 #: The session ids by number; there is no number 0.
@@ -67,6 +69,10 @@ class Sessions:
             del _named[1:]
             _generation += 1
         self._key = ("sessions", _generation)
+        #: How many blocks to read beside the next one.
+        self._ahead = 0
+        #: Those that were read beside one, until they are asked for.
+        self._held: dict[int, Column] = {}
 
     def number(self, session_id: str) -> int:
         """The number of a session."""
@@ -74,6 +80,15 @@ class Sessions:
         if found is None:
             found = _numbered[session_id] = len(_named)
             _named.append(session_id)
+        return found
+
+    def all_numbers(self, session_ids: Iterable[str]) -> list[int]:
+        """The numbers of some sessions."""
+        number = _numbered.setdefault
+        found = [number(session_id, len(_numbered) + 1) for session_id in session_ids]
+        # New ones have come last.
+        fresh = len(_numbered) + 1 - len(_named)
+        _named.extend(list(islice(reversed(_numbered), fresh))[::-1])
         return found
 
     def session_id(self, number: int) -> str:
@@ -90,7 +105,7 @@ class Sessions:
         Right for the positions of ``sets``, a set for each block, which must be such
         as the index answers for.
         """
-        known: dict[int, Any] = dict(CACHE.columns(self._key))
+        known: dict[int, Any] = {**CACHE.columns(self._key), **self._held}
         few: list[tuple[Block, int]] = []
         for block, bits in zip(blocks, sets):
             column = known.get(block.block)
@@ -100,33 +115,61 @@ class Sessions:
             if bitmaps.count(lacking) < _FEW * block.used:
                 few.append((block, lacking))
             else:
-                known[block.block] = self._read(block)
+                read = self._read(self._following(block, known))
+                known.update(read)
+                self._held = dict(read)
         if few:
             known.update(self._look_up(few, known))
         nothing = Column(0, array("i"))
         found: list[Sequence[int]] = []
         for block in blocks:
+            self._held.pop(block.block, None)
             numbers = known.get(block.block, nothing).numbers
             found.append(numbers or array("i", bytes(4 * block.used)))
         return found
 
-    def _read(self, block: Block) -> Column:
-        """The sessions of a whole block."""
-        (row,) = plans.run(
-            self._index.plpy,
-            "select array_agg(t.position) as positions, array_agg(i.session_id) as sessions"
-            f" from insights.trace t join {self._index.schema}.trace_info i"
-            " on i.request_id = t.trace_id where t.block = $1 and i.session_id is not null",
-            ("int",),
-            (block.block,),
+    def _following(self, block: Block, known: Mapping[int, Column]) -> list[Block]:
+        """A block and more of those after it each time, of which nothing is known.
+
+        Whoever needs several blocks needs most of them, and in their order.
+        """
+        first = next(
+            (place for place, one in enumerate(self._index.blocks) if one.block == block.block),
+            len(self._index.blocks),
         )
-        numbers = array("i", bytes(4 * block.used))
-        for position, session_id in zip(row["positions"] or (), row["sessions"] or ()):
-            numbers[position] = self.number(session_id)
-        # A trace that is pending may have another session by now than when it was indexed.
-        column = Column(self._index.universe(block), numbers)
-        CACHE.keep(self._key, {block.block: column})
-        return column
+        after = (one for one in self._index.blocks[first + 1 :] if one.block not in known)
+        found = [block, *islice(after, self._ahead)]
+        self._ahead = min(2 * self._ahead + 1, _MOST_AHEAD)
+        return found
+
+    def _read(self, blocks: Sequence[Block]) -> dict[int, Column]:
+        """The sessions of whole blocks."""
+        found: dict[int, Column] = {}
+        for block in blocks:
+            # A trace that is pending may have another session by now than when it was indexed.
+            nothing = array("i", bytes(4 * block.used))
+            found[block.block] = Column(self._index.universe(block), nothing)
+        for row in plans.run(
+            self._index.plpy,
+            "select t.block, array_agg(t.position) as positions,"
+            " array_agg(i.session_id) as sessions"
+            f" from insights.trace t join {self._index.schema}.trace_info i"
+            " on i.request_id = t.trace_id where t.block = any($1) and i.session_id is not null"
+            # Traces for which this is no longer so are pending.
+            " and i.experiment_id = any($2) and i.timestamp_ms between $3 and $4 group by t.block",
+            ("int[]", "int[]", "bigint", "bigint"),
+            (
+                [block.block for block in blocks],
+                list({block.experiment_id for block in blocks}),
+                min(block.first_ms for block in blocks),
+                max(block.last_ms for block in blocks),
+            ),
+        ):
+            numbers = found[row["block"]].numbers
+            values = self.all_numbers(row["sessions"])
+            deque(map(numbers.__setitem__, row["positions"], values), maxlen=0)
+        CACHE.keep(self._key, found)
+        return found
 
     def _look_up(
         self, wanted: Sequence[tuple[Block, int]], known: dict[int, Column]

@@ -7,10 +7,9 @@ numbers never change.
 
 from __future__ import annotations
 
-import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any, NamedTuple, Optional
 
@@ -22,6 +21,9 @@ from insights_engine.index_reader import GROUP, Index
 _KEY = ("timelines",)
 #: Slices of fixed-point numbers; numbers that need more are summed one by one.
 _MOST_BITS = 2 * bitmaps.WIDTH
+#: Stored digits of a double's significand, and what power of two the last of them is
+#: a multiple of in the smallest numbers (IEEE 754, binary64).
+_FRACTION, _LEAST = 52, -1074
 
 
 class Sliced(NamedTuple):
@@ -61,15 +63,16 @@ class Timeline:
 
     def __init__(
         self,
-        times: Sequence[int],
+        first_ms: int,
+        times: array[int],
         order: Optional[array[int]],
         sliced: tuple[Sliced, Sliced, Sliced],
         numbers: tuple[array[int], array[int], array[float]],
         odd: int,
     ) -> None:
-        self._first_ms = times[0]
-        # When they began, ms after the first.
-        self._times = narrow(array("q", [time - times[0] for time in times]))
+        # When they began, ms after a moment.
+        self._first_ms = first_ms
+        self._times = times
         self.execution, self.tokens, self.costs = sliced
         #: The same numbers one by one, 0 for none.
         self.numbers = numbers
@@ -121,6 +124,11 @@ class Timeline:
         """How many began before then, if ``start`` of them did."""
         return bisect_left(self._times, time_ms - self._first_ms, start)
 
+    def ends_before(self, times_ms: Iterable[int]) -> list[int]:
+        """How many began before each of some moments."""
+        times, first_ms = self._times, self._first_ms
+        return [bisect_left(times, time_ms - first_ms) for time_ms in times_ms]
+
 
 def narrow(numbers: array[int]) -> array[int]:
     """The same integers in half the room, if they fit."""
@@ -159,27 +167,45 @@ def _read(index: Index, blocks: Sequence[Block]) -> dict[int, Timeline]:
     found: dict[int, Timeline] = {}
     for number, block in enumerate(blocks):
         used = block.used
-        times = bitmaps.integers(bitmaps.numbers(all_times[number], used))
-        order: Optional[array[int]] = array("H", sorted(range(used), key=times.__getitem__))
-        if order == array("H", range(used)):
-            order = None
-        spent = _ordered(bitmaps.doubles(bitmaps.numbers(costs[number], used)), order)
+        first_ms, times = _times(all_times[number], used)
+        order = _order(times)
         found[block.block] = Timeline(
+            first_ms,
             _ordered(times, order),
             order,
             (
                 _sliced(execution[number], order, used),
                 _sliced(tokens[number], order, used),
-                _fixed_point(costs[number].get(bitmaps.HAS_NUMBER, 0), spent, order),
+                _fixed_point(costs[number], order, used),
             ),
             (
                 _integers(execution[number], order, used),
                 _integers(tokens[number], order, used),
-                spent,
+                _ordered(bitmaps.doubles(bitmaps.numbers(costs[number], used)), order),
             ),
             odd_ones[number],
         )
     return found
+
+
+def _times(slices: dict[int, int], used: int) -> tuple[int, array[int]]:
+    """A moment, and how many ms after it the trace at each position began."""
+    every = all_positions(used)
+    high = {bit: members for bit, members in slices.items() if 32 <= bit < bitmaps.WIDTH}
+    if all(members == every or not members for members in high.values()):
+        # They differ by no more than their lower halves do.
+        pattern = sum(1 << bit for bit, members in high.items() if members)
+        return bitmaps.integer_of(pattern), bitmaps.low_numbers(slices, used)
+    return 0, bitmaps.integers(bitmaps.numbers(slices, used))
+
+
+def _order(times: array[int]) -> Optional[array[int]]:
+    """The positions in the order of time; None: that is their own."""
+    listed = times.tolist()
+    # Those that are in order already take no time to sort.
+    if sorted(listed) == listed:
+        return None
+    return array("H", sorted(range(len(listed)), key=listed.__getitem__))
 
 
 def _ordered(numbers: array[Any], order: Optional[array[int]]) -> array[Any]:
@@ -189,7 +215,9 @@ def _ordered(numbers: array[Any], order: Optional[array[int]]) -> array[Any]:
 
 
 def _integers(slices: dict[int, int], order: Optional[array[int]], used: int) -> array[int]:
-    return narrow(_ordered(bitmaps.integers(bitmaps.numbers(slices, used)), order))
+    if any(members for bit, members in slices.items() if 31 <= bit < bitmaps.WIDTH):
+        return narrow(_ordered(bitmaps.integers(bitmaps.numbers(slices, used)), order))
+    return _ordered(array("i", bitmaps.low_numbers(slices, used).tobytes()), order)
 
 
 def _divided(group: Group, slices: dict[int, int]) -> list[dict[int, int]]:
@@ -205,13 +233,19 @@ def _sliced(slices: dict[int, int], order: Optional[array[int]], used: int) -> S
     """Slices in the order of time."""
     there = slices.get(bitmaps.HAS_NUMBER, 0)
     rest = {bit: bits for bit, bits in slices.items() if bits and bit != bitmaps.HAS_NUMBER}
+    return Sliced(*_stored(there, rest, order, used))
+
+
+def _stored(
+    there: int, slices: dict[int, int], order: Optional[array[int]], used: int
+) -> tuple[bytes, dict[int, bytes]]:
     if order is not None:
         there = _permuted(there, order)
-        rest = {bit: _permuted(bits, order) for bit, bits in rest.items()}
+        slices = {bit: _permuted(bits, order) for bit, bits in slices.items()}
     size = (used + 7) >> 3
-    return Sliced(
+    return (
         there.to_bytes(size, "little"),
-        {bit: bits.to_bytes(size, "little") for bit, bits in rest.items()},
+        {bit: bits.to_bytes(size, "little") for bit, bits in slices.items()},
     )
 
 
@@ -220,28 +254,62 @@ def _permuted(bits: int, order: array[int]) -> int:
     return bitmaps.of_flags(bytes(map(flags.__getitem__, order)))
 
 
-def _fixed_point(there: int, values: array[float], order: Optional[array[int]]) -> Sliced:
-    """Doubles in the order of time as fixed-point numbers, exactly.
+def _fixed_point(slices: dict[int, int], order: Optional[array[int]], used: int) -> Sliced:
+    """The slices of doubles as those of fixed-point numbers in the order of time, exactly.
 
     Without slices, if that takes too many of them.
     """
-    if order is not None:
-        there = _permuted(there, order)
-    size = (len(values) + 7) >> 3
-    # A double is an integer of 53 bits times a power of two.
-    parts = [math.frexp(value) for value in values]
-    powers = [power for fraction, power in parts if fraction]
-    low, high = min(powers, default=0) - 53, max(powers, default=0)
-    if high - low >= _MOST_BITS:
-        return Sliced(there.to_bytes(size, "little"), {}, exponent=None)
-    numbers = [
-        int(fraction * 2.0**53) << (power - 53 - low) if fraction else 0
-        for fraction, power in parts
-    ]
-    mask = (1 << bitmaps.WIDTH) - 1
-    found: dict[int, bytes] = {}
-    for first in range(0, _MOST_BITS, bitmaps.WIDTH):
-        half = array("Q", [number >> first & mask for number in numbers])
-        for bit, bits in bitmaps.transpose(half).items():
-            found[first + bit] = bits.to_bytes(size, "little")
-    return Sliced(there.to_bytes(size, "little"), found, _MOST_BITS - 1, low)
+    there = slices.get(bitmaps.HAS_NUMBER, 0)
+    negative = slices.get(bitmaps.WIDTH - 1, 0)
+    # The patterns of negative doubles have all other bits turned.
+    bits = [slices.get(bit, 0) ^ negative for bit in range(bitmaps.WIDTH - 1)]
+    significand, exponent = bits[:_FRACTION], bits[_FRACTION:]
+    by_power = _by_power(exponent, _union(bits))
+    low, high = min(by_power, default=0), max(by_power, default=0)
+    if high - low + _FRACTION + 2 > _MOST_BITS:
+        return Sliced(*_stored(there, {}, order, used), exponent=None)
+    # The first digit, which is not stored, is 1, but of the smallest numbers.
+    significand.append(_union(exponent))
+    found = dict.fromkeys(range(high - low + len(significand)), 0)
+    for power, members in by_power.items():
+        for bit, part in enumerate(significand, power - low):
+            found[bit] |= part & members
+    if negative:
+        _negate(found, negative)
+    found = {bit: part for bit, part in found.items() if part}
+    return Sliced(*_stored(there, found, order, used), _MOST_BITS - 1, _LEAST + low)
+
+
+def _by_power(exponent: Sequence[int], numbers: int) -> dict[int, int]:
+    """Which numbers are multiples of what power of two above the least, of their exponents."""
+    found = {0: numbers}
+    for bit in range(len(exponent) - 1, -1, -1):
+        parts = {}
+        for power, members in found.items():
+            upper = members & exponent[bit]
+            if upper:
+                parts[power | 1 << bit] = upper
+            if upper != members:
+                parts[power] = members ^ upper
+        found = parts
+    # The two lowest exponents mean the same.
+    lowest = found.pop(0, 0) | found.pop(1, 0)
+    found = {power - 1: members for power, members in found.items()}
+    return {0: lowest, **found} if lowest else found
+
+
+def _negate(slices: dict[int, int], those: int) -> None:
+    """Turns some of the numbers, all of which are positive, into two's complements."""
+    carry = those
+    for bit in range(_MOST_BITS):
+        turned = slices.get(bit, 0) ^ those
+        slices[bit] = turned ^ carry
+        carry &= turned
+
+
+def _union(sets: Iterable[int]) -> int:
+    """The members of any of some sets."""
+    found = 0
+    for members in sets:
+        found |= members
+    return found

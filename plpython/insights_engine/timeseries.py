@@ -5,6 +5,12 @@ the two nearest by rank, in a straight line.  Costs are summed without rounding 
 them, from the index; without it PostgreSQL sums the decimals that they print as, which
 differs by less than one part in a billion of what is summed.
 
+What is told of a bucket is kept by filter (cache.py): the blocks that its traces are in never
+change.  Only buckets with pending traces are put together anew each time.
+
+The answer goes to PostgreSQL column by column, as the texts of arrays: making a row of
+each bucket takes several times as long.
+
 With sessions as the unit, a bucket counts the sessions that have some trace in it: a
 session matches in a bucket if some of its traces there do, or all of them.  Latencies,
 tokens and costs are always those of the traces that match.
@@ -13,18 +19,26 @@ tokens and costs are always those of the traces that match.
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Any, Callable, Optional
+from functools import lru_cache
+from itertools import accumulate
+from operator import itemgetter
+from typing import Any, Callable, NamedTuple, Optional
 
 from insights_engine import bitmaps, buckets, plans, sessions, tree
+from insights_engine.cache import CACHE
 from insights_engine.errors import InsightsError
-from insights_engine.groups import Block
+from insights_engine.groups import Block, all_positions
 from insights_engine.index_reader import Index, decided, open_index, prepare
 from insights_engine.statement import Statement
 from insights_engine.timelines import Part, Sliced, Timeline, timelines
+
+#: What is told of a bucket, beside when it begins.
+COLUMNS = ("matched", "total", "errors", "p50_ms", "p95_ms", "p99_ms", "tokens", "cost")
 
 _PERCENTILES = (0.5, 0.95, 0.99)
 _FAILED = tree.TextCompare(tree.TraceText("status"), "=", "ERROR")
@@ -106,8 +120,8 @@ class Bucket:
         """Adds the tokens of some traces."""
         self.tokens = sum(tokens) + (self.tokens or 0)
 
-    def row(self, start_ms: int, unit: str) -> dict[str, Any]:
-        """The row of a bucket that begins then."""
+    def row(self, unit: str) -> Row:
+        """What is told of it."""
         if unit != sessions.TRACE:
             self.total, self.matched, self.errors = map(len, self.sessions)
             if unit == sessions.SESSION_ALL:
@@ -116,44 +130,73 @@ class Bucket:
         if self.spent is not None or self.costs:
             cost = total_of(self.costs, self.spent or 0)
         numbers = self.latencies.percentiles(_PERCENTILES)
-        return _row(start_ms, self.matched, self.total, self.errors, numbers, self.tokens, cost)
+        return _row(self.matched, self.total, self.errors, numbers, self.tokens, cost)
+
+
+#: The `COLUMNS` of a bucket, as PostgreSQL writes them in an array.
+Row = tuple[str, ...]
+_NULL = "NULL"
+_NOTHING: Row = ("0",) * 3 + (_NULL,) * 5
 
 
 def _row(
-    start_ms: int,
     matched: int,
     total: int,
     errors: int,
     latencies: Sequence[Optional[float]],
     tokens: Optional[int],
     cost: Optional[float],
-) -> dict[str, Any]:
-    if tokens is not None and not -(2**63) <= tokens < 2**63:
-        raise InsightsError("The sum of the tokens is out of range for bigint.", "22003")
-    return {
-        "start_ms": start_ms,
-        "matched": matched,
-        "total": total,
-        "rate": matched / total if total else None,
-        "errors": errors,
-        "error_rate": errors / matched if matched else None,
-        "p50_ms": latencies[0],
-        "p95_ms": latencies[1],
-        "p99_ms": latencies[2],
-        "tokens": tokens,
-        "cost": cost,
-    }
+) -> Row:
+    numbers = (*latencies, tokens, cost)
+    return (
+        *map(str, (matched, total, errors)),
+        *(_NULL if number is None else repr(number) for number in numbers),
+    )
+
+
+#: The columns of buckets in succession, each as one text.
+Columns = tuple[str, ...]
+
+
+def _columns(rows: Sequence[Row]) -> Columns:
+    return tuple(map(",".join, zip(*rows)))
+
+
+def _nothing(size: int) -> Columns:
+    """The columns of so many buckets without traces."""
+    return tuple(",".join([text] * size) for text in _NOTHING)
+
+
+def _answer(starts: Iterable[int], columns: Columns) -> dict[str, str]:
+    """The columns as texts of arrays, with when the buckets begin."""
+    named = dict(zip(COLUMNS, columns))
+    for tokens in _LONG.findall(named["tokens"]):
+        if not -(2**63) <= int(tokens) < 2**63:
+            raise InsightsError("The sum of the tokens is out of range for bigint.", "22003")
+    named["start_ms"] = ",".join(map(str, starts))
+    return {name: "{" + texts + "}" for name, texts in named.items()}
+
+
+#: Integers that may be beyond 64 bits.
+_LONG = re.compile("-?[0-9]{19,}")
 
 
 def percentiles(ranked: Sequence[int], fractions: Sequence[float]) -> list[Optional[float]]:
     """Percentiles of ascending integers as ``percentile_cont`` has them; None of no numbers."""
     found: list[Optional[float]] = []
-    for fraction in fractions if ranked else ():
-        rank = fraction * (len(ranked) - 1)
-        below, above = math.floor(rank), math.ceil(rank)
-        low, high = float(ranked[below]), float(ranked[above])
-        found.append(low if below == above else low + (rank - below) * (high - low))
+    for below, above, share in _ranks(len(ranked), tuple(fractions)):
+        low = float(ranked[below])
+        found.append(low + share * (float(ranked[above]) - low) if share else low)
     return found or [None] * len(fractions)
+
+
+@lru_cache(maxsize=2000)
+def _ranks(size: int, fractions: tuple[float, ...]) -> tuple[tuple[int, int, float], ...]:
+    """Between which ranks percentiles of so many numbers are, and how far from the first."""
+    if not size:
+        return ()
+    ranks = [fraction * (size - 1) for fraction in fractions]
+    return tuple((math.floor(rank), math.ceil(rank), rank - math.floor(rank)) for rank in ranks)
 
 
 def percentiles_of_slices(
@@ -233,28 +276,28 @@ def series(
     first_ms: Optional[int],
     end_ms: Optional[int],
     unit: str,
-) -> Iterator[dict[str, Any]]:
-    """A row for each bucket from ``first_ms`` to before ``end_ms``, None: as far as traces go."""
+) -> dict[str, str]:
+    """By column, and ``start_ms``, the text of an array with an element for each bucket.
+
+    The buckets go from ``first_ms`` to before ``end_ms``, None: as far as traces go.
+    """
     if first_ms is not None and end_ms is not None and end_ms <= first_ms:
         raise InsightsError("start_time must be before end_time.")
     if first_ms is None or end_ms is None:
         extent = _extent(plpy, statement)
         if extent is None:
             buckets.edges(plpy, width, time_zone, 0, 1)  # for its errors
-            return
+            return _answer((), _nothing(0))
         first_ms = extent[0] if first_ms is None else first_ms
         end_ms = extent[1] + 1 if end_ms is None else end_ms
         if end_ms <= first_ms:
-            return
+            return _answer((), _nothing(0))
     edges = buckets.edges(plpy, width, time_zone, first_ms, end_ms)
     within = [max(edges[0], first_ms), *edges[1:-1], min(edges[-1], end_ms)]
-    found = _of_index(plpy, statement, node, within, unit)
-    if found is None:
-        yield from _of_tables(plpy, statement, node, edges, within, unit)
-        return
-    nothing = Bucket()
-    for number, start_ms in enumerate(edges[:-1]):
-        yield found.get(number, nothing).row(start_ms, unit)
+    columns = _of_index(plpy, statement, node, array("q", within), unit, (width, time_zone))
+    if columns is None:
+        columns = _of_tables(plpy, statement, node, within, unit)
+    return _answer(edges[:-1], columns)
 
 
 def _extent(plpy: Any, statement: Statement) -> Optional[tuple[int, int]]:
@@ -288,92 +331,326 @@ def _extent(plpy: Any, statement: Statement) -> Optional[tuple[int, int]]:
 
 
 def _of_index(
-    plpy: Any, statement: Statement, node: tree.Node, edges: Sequence[int], unit: str
-) -> Optional[dict[int, Bucket]]:
-    """The buckets with traces by number, if the index is of use; bucket n ends at edge n + 1."""
+    plpy: Any,
+    statement: Statement,
+    node: tree.Node,
+    edges: array[int],
+    unit: str,
+    calendar: Any,
+) -> Optional[Columns]:
+    """The columns, if the index is of use; bucket n ends at edge n + 1.
+
+    ``calendar`` is what the edges come from.
+    """
     if statement.experiments == []:
-        return {}
+        return _nothing(len(edges) - 1)
     index = open_index(plpy, statement, (node,))
     if index is None:
         return None
     index.blocks = [
         block for block in index.blocks if block.last_ms >= edges[0] and block.first_ms < edges[-1]
     ]
-    filters = (prepare(node), prepare(_FAILED))
-    collected = _Collected(index, edges, unit)
-    ways = zip(index.blocks, timelines(index, index.blocks), decided(index, filters))
-    for block, timeline, (matching, failed) in ways:
-        collected.add(block, timeline, matching, failed)
+    one = prepare(node)
+    key = ("series", index.scope, one.text, unit, calendar) if one.lasting else None
+    pending = _pending(index, statement.again(), node) if index.pending else ()
+    collected = _Collected(index, edges, unit, key, [row["timestamp_ms"] for row in pending])
+    # What is kept leaves little to ask about, or nothing.
+    index.blocks = [part.block for part in collected.lacking]
+    ways = zip(
+        collected.lacking,
+        timelines(index, index.blocks),
+        decided(index, (one, prepare(_FAILED))),
+    )
+    for part, timeline, (matching, failed) in ways:
+        collected.add(part, timeline, matching, failed)
     if index.overcharged:
         return None
-    if index.pending:
-        collected.add_pending(statement.again(), node)
-    return collected.buckets
+    collected.keep()
+    for row in pending:
+        collected.add_pending(row)
+    return collected.columns()
+
+
+class Kept(NamedTuple):
+    """What is told of the buckets of a stretch, see `_Stretch`."""
+
+    #: Where the buckets begin, and the last one ends.
+    edges: array[int]
+    #: Of which blocks which positions were looked at.
+    looked_at: tuple[tuple[int, int], ...]
+    columns: Columns
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes in memory."""
+        return (
+            _KEPT_BYTES
+            + self.edges.itemsize * len(self.edges)
+            + sum(universe.bit_length() >> 3 for _, universe in self.looked_at)
+            + sum(map(len, self.columns))
+        )
+
+
+#: What the parts take beside what is in them.
+_KEPT_BYTES = 1200
+
+
+class AllKept(dict[int, Kept]):
+    """What is kept of the stretches of which a block is the first, by when they begin."""
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes in memory."""
+        return sum(one.nbytes for one in self.values())
+
+
+class _Part:
+    """A block with the buckets that it has traces in: from ``first`` to before ``end``."""
+
+    __slots__ = ("block", "end", "first", "universe", "whole")
+
+    def __init__(self, block: Block, universe: int, first: int, end: int) -> None:
+        self.block = block
+        self.universe = universe
+        self.first = first
+        self.end = end
+        #: Stretches that are looked at as a whole.
+        self.whole: list[_Stretch] = []
+
+
+class _Stretch:
+    """Buckets in succession that the same blocks have traces in."""
+
+    __slots__ = ("columns", "edges", "end", "first", "kept", "looked_at", "parts")
+
+    def __init__(self, first: int, end: int, parts: Sequence[_Part], edges: array[int]) -> None:
+        self.first = first
+        self.end = end
+        self.parts = parts
+        #: These two as in `Kept`.
+        self.edges = edges
+        self.looked_at = tuple((part.block.block, part.universe) for part in parts)
+        self.columns = None if parts else _nothing(end - first)
+        self.kept: Optional[Kept] = None
 
 
 class _Collected:
-    """Buckets that fill with the traces of blocks."""
+    """Buckets that fill with the traces of blocks.
 
-    def __init__(self, index: Index, edges: Sequence[int], unit: str) -> None:
+    Those of a stretch that one block alone has traces in are made from all of its traces
+    at once; the others are filled by one block after the other.
+    """
+
+    def __init__(
+        self, index: Index, edges: array[int], unit: str, key: Any, moments: Iterable[int]
+    ) -> None:
+        """``key``: what is kept by, None: nothing is; ``moments`` of pending traces."""
         self._index = index
         self._edges = edges
         self._unit = unit
+        self._key = key
         self._sessions = sessions.Sessions(index)
-        self.buckets: dict[int, Bucket] = {}
+        self._buckets: dict[int, Bucket] = {}
+        last = len(edges) - 1
+        parts = [
+            _Part(
+                block,
+                index.universe(block),
+                max(bisect_right(edges, block.first_ms) - 1, 0),
+                min(bisect_right(edges, block.last_ms), last),
+            )
+            for block in index.blocks
+        ]
+        self._stretches = list(self._divide(parts))
+        #: By bucket 1 if it is filled by one block after the other.
+        self._filled = bytearray(last)
+        #: The buckets that pending traces are in.
+        self._pending = {number for number in map(self._number, moments) if number is not None}
+        for number in self._pending:
+            self._filled[number] = 1
+        known: Mapping[int, AllKept] = {} if key is None else CACHE.columns(key)
+        for stretch in self._stretches:
+            if stretch.parts:
+                self._begin(stretch, known.get(stretch.parts[0].block.block, {}))
+        #: The blocks that have to be added.
+        self.lacking = [
+            part for part in parts if part.whole or self._filled.find(1, part.first, part.end) >= 0
+        ]
+
+    def _divide(self, parts: Sequence[_Part]) -> Iterator[_Stretch]:
+        """All buckets."""
+        begin: dict[int, list[_Part]] = {}
+        finish: dict[int, list[_Part]] = {}
+        for part in parts:
+            begin.setdefault(part.first, []).append(part)
+            finish.setdefault(part.end, []).append(part)
+        now: dict[int, _Part] = {}
+        ends = sorted({0, len(self._edges) - 1, *begin, *finish})
+        for first, end in zip(ends, ends[1:]):
+            for part in finish.get(first, ()):
+                del now[part.block.block]
+            for part in begin.get(first, ()):
+                now[part.block.block] = part
+            yield _Stretch(first, end, tuple(now.values()), self._edges[first : end + 1])
+
+    def _begin(self, stretch: _Stretch, known: Mapping[int, Kept]) -> None:
+        kept = known.get(stretch.edges[0])
+        if kept is not None and kept.edges == stretch.edges and kept.looked_at == stretch.looked_at:
+            stretch.kept = kept
+            stretch.columns = kept.columns
+            return
+        size = stretch.end - stretch.first
+        part = stretch.parts[0]
+        # To look at all traces of a block is worth it for much of it.
+        if len(stretch.parts) == 1 and 2 * size >= part.end - part.first:
+            part.whole.append(stretch)
+        else:
+            self._fill(stretch)
+
+    def _fill(self, stretch: _Stretch) -> None:
+        """Has the buckets of a stretch filled by one block after the other."""
+        self._filled[stretch.first : stretch.end] = b"\1" * (stretch.end - stretch.first)
 
     def _bucket(self, number: int) -> Bucket:
-        found = self.buckets.get(number)
+        found = self._buckets.get(number)
         if found is None:
-            found = self.buckets[number] = Bucket()
+            found = self._buckets[number] = Bucket()
         return found
 
-    def add(self, block: Block, timeline: Timeline, matching: int, failed: int) -> None:
+    def add(self, part: _Part, timeline: Timeline, matching: int, failed: int) -> None:
         """Adds the traces of a block: those that match, and those that failed."""
-        universe = self._index.universe(block)
-        size = (block.used + 7) >> 3
-        sets = [timeline.ordered(bits) for bits in (universe, matching, matching & failed)]
-        stored = [bits.to_bytes(size, "little") for bits in sets]
+        odd = timeline.odd & matching
+        if odd:
+            for stretch in part.whole:
+                self._fill(stretch)
+            part.whole = []
+        traces = self._in_order(part, timeline, matching, failed)
+        for stretch in part.whole:
+            stretch.columns = self._single(traces, stretch.edges)
+        end = part.first
+        while True:
+            start = self._filled.find(1, end, part.end)
+            if start < 0:
+                break
+            end = self._filled.find(0, start, part.end)
+            end = part.end if end < 0 else end
+            self._add_buckets(traces, start, end)
+        if odd:
+            self._add_odd(part.block, odd)
+
+    def keep(self) -> None:
+        """Keeps what has become known of buckets, before pending traces are added."""
+        found: dict[int, AllKept] = {}
+        fresh = set()
+        for stretch in self._stretches:
+            if stretch.columns is None:
+                numbers = range(stretch.first, stretch.end)
+                stretch.columns = _columns([self._row(number) for number in numbers])
+            if stretch.parts:
+                block = stretch.parts[0].block.block
+                if stretch.kept is None:
+                    stretch.kept = Kept(stretch.edges, stretch.looked_at, stretch.columns)
+                    fresh.add(block)
+                found.setdefault(block, AllKept())[stretch.edges[0]] = stretch.kept
+        if fresh and self._key is not None:
+            # In place of what was kept of other stretches, which are no more.
+            CACHE.keep(self._key, {block: found[block] for block in fresh})
+
+    def _row(self, number: int) -> Row:
+        bucket = self._buckets.get(number)
+        return _NOTHING if bucket is None else bucket.row(self._unit)
+
+    def columns(self) -> Columns:
+        """What is told of all buckets."""
+        found = []
+        for stretch in self._stretches:
+            columns: Sequence[str] = stretch.columns or ()
+            numbers = self._pending.intersection(range(stretch.first, stretch.end))
+            if numbers:
+                texts = [column.split(",") for column in columns]
+                for number in numbers:
+                    for column, text in zip(texts, self._row(number)):
+                        column[number - stretch.first] = text
+                columns = tuple(map(",".join, texts))
+            found.append(columns)
+        return tuple(map(",".join, zip(*found)))
+
+    def _in_order(self, part: _Part, timeline: Timeline, matching: int, failed: int) -> _InOrder:
         numbers: Sequence[int] = ()
         if self._unit != sessions.TRACE:
-            (by_position,) = self._sessions.numbers([block], [universe])
+            (by_position,) = self._sessions.numbers([part.block], [part.universe])
             numbers = timeline.in_order(by_position)
-        edges = self._edges
-        number = max(bisect_right(edges, timeline.time_ms(0)) - 1, 0)
+        sets = [timeline.ordered(bits) for bits in (part.universe, matching, matching & failed)]
+        return _InOrder(timeline, sets, numbers)
+
+    # ---------------------------------------------------- buckets of a single block
+
+    def _single(self, traces: _InOrder, edges: Sequence[int]) -> Columns:
+        """What is told of buckets that a block alone has traces in, column by column."""
+        timeline = traces.timeline
+        places = timeline.ends_before(edges)
+        runs = list(zip(places, places[1:]))
+        used = len(timeline)
+        matched = _counts(traces.matching, runs, used)
+        # Without those before the first of the buckets, and after the last.
+        few = traces.matching & ((1 << places[-1]) - (1 << places[0]))
+        many = [number for number, count in enumerate(matched) if count > _FEW]
+        counts = matched[:] if many else matched
+        for number in many:
+            start, end = runs[number]
+            few &= ~((1 << end) - (1 << start))
+            counts[number] = 0
+        latencies, tokens, costs = _by_run(timeline, few, runs, counts)
+        columns = [
+            list(map(str, matched)),
+            list(map(str, _counts(traces.universe, runs, used))),
+            list(map(str, _counts(traces.failed, runs, used))),
+            *_texts_of_percentiles(latencies),
+            [str(sum(numbers)) if numbers else _NULL for numbers in tokens],
+            _texts_of_totals(costs),
+        ]
+        for number in range(len(runs)) if self._unit != sessions.TRACE else many:
+            bucket = Bucket()
+            self._add_run(bucket, traces, *runs[number])
+            for texts, text in zip(columns, bucket.row(self._unit)):
+                texts[number] = text
+        return tuple(map(",".join, columns))
+
+    # ---------------------------------------------------- buckets of several blocks
+
+    def _add_buckets(self, traces: _InOrder, first: int, last: int) -> None:
+        """Adds the traces in some buckets, from a first one to before another."""
+        timeline, edges = traces.timeline, self._edges
+        number = first
         start = timeline.end_before(edges[number], 0)
-        while start < len(timeline) and number + 1 < len(edges):
+        while start < len(timeline) and number < last:
             began = timeline.time_ms(start)
             if began >= edges[number + 1]:
                 number = bisect_right(edges, began) - 1
-                if number + 1 >= len(edges):
+                if number >= last:
                     break
             end = timeline.end_before(edges[number + 1], start)
-            self._add_run(self._bucket(number), timeline, stored, numbers, start, end)
+            self._add_run(self._bucket(number), traces, start, end)
             start = end
             number += 1
-        odd = timeline.odd & matching
-        if odd:
-            self._add_odd(block, odd)
 
-    def _add_run(
-        self,
-        bucket: Bucket,
-        timeline: Timeline,
-        stored: Sequence[bytes],
-        numbers: Sequence[int],
-        start: int,
-        end: int,
-    ) -> None:
+    def _add_run(self, bucket: Bucket, traces: _InOrder, start: int, end: int) -> None:
         """Adds the traces at some places in time, which a bucket has of a block."""
+        timeline = traces.timeline
         first, last = start >> 3, (end + 7) >> 3
         mask = ((1 << (end - start)) - 1) << (start & 7)
         universe, matching, failed = (
-            int.from_bytes(bits[first:last], "little") & mask for bits in stored
+            int.from_bytes(bits[first:last], "little") & mask for bits in traces.stored
         )
         bucket.total += bitmaps.count(universe)
         if self._unit != sessions.TRACE:
             shift = start & 7
             self._add_sessions(
-                bucket, numbers[start:end], universe >> shift, matching >> shift, failed >> shift
+                bucket,
+                traces.sessions[start:end],
+                universe >> shift,
+                matching >> shift,
+                failed >> shift,
             )
         if not matching:
             return
@@ -430,7 +707,7 @@ class _Collected:
             known.discard(0)
 
     def _add_odd(self, block: Block, odd: int) -> None:
-        """Adds costs that are no finite numbers."""
+        """Adds costs that are no finite numbers to buckets that are being filled."""
         index = self._index
         for row in plans.run(
             index.plpy,
@@ -440,7 +717,7 @@ class _Collected:
             (index.ids([block], [odd]),),
         ):
             number = self._number(row["timestamp_ms"])
-            if number is not None:
+            if number is not None and self._filled[number]:
                 self._bucket(number).costs.append(row["total_cost"])
 
     def _number(self, time_ms: int) -> Optional[int]:
@@ -448,48 +725,143 @@ class _Collected:
             return None
         return bisect_right(self._edges, time_ms) - 1
 
-    def add_pending(self, statement: Statement, node: tree.Node) -> None:
-        """Adds the traces that have to be asked about one by one."""
-        condition = statement.condition(node, "probe")
-        given = statement.params.add(self._index.pending, "text[]")
-        for row in statement.run(
-            self._index.plpy,
-            "select t.timestamp_ms, t.execution_time_ms, t.total_tokens, t.total_cost,"
-            f" t.session_id, t.status = 'ERROR' as failed, {condition} as matches"
-            f" from {statement.traces} where t.request_id = any({given}) and {statement.scope()}",
-        ):
-            number = self._number(row["timestamp_ms"])
-            if number is None:
-                continue
-            bucket = self._bucket(number)
-            matches = int(row["matches"])
-            failed = int(row["matches"] and row["failed"])
-            if self._unit != sessions.TRACE and row["session_id"] is not None:
-                session = self._sessions.number(row["session_id"])
-                self._add_sessions(bucket, (session,), 1, matches, failed)
-            bucket.total += 1
-            bucket.matched += matches
-            bucket.errors += failed
-            if matches:
-                if row["execution_time_ms"] is not None:
-                    bucket.latencies.others.append(row["execution_time_ms"])
-                if row["total_tokens"] is not None:
-                    bucket.add_tokens((row["total_tokens"],))
-                if row["total_cost"] is not None:
-                    bucket.costs.append(row["total_cost"])
+    def add_pending(self, row: Any) -> None:
+        """Adds a trace that was asked about by itself."""
+        number = self._number(row["timestamp_ms"])
+        if number is None:
+            return
+        bucket = self._bucket(number)
+        matches = int(row["matches"])
+        failed = int(row["matches"] and row["failed"])
+        if self._unit != sessions.TRACE and row["session_id"] is not None:
+            session = self._sessions.number(row["session_id"])
+            self._add_sessions(bucket, (session,), 1, matches, failed)
+        bucket.total += 1
+        bucket.matched += matches
+        bucket.errors += failed
+        if matches:
+            if row["execution_time_ms"] is not None:
+                bucket.latencies.others.append(row["execution_time_ms"])
+            if row["total_tokens"] is not None:
+                bucket.add_tokens((row["total_tokens"],))
+            if row["total_cost"] is not None:
+                bucket.costs.append(row["total_cost"])
+
+
+class _InOrder:
+    """Sets of the traces of a block, in the order of time."""
+
+    __slots__ = ("failed", "matching", "sessions", "stored", "timeline", "universe")
+
+    def __init__(self, timeline: Timeline, sets: Sequence[int], sessions: Sequence[int]) -> None:
+        self.timeline = timeline
+        #: All traces, those that match, and those that match and failed.
+        self.universe, self.matching, self.failed = sets
+        size = (len(timeline) + 7) >> 3
+        self.stored = [bits.to_bytes(size, "little") for bits in sets]
+        #: The numbers of their sessions, if sessions are counted.
+        self.sessions = sessions
+
+
+def _counts(bits: int, runs: Sequence[tuple[int, int]], used: int) -> list[int]:
+    """How many members of a set are in each run of places."""
+    if not bits:
+        return [0] * len(runs)
+    if bits == all_positions(used):
+        return [end - start for start, end in runs]
+    stored = bits.to_bytes((used + 7) >> 3, "little")
+    count = bitmaps.count
+    return [
+        count(
+            int.from_bytes(stored[start >> 3 : (end + 7) >> 3], "little")
+            & ((1 << (end - start)) - 1) << (start & 7)
+        )
+        for start, end in runs
+    ]
+
+
+def _by_run(
+    timeline: Timeline, bits: int, runs: Sequence[tuple[int, int]], counts: Sequence[int]
+) -> Iterator[list[Sequence[Any]]]:
+    """Latencies, tokens and costs: for each run of places those of the members of a set.
+
+    ``counts`` says how many members are in each.
+    """
+    used = len(timeline)
+    chosen = _chooser(bits, used)
+    columns: tuple[array[Any], ...] = timeline.numbers
+    for sliced, numbers in zip((timeline.execution, timeline.tokens, timeline.costs), columns):
+        having = bits & int.from_bytes(sliced.there, "little")
+        if having == bits:
+            yield _cut(chosen(numbers), counts)
+        else:
+            yield _cut(_chooser(having, used)(numbers), _counts(having, runs, used))
+
+
+def _chooser(bits: int, used: int) -> Callable[[array[Any]], Sequence[Any]]:
+    """What takes the members of a set out of columns."""
+    if bits == all_positions(used):
+        return list
+    places = bitmaps.positions(bits)
+    if len(places) < 2:
+        # Of one place `itemgetter` would give no sequence.
+        return lambda column: [column[place] for place in places]
+    return itemgetter(*places)
+
+
+def _cut(numbers: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
+    """Numbers in parts of some sizes."""
+    ends = list(accumulate(counts))
+    return [numbers[start:end] for start, end in zip([0, *ends], ends)]
+
+
+def _texts_of_percentiles(parts: Sequence[Sequence[int]]) -> list[list[str]]:
+    """The columns of the percentiles of some numbers each."""
+    found = []
+    for numbers in parts:
+        if numbers:
+            ranked = sorted(numbers)
+            found.append(
+                [
+                    # An integer is read as the double it is nearest to.
+                    repr((low := float(ranked[below])) + share * (float(ranked[above]) - low))
+                    if share
+                    else str(ranked[below])
+                    for below, above, share in _ranks(len(ranked), _PERCENTILES)
+                ]
+            )
+        else:
+            found.append([_NULL] * len(_PERCENTILES))
+    return [list(texts) for texts in zip(*found)]
+
+
+def _texts_of_totals(parts: Sequence[Sequence[float]]) -> list[str]:
+    """The column of the sums of some numbers each."""
+    try:
+        return [repr(math.fsum(numbers)) if numbers else _NULL for numbers in parts]
+    except (OverflowError, ValueError):
+        return [repr(total_of(numbers, 0)) if numbers else _NULL for numbers in parts]
+
+
+def _pending(index: Index, statement: Statement, node: tree.Node) -> Sequence[Any]:
+    """The traces that have to be asked about one by one."""
+    condition = statement.condition(node, "probe")
+    given = statement.params.add(index.pending, "text[]")
+    found: Sequence[Any] = statement.run(
+        index.plpy,
+        "select t.timestamp_ms, t.execution_time_ms, t.total_tokens, t.total_cost,"
+        f" t.session_id, t.status = 'ERROR' as failed, {condition} as matches"
+        f" from {statement.traces} where t.request_id = any({given}) and {statement.scope()}",
+    )
+    return found
 
 
 # ----------------------------------------------------------- from MLflow's tables
 
 
 def _of_tables(
-    plpy: Any,
-    statement: Statement,
-    node: tree.Node,
-    edges: Sequence[int],
-    within: Sequence[int],
-    unit: str,
-) -> Iterator[dict[str, Any]]:
+    plpy: Any, statement: Statement, node: tree.Node, within: Sequence[int], unit: str
+) -> Columns:
     """The rows, by one statement over MLflow's tables."""
     add = statement.params.add
     matching = (
@@ -535,13 +907,9 @@ def _of_tables(
         f"where {statement.scope()} and t.timestamp_ms >= {add(within[0], 'bigint')}"
         f" and t.timestamp_ms < {add(within[-1], 'bigint')}\n) t\ngroup by t.number",
     )
-    found = {int(row[0] or 0) - 1: row[1:] for row in rows}
-    for number, start_ms in enumerate(edges[:-1]):
-        total, matched, errors, latencies, tokens, cost = found.get(
-            number, ["0", "0", "0", None, None, None]
-        )
-        yield _row(
-            start_ms,
+    found = [_NOTHING] * (len(within) - 1)
+    for number, total, matched, errors, latencies, tokens, cost in rows:
+        found[int(number or 0) - 1] = _row(
             int(matched or 0),
             int(total or 0),
             int(errors or 0),
@@ -549,6 +917,7 @@ def _of_tables(
             None if tokens is None else int(tokens),
             None if cost is None else float(cost),
         )
+    return _columns(found)
 
 
 def _doubles(array: Optional[str]) -> Sequence[Optional[float]]:

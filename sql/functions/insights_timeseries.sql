@@ -27,17 +27,17 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
 select
-    to_timestamp(r.start_ms / 1000.0),
-    r.matched,
-    r.total,
-    r.rate,
-    r.errors,
-    r.error_rate,
-    r.p50_ms,
-    r.p95_ms,
-    r.p99_ms,
-    r.tokens,
-    r.cost
+    to_timestamp(b.start_ms / 1000.0::double precision),
+    b.matched,
+    b.total,
+    b.matched / nullif(b.total, 0)::double precision,
+    b.errors,
+    b.errors / nullif(b.matched, 0)::double precision,
+    b.p50_ms,
+    b.p95_ms,
+    b.p99_ms,
+    b.tokens,
+    b.cost
 from insights.run_timeseries(
     exp_ids,
     filter,
@@ -48,6 +48,17 @@ from insights.run_timeseries(
     time_zone,
     unit
 ) r
+cross join lateral unnest(
+    r.start_ms::bigint[],
+    r.matched::bigint[],
+    r.total::bigint[],
+    r.errors::bigint[],
+    r.p50_ms::double precision[],
+    r.p95_ms::double precision[],
+    r.p99_ms::double precision[],
+    r.tokens::bigint[],
+    r.cost::double precision[]
+) b (start_ms, matched, total, errors, p50_ms, p95_ms, p99_ms, tokens, cost)
 where insights.accept(r.problem)
 $sql$;
 

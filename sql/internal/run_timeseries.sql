@@ -5,21 +5,18 @@ create or replace function insights.run_timeseries(
     first_ms bigint,
     end_ms bigint,
     time_zone text,
-    unit text
-)
-returns table (
-    start_ms bigint,
-    matched bigint,
-    total bigint,
-    rate double precision,
-    errors bigint,
-    error_rate double precision,
-    p50_ms double precision,
-    p95_ms double precision,
-    p99_ms double precision,
-    tokens bigint,
-    cost double precision,
-    problem insights.problem
+    unit text,
+    -- Arrays as texts, with an element for each bucket: PL/Python takes much longer for rows.
+    out start_ms text,
+    out matched text,
+    out total text,
+    out errors text,
+    out p50_ms text,
+    out p95_ms text,
+    out p99_ms text,
+    out tokens text,
+    out cost text,
+    out problem insights.problem
 )
 language plpython3u
 stable

@@ -248,3 +248,103 @@ def test_what_had_to_be_asked_everywhere_is_kept(conn: Connection, other: Connec
     assert count(conn, text) == expected + 1
     conn.execute("set insights.cache = '0'")
     assert count(conn, text) == expected
+
+
+SECONDS = ("1 second", None, None)
+PART = ("1 second", "1970-01-01 00:00:04.5+00", "1970-01-01 00:00:21.25+00")
+QUESTIONS = [
+    ("", *SECONDS, "trace"),
+    ("", "1 second", None, "1970-01-01 00:00:10.5+00", "trace"),
+    ("", *PART, "trace"),
+    ("", *PART, "session_all"),
+    ("", "1 second", "1970-01-01 00:00:05+00", None, "session"),
+    ("", "1 day", None, "1970-01-01 00:00:30+00", "trace"),
+    ("total_tokens > 50", *SECONDS, "trace"),
+    ("total_tokens > 50", *SECONDS, "session"),
+    ("status = 'ERROR'", "7 seconds", None, None, "session_all"),
+    ("tags.k = 'never'", *SECONDS, "trace"),
+]
+
+
+def series(connection: Connection, scope: list[str] | None, *question: Any) -> list[Any]:
+    counted = connection.execute(
+        "select insights_count(%s::text[], %s, %s)", (scope, question[0], question[-1])
+    ).fetchall()
+    rows = connection.execute(
+        "select * from insights_timeseries(%s::text[], %s, %s, %s, %s, unit => %s)",
+        (scope, *question),
+    ).fetchall()
+    return counted + rows
+
+
+def check_series(connection: Connection) -> None:
+    """What is kept of buckets and sessions, at first and again, beside what is found anew."""
+    for scope in (["1"], None):
+        for question in QUESTIONS:
+            kept = [series(connection, scope, *question) for _ in range(2)]
+            connection.execute("set insights.cache = '0'")
+            anew = series(connection, scope, *question)
+            connection.execute("reset insights.cache")
+            assert kept == [anew, anew], (scope, question)
+            connection.execute("update insights.state set built = false")
+            plain = series(connection, scope, *question)
+            connection.execute("update insights.state set built = true")
+            assert len(plain) == len(anew)
+            for own, other in zip(anew, plain, strict=True):
+                assert own[:10] == other[:10], (scope, question)
+                costs = [cost for cost in other[10:] if cost is not None]
+                assert [cost for cost in own[10:] if cost is not None] == pytest.approx(
+                    costs, 1e-12
+                )
+
+
+def measured(number: int, experiment_id: int, timestamp_ms: int, more: int = 0) -> Trace:
+    return Trace(
+        f"m{number:03}",
+        experiment_id,
+        timestamp_ms,
+        None if number % 7 == 0 else number * 37 % 101 + more,
+        "ERROR" if number % 5 == 0 else "OK",
+        session_id=None if number % 6 == 0 else f"s{number * 13 % 40}",
+        tokens={} if number % 11 == 0 else {"total_tokens": number + more},
+        cost={} if number % 9 == 0 else {"total_cost": number / 10 + more},
+    )
+
+
+def test_buckets_that_are_kept_are_those_of_now(conn: Connection, other: Connection) -> None:
+    put(other)
+    other.execute(
+        "insert into experiments (experiment_id, name, lifecycle_stage, workspace)"
+        " values (2, 'two', 'active', 'default') on conflict do nothing"
+    )
+    # Blocks one after the other, and those of the other experiment beside them.
+    for first in range(0, 240, 80):
+        numbers = range(first, first + 80)
+        replace_traces(other, [measured(n, 1 + (n % 8 == 0), 120 * n + n % 3) for n in numbers])
+        refresh(other)
+    check_series(conn)
+    # In the midst of them, away from them, to another time and to the other experiment.
+    replace_traces(
+        other,
+        [
+            measured(30, 1, 120 * 30, more=1000),
+            measured(70, 1, 90_000),
+            measured(150, 2, 120 * 150),
+            measured(151, 1, 12),
+            measured(500, 1, 120 * 40),
+        ],
+    )
+    check_series(conn)
+    delete_traces(other, ["m031", "m100", "m101"])
+    check_series(conn)
+    refresh(other)
+    check_series(conn)
+    other.execute("update trace_info set total_cost = 'NaN' where request_id = 'm045'")
+    other.execute("update trace_info set total_cost = 'infinity' where request_id = 'm200'")
+    for _ in range(2):
+        for question in QUESTIONS:
+            assert repr(series(conn, ["1"], *question)) == repr(series(conn, ["1"], *question))
+        refresh(other)
+    other.execute("update trace_info set total_cost = 1 where request_id in ('m045', 'm200')")
+    refresh(other)
+    check_series(conn)

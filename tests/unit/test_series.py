@@ -30,6 +30,8 @@ def test_integers_come_back_from_their_slices(numbers: list[int]) -> None:
     spread = bitmaps.numbers(slices, len(numbers))
     assert list(bitmaps.integers(spread)) == numbers
     assert [bitmaps.integer_of(pattern) for pattern in patterns] == numbers
+    low = bitmaps.low_numbers(slices, len(numbers))
+    assert list(low) == [pattern & (2**32 - 1) for pattern in patterns]
 
 
 @given(st.lists(DOUBLES, min_size=1, max_size=40))
@@ -68,16 +70,30 @@ def test_percentiles_are_those_of_postgresql() -> None:
     assert percentiles_of_slices(0, {}, FRACTIONS) == [None] * 6
 
 
-@given(st.lists(st.floats(1e-6, 1e6) | st.floats(-10, 10), min_size=1, max_size=30))
-def test_fixed_point_sums_are_exact(values: list[float]) -> None:
-    there = (1 << len(values)) - 1
-    sliced = timelines._fixed_point(there, array("d", values), None)
+SMALLEST = st.integers(-40, 40).map(lambda number: number * 5e-324)
+
+
+@given(
+    st.lists(st.floats(1e-6, 1e6) | st.floats(-10, 10), min_size=1, max_size=30)
+    | st.lists(SMALLEST, min_size=1, max_size=30)
+    | st.lists(SMALLEST | st.floats(-1e-300, 1e-300), min_size=1, max_size=30),
+    st.integers(0, 2**30 - 1),
+    st.randoms(use_true_random=False),
+)
+def test_fixed_point_sums_are_exact(values: list[float], some: int, dice: Random) -> None:
+    used = len(values)
+    patterns = [bitmaps.pattern_of_double(value) for value in values]
+    slices = {**bitmaps.transpose(patterns), bitmaps.HAS_NUMBER: (1 << used) - 1}
+    order = array("H", dice.sample(range(used), used))
+    sliced = timelines._fixed_point(slices, order, used)
     if sliced.exponent is None:
         powers = [math.frexp(value)[1] for value in values if value]
         assert max(powers) - min(powers) > 70
         return
-    total = sum_of(there, sliced.slices, sliced.sign) << (sliced.exponent - _FINEST)
-    assert total_of((), total) == math.fsum(values)
+    within = some & ((1 << used) - 1)
+    total = sum_of(within, sliced.slices, sliced.sign) << (sliced.exponent - _FINEST)
+    ordered = [values[position] for position in order]
+    assert total_of((), total) == math.fsum(bitmaps.chosen(ordered, within))
 
 
 def test_sums_beyond_every_double() -> None:
@@ -99,7 +115,7 @@ def test_a_timeline_puts_sets_into_the_order_of_time() -> None:
         array("q", bytes(8 * used)),
         array("d", bytes(8 * used)),
     )
-    timeline = timelines.Timeline(range(used), order, (nothing,) * 3, numbers, 0)
+    timeline = timelines.Timeline(0, array("I", range(used)), order, (nothing,) * 3, numbers, 0)
     for share in (0.01, 0.5, 1.0):
         members = set(dice.sample(range(used), int(share * used)))
         bits = sum(1 << position for position in members)

@@ -253,12 +253,6 @@ def facets(
     return _many(plpy, answer, _nothing("value", "low", "high", "filter", "count", "share"))
 
 
-TIMESERIES_COLUMNS = (
-    *("start_ms", "matched", "total", "rate", "errors", "error_rate"),
-    *("p50_ms", "p95_ms", "p99_ms", "tokens", "cost"),
-)
-
-
 def timeseries(
     plpy: Any,
     schema: str,
@@ -269,12 +263,12 @@ def timeseries(
     end_ms: Optional[int],
     time_zone: Optional[str],
     unit: Optional[str],
-) -> Iterator[dict[str, Any]]:
-    """Traces by time."""
+) -> dict[str, Any]:
+    """Traces by time: arrays, of which each element belongs to a bucket."""
     from insights_engine import buckets
     from insights_engine import timeseries as by_time
 
-    def answer() -> Iterator[dict[str, Any]]:
+    def answer() -> dict[str, Any]:
         experiments = experiment_ids(exp_ids)
         node = _parsed(plpy, filter)
         counted = check_unit(unit)
@@ -282,7 +276,7 @@ def timeseries(
         statement = Statement(schema, experiments, _now_ms(plpy, filter), parallel=True)
         return by_time.series(plpy, statement, node, width, time_zone, first_ms, end_ms, counted)
 
-    return _many(plpy, answer, _nothing(*TIMESERIES_COLUMNS))
+    return _one(plpy, answer, _nothing("start_ms", *by_time.COLUMNS))
 
 
 DISCOVERY_COLUMNS = (
@@ -666,6 +660,7 @@ import zlib
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import compress, repeat
 from typing import Any, Protocol
 
@@ -968,22 +963,55 @@ def transpose(patterns: Sequence[int]) -> dict[int, int]:
 
 def numbers(slices: Slices, used: int) -> array[int]:
     """The patterns of all positions given out; 0 where there is no number."""
-    every = (1 << used) - 1
-    spread = bytearray(8 * used)
-    for byte in range(WIDTH // 8):
-        column = 0
+    found = array("Q")
+    found.frombytes(_spread(slices, used, WIDTH >> 3))
+    return found
+
+
+def low_numbers(slices: Slices, used: int) -> array[int]:
+    """The lower 32 bits of the patterns."""
+    found = array("I")
+    found.frombytes(_spread(slices, used, WIDTH >> 4))
+    return found
+
+
+def _spread(slices: Slices, used: int, width: int) -> bytearray:
+    """The ``width`` lowest bytes of all patterns, as numbers of the machine."""
+    size = (used + 7) >> 3
+    spread = bytearray(width * used)
+    for byte in range(width):
+        # Byte ``n`` of eight: bit ``n`` of eight numbers.
+        mixed = bytearray(8 * size)
         for bit in range(8):
             members = slices.get(8 * byte + bit, 0)
-            if members == every:
-                column |= int.from_bytes(bytes((1 << bit,)) * used, "little")
-            elif members:
-                column |= int.from_bytes(flags(members, used), "little") << bit
-        if column:
-            place = byte if sys.byteorder == "little" else 7 - byte
-            spread[place::8] = column.to_bytes(used, "little")
-    found = array("Q")
-    found.frombytes(spread)
-    return found
+            if members:
+                mixed[bit::8] = members.to_bytes(size, "little")
+        if any(mixed):
+            place = byte if sys.byteorder == "little" else width - 1 - byte
+            spread[place::width] = _turned(mixed)[:used]
+    return spread
+
+
+def _turned(squares: bytearray) -> bytes:
+    """Bits in squares of eight bytes with rows and columns swapped.
+
+    Blocks of 1, 2 and 4 bits change places with those across the diagonal, in all squares
+    at once (Warren, Hacker's Delight, 2nd edition 2012, section 7-3).
+    """
+    bits = int.from_bytes(squares, "little")
+    for shift, mask in zip((7, 14, 28), _masks(len(squares) >> 3)):
+        changed = (bits ^ (bits >> shift)) & mask
+        bits ^= changed ^ (changed << shift)
+    return bits.to_bytes(len(squares), "little")
+
+
+@lru_cache(maxsize=8)
+def _masks(squares: int) -> tuple[int, ...]:
+    """Of so many squares the bits that change places with higher ones."""
+    return tuple(
+        int.from_bytes(mask.to_bytes(8, "little") * squares, "little")
+        for mask in (0x00AA00AA00AA00AA, 0x0000CCCC0000CCCC, 0x00000000F0F0F0F0)
+    )
 
 
 def integers(patterns: array[int]) -> array[int]:
@@ -6104,7 +6132,8 @@ class Index:
         self.plpy = plpy
         self._statement = statement
         experiments = statement.experiments
-        self._scope = (statement.schema, None if experiments is None else tuple(experiments))
+        #: What answers that are kept belong to.
+        self.scope = (statement.schema, None if experiments is None else tuple(experiments))
         #: The blocks, newest first.
         self.blocks = self._blocks(version)
         #: Set where very many traces would have to be asked about.
@@ -6112,7 +6141,7 @@ class Index:
         #: The traces that have to be asked about one by one.
         self.pending = list(pending)
         self.planner = CACHE.planner(
-            self._scope, version, lambda: Planner(plpy, statement.schema, experiments)
+            self.scope, version, lambda: Planner(plpy, statement.schema, experiments)
         )
         self.planner.now_ms = statement.now_ms
         #: By filter and block: the traces that match, of filters that were asked everywhere.
@@ -6129,10 +6158,10 @@ class Index:
                 self._away[number] = self._away.get(number, 0) | 1 << row["position"]
 
     def _blocks(self, version: str) -> list[Block]:
-        known = CACHE.blocks(self._scope, version)
+        known = CACHE.blocks(self.scope, version)
         if known is None:
             known = _blocks(self.plpy, self._statement.experiments)
-            CACHE.keep_blocks(self._scope, version, known)
+            CACHE.keep_blocks(self.scope, version, known)
         return known
 
     @property
@@ -6184,7 +6213,7 @@ class Index:
         self, filters: Sequence[Prepared], blocks: Sequence[Block]
     ) -> list[dict[int, Known]]:
         """By filter and block: must and may, of all positions given out."""
-        tables = [CACHE.known((self._scope, one.text)) if one.lasting else {} for one in filters]
+        tables = [CACHE.known((self.scope, one.text)) if one.lasting else {} for one in filters]
         lacking = [
             (number, one)
             for number, one in enumerate(filters)
@@ -6206,7 +6235,7 @@ class Index:
                     must, may = _combined(one.shape, own, all_positions(block.used))
                     fresh[block.block] = Known(must, may)
             if one.lasting:
-                CACHE.keep((self._scope, one.text), fresh)
+                CACHE.keep((self.scope, one.text), fresh)
             tables[number] = {**table, **fresh}
         return tables
 
@@ -6221,7 +6250,7 @@ class Index:
             for leaf in one.leaves:
                 if leaf.text in found:
                     continue
-                table = CACHE.known((self._scope, leaf.text)) if leaf.lasting else {}
+                table = CACHE.known((self.scope, leaf.text)) if leaf.lasting else {}
                 found[leaf.text] = table
                 missing = [block.block for block in blocks if block.block not in table]
                 if missing:
@@ -6242,7 +6271,7 @@ class Index:
                     if block.block not in found[text]
                 }
                 if lacking[text].lasting:
-                    CACHE.keep((self._scope, text), fresh)
+                    CACHE.keep((self.scope, text), fresh)
                 found[text] = {**found[text], **fresh}
         return found
 
@@ -6273,7 +6302,7 @@ class Index:
             false = pair.may & ~true
             fresh[block.block] = Known(known.must | true, known.may & ~false)
         if one.lasting:
-            CACHE.keep((self._scope, one.text), fresh)
+            CACHE.keep((self.scope, one.text), fresh)
         return settled
 
     def _asked(
@@ -6316,7 +6345,7 @@ class Index:
         """Whether it is known of every position which match."""
         if not one.lasting:
             return False
-        known = CACHE.known((self._scope, one.text))
+        known = CACHE.known((self.scope, one.text))
         for block in self.blocks:
             pair = known.get(block.block)
             if pair is None:
@@ -15939,10 +15968,9 @@ numbers never change.
 
 from __future__ import annotations
 
-import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any, NamedTuple, Optional
 
@@ -15954,6 +15982,9 @@ from insights_engine.index_reader import GROUP, Index
 _KEY = ("timelines",)
 #: Slices of fixed-point numbers; numbers that need more are summed one by one.
 _MOST_BITS = 2 * bitmaps.WIDTH
+#: Stored digits of a double's significand, and what power of two the last of them is
+#: a multiple of in the smallest numbers (IEEE 754, binary64).
+_FRACTION, _LEAST = 52, -1074
 
 
 class Sliced(NamedTuple):
@@ -15993,15 +16024,16 @@ class Timeline:
 
     def __init__(
         self,
-        times: Sequence[int],
+        first_ms: int,
+        times: array[int],
         order: Optional[array[int]],
         sliced: tuple[Sliced, Sliced, Sliced],
         numbers: tuple[array[int], array[int], array[float]],
         odd: int,
     ) -> None:
-        self._first_ms = times[0]
-        # When they began, ms after the first.
-        self._times = narrow(array("q", [time - times[0] for time in times]))
+        # When they began, ms after a moment.
+        self._first_ms = first_ms
+        self._times = times
         self.execution, self.tokens, self.costs = sliced
         #: The same numbers one by one, 0 for none.
         self.numbers = numbers
@@ -16091,27 +16123,45 @@ def _read(index: Index, blocks: Sequence[Block]) -> dict[int, Timeline]:
     found: dict[int, Timeline] = {}
     for number, block in enumerate(blocks):
         used = block.used
-        times = bitmaps.integers(bitmaps.numbers(all_times[number], used))
-        order: Optional[array[int]] = array("H", sorted(range(used), key=times.__getitem__))
-        if order == array("H", range(used)):
-            order = None
-        spent = _ordered(bitmaps.doubles(bitmaps.numbers(costs[number], used)), order)
+        first_ms, times = _times(all_times[number], used)
+        order = _order(times)
         found[block.block] = Timeline(
+            first_ms,
             _ordered(times, order),
             order,
             (
                 _sliced(execution[number], order, used),
                 _sliced(tokens[number], order, used),
-                _fixed_point(costs[number].get(bitmaps.HAS_NUMBER, 0), spent, order),
+                _fixed_point(costs[number], order, used),
             ),
             (
                 _integers(execution[number], order, used),
                 _integers(tokens[number], order, used),
-                spent,
+                _ordered(bitmaps.doubles(bitmaps.numbers(costs[number], used)), order),
             ),
             odd_ones[number],
         )
     return found
+
+
+def _times(slices: dict[int, int], used: int) -> tuple[int, array[int]]:
+    """A moment, and how many ms after it the trace at each position began."""
+    every = all_positions(used)
+    high = {bit: members for bit, members in slices.items() if 32 <= bit < bitmaps.WIDTH}
+    if all(members == every or not members for members in high.values()):
+        # They differ by no more than their lower halves do.
+        pattern = sum(1 << bit for bit, members in high.items() if members)
+        return bitmaps.integer_of(pattern), bitmaps.low_numbers(slices, used)
+    return 0, bitmaps.integers(bitmaps.numbers(slices, used))
+
+
+def _order(times: array[int]) -> Optional[array[int]]:
+    """The positions in the order of time; None: that is their own."""
+    listed = times.tolist()
+    # Those that are in order already take no time to sort.
+    if sorted(listed) == listed:
+        return None
+    return array("H", sorted(range(len(listed)), key=listed.__getitem__))
 
 
 def _ordered(numbers: array[Any], order: Optional[array[int]]) -> array[Any]:
@@ -16121,7 +16171,9 @@ def _ordered(numbers: array[Any], order: Optional[array[int]]) -> array[Any]:
 
 
 def _integers(slices: dict[int, int], order: Optional[array[int]], used: int) -> array[int]:
-    return narrow(_ordered(bitmaps.integers(bitmaps.numbers(slices, used)), order))
+    if any(members for bit, members in slices.items() if 31 <= bit < bitmaps.WIDTH):
+        return narrow(_ordered(bitmaps.integers(bitmaps.numbers(slices, used)), order))
+    return _ordered(array("i", bitmaps.low_numbers(slices, used).tobytes()), order)
 
 
 def _divided(group: Group, slices: dict[int, int]) -> list[dict[int, int]]:
@@ -16137,13 +16189,19 @@ def _sliced(slices: dict[int, int], order: Optional[array[int]], used: int) -> S
     """Slices in the order of time."""
     there = slices.get(bitmaps.HAS_NUMBER, 0)
     rest = {bit: bits for bit, bits in slices.items() if bits and bit != bitmaps.HAS_NUMBER}
+    return Sliced(*_stored(there, rest, order, used))
+
+
+def _stored(
+    there: int, slices: dict[int, int], order: Optional[array[int]], used: int
+) -> tuple[bytes, dict[int, bytes]]:
     if order is not None:
         there = _permuted(there, order)
-        rest = {bit: _permuted(bits, order) for bit, bits in rest.items()}
+        slices = {bit: _permuted(bits, order) for bit, bits in slices.items()}
     size = (used + 7) >> 3
-    return Sliced(
+    return (
         there.to_bytes(size, "little"),
-        {bit: bits.to_bytes(size, "little") for bit, bits in rest.items()},
+        {bit: bits.to_bytes(size, "little") for bit, bits in slices.items()},
     )
 
 
@@ -16152,31 +16210,65 @@ def _permuted(bits: int, order: array[int]) -> int:
     return bitmaps.of_flags(bytes(map(flags.__getitem__, order)))
 
 
-def _fixed_point(there: int, values: array[float], order: Optional[array[int]]) -> Sliced:
-    """Doubles in the order of time as fixed-point numbers, exactly.
+def _fixed_point(slices: dict[int, int], order: Optional[array[int]], used: int) -> Sliced:
+    """The slices of doubles as those of fixed-point numbers in the order of time, exactly.
 
     Without slices, if that takes too many of them.
     """
-    if order is not None:
-        there = _permuted(there, order)
-    size = (len(values) + 7) >> 3
-    # A double is an integer of 53 bits times a power of two.
-    parts = [math.frexp(value) for value in values]
-    powers = [power for fraction, power in parts if fraction]
-    low, high = min(powers, default=0) - 53, max(powers, default=0)
-    if high - low >= _MOST_BITS:
-        return Sliced(there.to_bytes(size, "little"), {}, exponent=None)
-    numbers = [
-        int(fraction * 2.0**53) << (power - 53 - low) if fraction else 0
-        for fraction, power in parts
-    ]
-    mask = (1 << bitmaps.WIDTH) - 1
-    found: dict[int, bytes] = {}
-    for first in range(0, _MOST_BITS, bitmaps.WIDTH):
-        half = array("Q", [number >> first & mask for number in numbers])
-        for bit, bits in bitmaps.transpose(half).items():
-            found[first + bit] = bits.to_bytes(size, "little")
-    return Sliced(there.to_bytes(size, "little"), found, _MOST_BITS - 1, low)
+    there = slices.get(bitmaps.HAS_NUMBER, 0)
+    negative = slices.get(bitmaps.WIDTH - 1, 0)
+    # The patterns of negative doubles have all other bits turned.
+    bits = [slices.get(bit, 0) ^ negative for bit in range(bitmaps.WIDTH - 1)]
+    significand, exponent = bits[:_FRACTION], bits[_FRACTION:]
+    by_power = _by_power(exponent, _union(bits))
+    low, high = min(by_power, default=0), max(by_power, default=0)
+    if high - low + _FRACTION + 2 > _MOST_BITS:
+        return Sliced(*_stored(there, {}, order, used), exponent=None)
+    # The first digit, which is not stored, is 1, but of the smallest numbers.
+    significand.append(_union(exponent))
+    found = dict.fromkeys(range(high - low + len(significand)), 0)
+    for power, members in by_power.items():
+        for bit, part in enumerate(significand, power - low):
+            found[bit] |= part & members
+    if negative:
+        _negate(found, negative)
+    found = {bit: part for bit, part in found.items() if part}
+    return Sliced(*_stored(there, found, order, used), _MOST_BITS - 1, _LEAST + low)
+
+
+def _by_power(exponent: Sequence[int], numbers: int) -> dict[int, int]:
+    """Which numbers are multiples of what power of two above the least, of their exponents."""
+    found = {0: numbers}
+    for bit in range(len(exponent) - 1, -1, -1):
+        parts = {}
+        for power, members in found.items():
+            upper = members & exponent[bit]
+            if upper:
+                parts[power | 1 << bit] = upper
+            if upper != members:
+                parts[power] = members ^ upper
+        found = parts
+    # The two lowest exponents mean the same.
+    lowest = found.pop(0, 0) | found.pop(1, 0)
+    found = {power - 1: members for power, members in found.items()}
+    return {0: lowest, **found} if lowest else found
+
+
+def _negate(slices: dict[int, int], those: int) -> None:
+    """Turns some of the numbers, all of which are positive, into two's complements."""
+    carry = those
+    for bit in range(_MOST_BITS):
+        turned = slices.get(bit, 0) ^ those
+        slices[bit] = turned ^ carry
+        carry &= turned
+
+
+def _union(sets: Iterable[int]) -> int:
+    """The members of any of some sets."""
+    found = 0
+    for members in sets:
+        found |= members
+    return found
 ''',
 "insights_engine.times": r'''"""Durations and times that filters write as text."""
 
@@ -16282,6 +16374,13 @@ the two nearest by rank, in a straight line.  Costs are summed without rounding 
 them, from the index; without it PostgreSQL sums the decimals that they print as, which
 differs by less than one part in a billion of what is summed.
 
+A bucket that has traces of one block only, as most buckets have that are much shorter than
+what a block covers, is written once a session for each filter: blocks never change.  The
+others are put together anew each time, as are those with pending traces.
+
+The answer goes to PostgreSQL column by column, as the texts of arrays: making a row of
+each bucket takes several times as long.
+
 With sessions as the unit, a bucket counts the sessions that have some trace in it: a
 session matches in a bucket if some of its traces there do, or all of them.  Latencies,
 tokens and costs are always those of the traces that match.
@@ -16294,14 +16393,20 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any, Callable, Optional
 
 from insights_engine import bitmaps, buckets, plans, sessions, tree
+from insights_engine.cache import CACHE
 from insights_engine.errors import InsightsError
-from insights_engine.groups import Block
+from insights_engine.groups import Block, all_positions
 from insights_engine.index_reader import Index, decided, open_index, prepare
 from insights_engine.statement import Statement
 from insights_engine.timelines import Part, Sliced, Timeline, timelines
+
+#: What is told of a bucket, beside when it begins.
+COLUMNS = ("matched", "total", "errors", "p50_ms", "p95_ms", "p99_ms", "tokens", "cost")
 
 _PERCENTILES = (0.5, 0.95, 0.99)
 _FAILED = tree.TextCompare(tree.TraceText("status"), "=", "ERROR")
@@ -16383,8 +16488,8 @@ class Bucket:
         """Adds the tokens of some traces."""
         self.tokens = sum(tokens) + (self.tokens or 0)
 
-    def row(self, start_ms: int, unit: str) -> dict[str, Any]:
-        """The row of a bucket that begins then."""
+    def row(self, unit: str) -> Row:
+        """What is told of it."""
         if unit != sessions.TRACE:
             self.total, self.matched, self.errors = map(len, self.sessions)
             if unit == sessions.SESSION_ALL:
@@ -16393,44 +16498,75 @@ class Bucket:
         if self.spent is not None or self.costs:
             cost = total_of(self.costs, self.spent or 0)
         numbers = self.latencies.percentiles(_PERCENTILES)
-        return _row(start_ms, self.matched, self.total, self.errors, numbers, self.tokens, cost)
+        return _row(self.matched, self.total, self.errors, numbers, self.tokens, cost)
+
+
+#: The `COLUMNS` of a bucket, as PostgreSQL writes them in an array.
+Row = tuple[str, ...]
+_NULL = "NULL"
+_NOTHING: Row = ("0",) * 3 + (_NULL,) * 5
 
 
 def _row(
-    start_ms: int,
     matched: int,
     total: int,
     errors: int,
     latencies: Sequence[Optional[float]],
     tokens: Optional[int],
     cost: Optional[float],
-) -> dict[str, Any]:
+) -> Row:
     if tokens is not None and not -(2**63) <= tokens < 2**63:
         raise InsightsError("The sum of the tokens is out of range for bigint.", "22003")
-    return {
-        "start_ms": start_ms,
-        "matched": matched,
-        "total": total,
-        "rate": matched / total if total else None,
-        "errors": errors,
-        "error_rate": errors / matched if matched else None,
-        "p50_ms": latencies[0],
-        "p95_ms": latencies[1],
-        "p99_ms": latencies[2],
-        "tokens": tokens,
-        "cost": cost,
-    }
+    numbers = (*latencies, tokens, cost)
+    return (
+        *map(str, (matched, total, errors)),
+        *(_NULL if number is None else repr(number) for number in numbers),
+    )
+
+
+class Rows:
+    """The rows of the buckets, column by column."""
+
+    def __init__(self, size: int) -> None:
+        self._columns = [[text] * size for text in _NOTHING]
+
+    def put(self, number: int, row: Row) -> None:
+        """Puts the row of a bucket."""
+        for column, text in zip(self._columns, row):
+            column[number] = text
+
+    def put_all(self, first: int, columns: Sequence[Sequence[str]]) -> None:
+        """Puts the rows of some buckets in succession."""
+        for column, texts in zip(self._columns, columns):
+            column[first : first + len(texts)] = texts
+
+    def arrays(self, starts: Sequence[int]) -> dict[str, str]:
+        """The columns as texts of arrays, with when the buckets begin."""
+        found = {"start_ms": _array(map(str, starts))}
+        found.update(zip(COLUMNS, map(_array, self._columns)))
+        return found
+
+
+def _array(texts: Iterable[str]) -> str:
+    return "{" + ",".join(texts) + "}"
 
 
 def percentiles(ranked: Sequence[int], fractions: Sequence[float]) -> list[Optional[float]]:
     """Percentiles of ascending integers as ``percentile_cont`` has them; None of no numbers."""
     found: list[Optional[float]] = []
-    for fraction in fractions if ranked else ():
-        rank = fraction * (len(ranked) - 1)
-        below, above = math.floor(rank), math.ceil(rank)
-        low, high = float(ranked[below]), float(ranked[above])
-        found.append(low if below == above else low + (rank - below) * (high - low))
+    for below, above, share in _ranks(len(ranked), tuple(fractions)):
+        low = float(ranked[below])
+        found.append(low + share * (float(ranked[above]) - low) if share else low)
     return found or [None] * len(fractions)
+
+
+@lru_cache(maxsize=2000)
+def _ranks(size: int, fractions: tuple[float, ...]) -> tuple[tuple[int, int, float], ...]:
+    """Between which ranks percentiles of so many numbers are, and how far from the first."""
+    if not size:
+        return ()
+    ranks = [fraction * (size - 1) for fraction in fractions]
+    return tuple((math.floor(rank), math.ceil(rank), rank - math.floor(rank)) for rank in ranks)
 
 
 def percentiles_of_slices(
@@ -16510,28 +16646,28 @@ def series(
     first_ms: Optional[int],
     end_ms: Optional[int],
     unit: str,
-) -> Iterator[dict[str, Any]]:
-    """A row for each bucket from ``first_ms`` to before ``end_ms``, None: as far as traces go."""
+) -> dict[str, str]:
+    """By column the array of the buckets, see `Rows`.
+
+    The buckets go from ``first_ms`` to before ``end_ms``, None: as far as traces go.
+    """
     if first_ms is not None and end_ms is not None and end_ms <= first_ms:
         raise InsightsError("start_time must be before end_time.")
     if first_ms is None or end_ms is None:
         extent = _extent(plpy, statement)
         if extent is None:
             buckets.edges(plpy, width, time_zone, 0, 1)  # for its errors
-            return
+            return Rows(0).arrays(())
         first_ms = extent[0] if first_ms is None else first_ms
         end_ms = extent[1] + 1 if end_ms is None else end_ms
         if end_ms <= first_ms:
-            return
+            return Rows(0).arrays(())
     edges = buckets.edges(plpy, width, time_zone, first_ms, end_ms)
     within = [max(edges[0], first_ms), *edges[1:-1], min(edges[-1], end_ms)]
-    found = _of_index(plpy, statement, node, within, unit)
-    if found is None:
-        yield from _of_tables(plpy, statement, node, edges, within, unit)
-        return
-    nothing = Bucket()
-    for number, start_ms in enumerate(edges[:-1]):
-        yield found.get(number, nothing).row(start_ms, unit)
+    rows = _of_index(plpy, statement, node, within, unit, (width, time_zone))
+    if rows is None:
+        rows = _of_tables(plpy, statement, node, within, unit)
+    return rows.arrays(edges[:-1])
 
 
 def _extent(plpy: Any, statement: Statement) -> Optional[tuple[int, int]]:
@@ -16565,92 +16701,286 @@ def _extent(plpy: Any, statement: Statement) -> Optional[tuple[int, int]]:
 
 
 def _of_index(
-    plpy: Any, statement: Statement, node: tree.Node, edges: Sequence[int], unit: str
-) -> Optional[dict[int, Bucket]]:
-    """The buckets with traces by number, if the index is of use; bucket n ends at edge n + 1."""
+    plpy: Any,
+    statement: Statement,
+    node: tree.Node,
+    edges: Sequence[int],
+    unit: str,
+    calendar: Any,
+) -> Optional[Rows]:
+    """The rows, if the index is of use; bucket n ends at edge n + 1.
+
+    ``calendar`` is what the edges come from.
+    """
     if statement.experiments == []:
-        return {}
+        return Rows(len(edges) - 1)
     index = open_index(plpy, statement, (node,))
     if index is None:
         return None
     index.blocks = [
         block for block in index.blocks if block.last_ms >= edges[0] and block.first_ms < edges[-1]
     ]
-    filters = (prepare(node), prepare(_FAILED))
-    collected = _Collected(index, edges, unit)
-    ways = zip(index.blocks, timelines(index, index.blocks), decided(index, filters))
-    for block, timeline, (matching, failed) in ways:
-        collected.add(block, timeline, matching, failed)
+    one = prepare(node)
+    key = ("series", index.scope, one.text, unit, calendar) if one.lasting else None
+    pending = _pending(index, statement.again(), node) if index.pending else ()
+    collected = _Collected(index, edges, unit, key, [row["timestamp_ms"] for row in pending])
+    for covered, sets in zip(collected.covered(), decided(index, (one, prepare(_FAILED)))):
+        collected.add(covered, *sets)
     if index.overcharged:
         return None
-    if index.pending:
-        collected.add_pending(statement.again(), node)
-    return collected.buckets
+    for row in pending:
+        collected.add_pending(row)
+    return collected.rows()
+
+
+class Kept:
+    """What a session keeps of the buckets of a block for one filter."""
+
+    __slots__ = ("columns", "edges", "nbytes", "universe")
+
+    def __init__(
+        self, edges: Sequence[int], universe: int, columns: Sequence[Sequence[str]]
+    ) -> None:
+        #: Where the buckets begin, and the last one ends.
+        self.edges = edges
+        #: The positions that were looked at.
+        self.universe = universe
+        self.columns = columns
+        #: About what it takes in memory.
+        self.nbytes = (universe.bit_length() >> 3) + len(edges) * (40 + _TEXT_BYTES * len(columns))
+
+
+#: What a text and the reference to it take.
+_TEXT_BYTES = 64
+
+
+class _Covered:
+    """A block with the buckets that its traces are in: from ``first`` to before ``end``."""
+
+    __slots__ = ("block", "end", "first", "kept", "timeline")
+
+    def __init__(self, block: Block, first: int, end: int) -> None:
+        self.block = block
+        self.first = first
+        self.end = end
+        #: The buckets as they were kept; None: they are not known.
+        self.kept: Optional[Kept] = None
+        #: None: there is no need of it.
+        self.timeline: Optional[Timeline] = None
 
 
 class _Collected:
-    """Buckets that fill with the traces of blocks."""
+    """Buckets that fill with the traces of blocks.
 
-    def __init__(self, index: Index, edges: Sequence[int], unit: str) -> None:
+    The buckets of a block that no other block has traces in are written at once; the
+    others are filled by one block after the other.
+    """
+
+    def __init__(
+        self, index: Index, edges: Sequence[int], unit: str, key: Any, moments: Sequence[int]
+    ) -> None:
+        """``key``: what buckets are kept by, None: not at all; ``moments`` of pending traces."""
         self._index = index
         self._edges = edges
         self._unit = unit
+        self._key = key
         self._sessions = sessions.Sessions(index)
-        self.buckets: dict[int, Bucket] = {}
+        self._buckets: dict[int, Bucket] = {}
+        self._rows = Rows(len(edges) - 1)
+        last = len(edges) - 1
+        self._covered = [
+            _Covered(
+                block,
+                max(bisect_right(edges, block.first_ms) - 1, 0),
+                min(bisect_right(edges, block.last_ms), last),
+            )
+            for block in index.blocks
+        ]
+        #: By bucket 1 if a single block has traces in it, and is to be written at once.
+        self._alone = self._single(moments)
+
+    def _single(self, moments: Sequence[int]) -> bytearray:
+        changes = [0] * len(self._edges)
+        for one in self._covered:
+            changes[one.first] += 1
+            changes[one.end] -= 1
+        alone = bytearray(number == 1 for number in accumulate(changes))
+        for moment in moments:
+            number = self._number(moment)
+            if number is not None:
+                alone[number] = 0
+        for one in self._covered:
+            size = one.end - one.first
+            # All of its buckets are looked at for those that it has alone.
+            if 2 * alone.count(1, one.first, one.end) < size:
+                alone[one.first : one.end] = bytes(size)
+        return alone
+
+    def _stretches(self, one: _Covered, alone: int) -> Iterator[tuple[int, int]]:
+        """The buckets of a block that are alone or not, from a first one to before another."""
+        end = one.first
+        while True:
+            start = self._alone.find(alone, end, one.end)
+            if start < 0:
+                return
+            end = self._alone.find(1 - alone, start, one.end)
+            if end < 0:
+                end = one.end
+            yield start, end
 
     def _bucket(self, number: int) -> Bucket:
-        found = self.buckets.get(number)
+        found = self._buckets.get(number)
         if found is None:
-            found = self.buckets[number] = Bucket()
+            found = self._buckets[number] = Bucket()
         return found
 
-    def add(self, block: Block, timeline: Timeline, matching: int, failed: int) -> None:
+    def covered(self) -> Iterator[_Covered]:
+        """The blocks, with what is needed of them."""
+        known = {} if self._key is None else CACHE.columns(self._key)
+        wanted = []
+        for one in self._covered:
+            kept: Optional[Kept] = known.get(one.block.block)
+            if (
+                kept is not None
+                and kept.edges == self._edges[one.first : one.end + 1]
+                and kept.universe == self._index.universe(one.block)
+            ):
+                one.kept = kept
+            if one.kept is None or self._alone.count(0, one.first, one.end):
+                wanted.append(one.block)
+        read = timelines(self._index, wanted)
+        left = iter(wanted)
+        following = next(left, None)
+        for one in self._covered:
+            if one.block is following:
+                one.timeline = next(read)
+                following = next(left, None)
+            yield one
+            one.timeline = None
+
+    def add(self, one: _Covered, matching: int, failed: int) -> None:
         """Adds the traces of a block: those that match, and those that failed."""
+        timeline, kept = one.timeline, one.kept
+        if timeline is not None:
+            odd = timeline.odd & matching
+            if odd:
+                # They are asked about by themselves.
+                self._alone[one.first : one.end] = bytes(one.end - one.first)
+                self._add_odd(one.block, odd)
+            traces = self._in_order(one.block, timeline, matching, failed)
+            for start, end in self._stretches(one, 0):
+                self._add_stretch(traces, start, end)
+            if kept is None and self._alone.count(1, one.first, one.end):
+                kept = self._keep(one, traces)
+        if kept is not None:
+            for start, end in self._stretches(one, 1):
+                own = slice(start - one.first, end - one.first)
+                self._rows.put_all(start, [column[own] for column in kept.columns])
+
+    def rows(self) -> Rows:
+        """The rows of all buckets."""
+        for number, bucket in self._buckets.items():
+            self._rows.put(number, bucket.row(self._unit))
+        return self._rows
+
+    def _in_order(
+        self, block: Block, timeline: Timeline, matching: int, failed: int
+    ) -> _InOrder:
         universe = self._index.universe(block)
-        size = (block.used + 7) >> 3
-        sets = [timeline.ordered(bits) for bits in (universe, matching, matching & failed)]
-        stored = [bits.to_bytes(size, "little") for bits in sets]
         numbers: Sequence[int] = ()
         if self._unit != sessions.TRACE:
             (by_position,) = self._sessions.numbers([block], [universe])
             numbers = timeline.in_order(by_position)
-        edges = self._edges
-        number = max(bisect_right(edges, timeline.time_ms(0)) - 1, 0)
+        sets = (timeline.ordered(bits) for bits in (universe, matching, matching & failed))
+        return _InOrder(timeline, *sets, numbers)
+
+    # ------------------------------------------------------ buckets written at once
+
+    def _keep(self, one: _Covered, traces: _InOrder) -> Kept:
+        """The rows of the buckets of a block, which are kept."""
+        edges = self._edges[one.first : one.end + 1]
+        columns = self._columns(traces, edges)
+        kept = Kept(edges, self._index.universe(one.block), columns)
+        if self._key is not None:
+            CACHE.keep(self._key, {one.block.block: kept})
+        return kept
+
+    def _columns(self, traces: _InOrder, edges: Sequence[int]) -> list[list[str]]:
+        timeline, places = traces.timeline, [0]
+        for edge in edges:
+            places.append(timeline.end_before(edge, places[-1]))
+        del places[0]
+        runs = list(zip(places, places[1:]))
+        total, matched, errors = (
+            _counts(bits, runs, len(timeline))
+            for bits in (traces.universe, traces.matching, traces.failed)
+        )
+        few = traces.matching
+        for number, (start, end) in enumerate(runs):
+            if matched[number] > _FEW:
+                few &= ~(((1 << (end - start)) - 1) << start)
+        numbers = [
+            _by_run(sliced, values, few, runs)
+            for sliced, values in zip(
+                (timeline.execution, timeline.tokens, timeline.costs), timeline.numbers
+            )
+        ]
+        rows = []
+        for number, (latencies, tokens, costs) in enumerate(zip(*numbers)):
+            if self._unit != sessions.TRACE or matched[number] > _FEW:
+                bucket = Bucket()
+                self._add_run(bucket, traces, *runs[number])
+                rows.append(bucket.row(self._unit))
+            elif total[number]:
+                rows.append(
+                    _row(
+                        matched[number],
+                        total[number],
+                        errors[number],
+                        percentiles(sorted(latencies), _PERCENTILES),
+                        sum(tokens) if tokens else None,
+                        total_of(costs, 0) if costs else None,
+                    )
+                )
+            else:
+                rows.append(_NOTHING)
+        return [list(column) for column in zip(*rows)]
+
+    # ---------------------------------------------------- buckets of several blocks
+
+    def _add_stretch(self, traces: _InOrder, first: int, last: int) -> None:
+        """Adds the traces in some buckets, from a first one to before another."""
+        timeline, edges = traces.timeline, self._edges
+        number = first
         start = timeline.end_before(edges[number], 0)
-        while start < len(timeline) and number + 1 < len(edges):
+        while start < len(timeline) and number < last:
             began = timeline.time_ms(start)
             if began >= edges[number + 1]:
                 number = bisect_right(edges, began) - 1
-                if number + 1 >= len(edges):
+                if number >= last:
                     break
             end = timeline.end_before(edges[number + 1], start)
-            self._add_run(self._bucket(number), timeline, stored, numbers, start, end)
+            self._add_run(self._bucket(number), traces, start, end)
             start = end
             number += 1
-        odd = timeline.odd & matching
-        if odd:
-            self._add_odd(block, odd)
 
-    def _add_run(
-        self,
-        bucket: Bucket,
-        timeline: Timeline,
-        stored: Sequence[bytes],
-        numbers: Sequence[int],
-        start: int,
-        end: int,
-    ) -> None:
+    def _add_run(self, bucket: Bucket, traces: _InOrder, start: int, end: int) -> None:
         """Adds the traces at some places in time, which a bucket has of a block."""
+        timeline = traces.timeline
         first, last = start >> 3, (end + 7) >> 3
         mask = ((1 << (end - start)) - 1) << (start & 7)
         universe, matching, failed = (
-            int.from_bytes(bits[first:last], "little") & mask for bits in stored
+            int.from_bytes(bits[first:last], "little") & mask for bits in traces.stored
         )
         bucket.total += bitmaps.count(universe)
         if self._unit != sessions.TRACE:
             shift = start & 7
             self._add_sessions(
-                bucket, numbers[start:end], universe >> shift, matching >> shift, failed >> shift
+                bucket,
+                traces.sessions[start:end],
+                universe >> shift,
+                matching >> shift,
+                failed >> shift,
             )
         if not matching:
             return
@@ -16725,48 +17055,101 @@ class _Collected:
             return None
         return bisect_right(self._edges, time_ms) - 1
 
-    def add_pending(self, statement: Statement, node: tree.Node) -> None:
-        """Adds the traces that have to be asked about one by one."""
-        condition = statement.condition(node, "probe")
-        given = statement.params.add(self._index.pending, "text[]")
-        for row in statement.run(
-            self._index.plpy,
-            "select t.timestamp_ms, t.execution_time_ms, t.total_tokens, t.total_cost,"
-            f" t.session_id, t.status = 'ERROR' as failed, {condition} as matches"
-            f" from {statement.traces} where t.request_id = any({given}) and {statement.scope()}",
-        ):
-            number = self._number(row["timestamp_ms"])
-            if number is None:
-                continue
-            bucket = self._bucket(number)
-            matches = int(row["matches"])
-            failed = int(row["matches"] and row["failed"])
-            if self._unit != sessions.TRACE and row["session_id"] is not None:
-                session = self._sessions.number(row["session_id"])
-                self._add_sessions(bucket, (session,), 1, matches, failed)
-            bucket.total += 1
-            bucket.matched += matches
-            bucket.errors += failed
-            if matches:
-                if row["execution_time_ms"] is not None:
-                    bucket.latencies.others.append(row["execution_time_ms"])
-                if row["total_tokens"] is not None:
-                    bucket.add_tokens((row["total_tokens"],))
-                if row["total_cost"] is not None:
-                    bucket.costs.append(row["total_cost"])
+    def add_pending(self, row: Any) -> None:
+        """Adds a trace that was asked about by itself."""
+        number = self._number(row["timestamp_ms"])
+        if number is None:
+            return
+        bucket = self._bucket(number)
+        matches = int(row["matches"])
+        failed = int(row["matches"] and row["failed"])
+        if self._unit != sessions.TRACE and row["session_id"] is not None:
+            session = self._sessions.number(row["session_id"])
+            self._add_sessions(bucket, (session,), 1, matches, failed)
+        bucket.total += 1
+        bucket.matched += matches
+        bucket.errors += failed
+        if matches:
+            if row["execution_time_ms"] is not None:
+                bucket.latencies.others.append(row["execution_time_ms"])
+            if row["total_tokens"] is not None:
+                bucket.add_tokens((row["total_tokens"],))
+            if row["total_cost"] is not None:
+                bucket.costs.append(row["total_cost"])
+
+
+class _InOrder:
+    """Sets of the traces of a block, in the order of time."""
+
+    __slots__ = ("failed", "matching", "sessions", "stored", "timeline", "universe")
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        universe: int,
+        matching: int,
+        failed: int,
+        sessions: Sequence[int],
+    ) -> None:
+        self.timeline = timeline
+        self.universe = universe
+        self.matching = matching
+        #: Those that match and failed.
+        self.failed = failed
+        size = (len(timeline) + 7) >> 3
+        self.stored = [bits.to_bytes(size, "little") for bits in (universe, matching, failed)]
+        #: The numbers of their sessions, if sessions are counted.
+        self.sessions = sessions
+
+
+def _counts(bits: int, runs: Sequence[tuple[int, int]], used: int) -> list[int]:
+    """How many members of a set are in each run of places."""
+    if not bits:
+        return [0] * len(runs)
+    if bits == all_positions(used):
+        return [end - start for start, end in runs]
+    stored = bits.to_bytes((used + 7) >> 3, "little")
+    count = bitmaps.count
+    return [
+        count(
+            int.from_bytes(stored[start >> 3 : (end + 7) >> 3], "little")
+            & ((1 << (end - start)) - 1) << (start & 7)
+        )
+        for start, end in runs
+    ]
+
+
+def _by_run(
+    sliced: Sliced, values: array[Any], bits: int, runs: Sequence[tuple[int, int]]
+) -> Iterator[Sequence[Any]]:
+    """For each run of places the values at the members of a set that have one."""
+    having = bits & int.from_bytes(sliced.there, "little")
+    found = list(bitmaps.chosen(values, having))
+    end = 0
+    for number in _counts(having, runs, len(values)):
+        start, end = end, end + number
+        yield found[start:end]
+
+
+def _pending(index: Index, statement: Statement, node: tree.Node) -> Sequence[Any]:
+    """The traces that have to be asked about one by one."""
+    condition = statement.condition(node, "probe")
+    given = statement.params.add(index.pending, "text[]")
+    found: Sequence[Any] = statement.run(
+        index.plpy,
+        "select t.timestamp_ms, t.execution_time_ms, t.total_tokens, t.total_cost,"
+        f" t.session_id, t.status = 'ERROR' as failed, {condition} as matches"
+        f" from {statement.traces} where t.request_id = any({given}) and {statement.scope()}",
+    )
+    return found
 
 
 # ----------------------------------------------------------- from MLflow's tables
 
 
 def _of_tables(
-    plpy: Any,
-    statement: Statement,
-    node: tree.Node,
-    edges: Sequence[int],
-    within: Sequence[int],
-    unit: str,
-) -> Iterator[dict[str, Any]]:
+    plpy: Any, statement: Statement, node: tree.Node, within: Sequence[int], unit: str
+) -> Rows:
     """The rows, by one statement over MLflow's tables."""
     add = statement.params.add
     matching = (
@@ -16812,13 +17195,9 @@ def _of_tables(
         f"where {statement.scope()} and t.timestamp_ms >= {add(within[0], 'bigint')}"
         f" and t.timestamp_ms < {add(within[-1], 'bigint')}\n) t\ngroup by t.number",
     )
-    found = {int(row[0] or 0) - 1: row[1:] for row in rows}
-    for number, start_ms in enumerate(edges[:-1]):
-        total, matched, errors, latencies, tokens, cost = found.get(
-            number, ["0", "0", "0", None, None, None]
-        )
-        yield _row(
-            start_ms,
+    found = Rows(len(within) - 1)
+    for number, total, matched, errors, latencies, tokens, cost in rows:
+        row = _row(
             int(matched or 0),
             int(total or 0),
             int(errors or 0),
@@ -16826,6 +17205,8 @@ def _of_tables(
             None if tokens is None else int(tokens),
             None if cost is None else float(cost),
         )
+        found.put(int(number or 0) - 1, row)
+    return found
 
 
 def _doubles(array: Optional[str]) -> Sequence[Optional[float]]:
@@ -18670,7 +19051,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights c0f44e252187bed7 " + name + ">"
+        place = "<insights 7931ac4bb8a637a0 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -18685,8 +19066,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["c0f44e252187bed7"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["c0f44e252187bed7"]
+GD["7931ac4bb8a637a0"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["7931ac4bb8a637a0"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -18741,9 +19122,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].build_index(plpy, '@mlflow@', max_traces)
+return GD["7931ac4bb8a637a0"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -18962,9 +19343,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["7931ac4bb8a637a0"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -19265,9 +19646,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].compare(
+return GD["7931ac4bb8a637a0"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19305,9 +19686,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].correlate(
+return GD["7931ac4bb8a637a0"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -19349,9 +19730,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].correlation_matrix(
+return GD["7931ac4bb8a637a0"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -19375,9 +19756,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["7931ac4bb8a637a0"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -19431,9 +19812,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].discover(
+return GD["7931ac4bb8a637a0"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19461,9 +19842,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["7931ac4bb8a637a0"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -19494,9 +19875,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].facets(
+return GD["7931ac4bb8a637a0"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -19517,9 +19898,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].start_over(plpy)
+return GD["7931ac4bb8a637a0"].start_over(plpy)
 $python$;
 
 comment on function insights.run_rebuild() is
@@ -19542,9 +19923,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["7931ac4bb8a637a0"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -19581,9 +19962,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].search_traces(
+return GD["7931ac4bb8a637a0"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -19612,9 +19993,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].search_page(
+return GD["7931ac4bb8a637a0"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -19633,30 +20014,27 @@ create or replace function insights.run_timeseries(
     first_ms bigint,
     end_ms bigint,
     time_zone text,
-    unit text
-)
-returns table (
-    start_ms bigint,
-    matched bigint,
-    total bigint,
-    rate double precision,
-    errors bigint,
-    error_rate double precision,
-    p50_ms double precision,
-    p95_ms double precision,
-    p99_ms double precision,
-    tokens bigint,
-    cost double precision,
-    problem insights.problem
+    unit text,
+    -- Arrays as texts, with an element for each bucket: PL/Python takes much longer for rows.
+    out start_ms text,
+    out matched text,
+    out total text,
+    out errors text,
+    out p50_ms text,
+    out p95_ms text,
+    out p99_ms text,
+    out tokens text,
+    out cost text,
+    out problem insights.problem
 )
 language plpython3u
 stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].timeseries(
+return GD["7931ac4bb8a637a0"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -19678,9 +20056,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].validate(plpy, filter)
+return GD["7931ac4bb8a637a0"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -19697,9 +20075,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c0f44e252187bed7" not in GD:
+if "7931ac4bb8a637a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c0f44e252187bed7"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["7931ac4bb8a637a0"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
@@ -21785,17 +22163,17 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
 select
-    to_timestamp(r.start_ms / 1000.0),
-    r.matched,
-    r.total,
-    r.rate,
-    r.errors,
-    r.error_rate,
-    r.p50_ms,
-    r.p95_ms,
-    r.p99_ms,
-    r.tokens,
-    r.cost
+    to_timestamp(b.start_ms / 1000.0::double precision),
+    b.matched,
+    b.total,
+    b.matched / nullif(b.total, 0)::double precision,
+    b.errors,
+    b.errors / nullif(b.matched, 0)::double precision,
+    b.p50_ms,
+    b.p95_ms,
+    b.p99_ms,
+    b.tokens,
+    b.cost
 from insights.run_timeseries(
     exp_ids,
     filter,
@@ -21806,6 +22184,17 @@ from insights.run_timeseries(
     time_zone,
     unit
 ) r
+cross join lateral unnest(
+    r.start_ms::bigint[],
+    r.matched::bigint[],
+    r.total::bigint[],
+    r.errors::bigint[],
+    r.p50_ms::double precision[],
+    r.p95_ms::double precision[],
+    r.p99_ms::double precision[],
+    r.tokens::bigint[],
+    r.cost::double precision[]
+) b (start_ms, matched, total, errors, p50_ms, p95_ms, p99_ms, tokens, cost)
 where insights.accept(r.problem)
 $sql$;
 
