@@ -10,7 +10,7 @@ at worst 0.6 of the exact p value, down to 1e-7.
 Both rest on the same deviance, and both must be cheap: a discovery tests
 20,000 tables at once, some of totals of 1e8.  A G² takes about 2 µs; Fisher's
 test reads the probability of the observed table off a closed form and then
-walks only as far as terms matter: with an expected count of 100 some 20 µs.
+walks only as far as terms matter: with an expected count of 100 some 30 µs.
 
 The cells are named as in `statistics`; but for `p_value` no margin may be 0.
 """
