@@ -25,7 +25,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, compress
 from operator import itemgetter
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -120,17 +120,22 @@ class Bucket:
         """Adds the tokens of some traces."""
         self.tokens = sum(tokens) + (self.tokens or 0)
 
+    def counts(self, unit: str) -> tuple[str, str, str]:
+        """How many match, how many there are, and how many failed."""
+        total, matched, errors = self.total, self.matched, self.errors
+        if unit != sessions.TRACE:
+            total, matched, errors = map(len, self.sessions)
+            if unit == sessions.SESSION_ALL:
+                matched, errors = total - matched, total - errors
+        return str(matched), str(total), str(errors)
+
     def row(self, unit: str) -> Row:
         """What is told of it."""
-        if unit != sessions.TRACE:
-            self.total, self.matched, self.errors = map(len, self.sessions)
-            if unit == sessions.SESSION_ALL:
-                self.matched, self.errors = self.total - self.matched, self.total - self.errors
         cost = None
         if self.spent is not None or self.costs:
             cost = total_of(self.costs, self.spent or 0)
         numbers = self.latencies.percentiles(_PERCENTILES)
-        return _row(self.matched, self.total, self.errors, numbers, self.tokens, cost)
+        return (*self.counts(unit), *_texts(*numbers, self.tokens, cost))
 
 
 #: The `COLUMNS` of a bucket, as PostgreSQL writes them in an array.
@@ -139,19 +144,8 @@ _NULL = "NULL"
 _NOTHING: Row = ("0",) * 3 + (_NULL,) * 5
 
 
-def _row(
-    matched: int,
-    total: int,
-    errors: int,
-    latencies: Sequence[Optional[float]],
-    tokens: Optional[int],
-    cost: Optional[float],
-) -> Row:
-    numbers = (*latencies, tokens, cost)
-    return (
-        *map(str, (matched, total, errors)),
-        *(_NULL if number is None else repr(number) for number in numbers),
-    )
+def _texts(*numbers: Optional[float]) -> Iterator[str]:
+    return (_NULL if number is None else repr(number) for number in numbers)
 
 
 #: The columns of buckets in succession, each as one text.
@@ -609,11 +603,18 @@ class _Collected:
             [str(sum(numbers)) if numbers else _NULL for numbers in tokens],
             _texts_of_totals(costs),
         ]
-        for number in range(len(runs)) if self._unit != sessions.TRACE else many:
+        for number in many:
             bucket = Bucket()
             self._add_run(bucket, traces, *runs[number])
             for texts, text in zip(columns, bucket.row(self._unit)):
                 texts[number] = text
+        if self._unit != sessions.TRACE:
+            for number, (start, end) in enumerate(runs):
+                bucket = Bucket()
+                sets = traces.part(start, end)
+                self._add_sessions(bucket, traces.sessions[start:end], *sets)
+                for texts, text in zip(columns, bucket.counts(self._unit)):
+                    texts[number] = text
         return tuple(map(",".join, columns))
 
     # ---------------------------------------------------- buckets of several blocks
@@ -638,22 +639,14 @@ class _Collected:
         """Adds the traces at some places in time, which a bucket has of a block."""
         timeline = traces.timeline
         first, last = start >> 3, (end + 7) >> 3
-        mask = ((1 << (end - start)) - 1) << (start & 7)
-        universe, matching, failed = (
-            int.from_bytes(bits[first:last], "little") & mask for bits in traces.stored
-        )
+        universe, matching, failed = sets = traces.part(start, end)
         bucket.total += bitmaps.count(universe)
         if self._unit != sessions.TRACE:
-            shift = start & 7
-            self._add_sessions(
-                bucket,
-                traces.sessions[start:end],
-                universe >> shift,
-                matching >> shift,
-                failed >> shift,
-            )
+            self._add_sessions(bucket, traces.sessions[start:end], *sets)
         if not matching:
             return
+        # As a set of bits of whole bytes.
+        matching <<= start & 7
         bucket.matched += bitmaps.count(matching)
         bucket.errors += bitmaps.count(failed)
         if bitmaps.count(matching) <= _FEW:
@@ -762,6 +755,15 @@ class _InOrder:
         #: The numbers of their sessions, if sessions are counted.
         self.sessions = sessions
 
+    def part(self, start: int, end: int) -> tuple[int, int, int]:
+        """The three sets of the traces at some places, of which the first is 0."""
+        first, last, shift = start >> 3, (end + 7) >> 3, start & 7
+        mask = (1 << (end - start)) - 1
+        universe, matching, failed = (
+            int.from_bytes(bits[first:last], "little") >> shift & mask for bits in self.stored
+        )
+        return universe, matching, failed
+
 
 def _counts(bits: int, runs: Sequence[tuple[int, int]], used: int) -> list[int]:
     """How many members of a set are in each run of places."""
@@ -788,20 +790,24 @@ def _by_run(
     ``counts`` says how many members are in each.
     """
     used = len(timeline)
-    chosen = _chooser(bits, used)
+    # Most often those that have one number have all.
+    before, chosen = bits, _chooser(bits, used)
     columns: tuple[array[Any], ...] = timeline.numbers
     for sliced, numbers in zip((timeline.execution, timeline.tokens, timeline.costs), columns):
         having = bits & int.from_bytes(sliced.there, "little")
-        if having == bits:
-            yield _cut(chosen(numbers), counts)
-        else:
-            yield _cut(_chooser(having, used)(numbers), _counts(having, runs, used))
+        if having != before:
+            before, chosen = having, _chooser(having, used)
+            counts = _counts(having, runs, used)
+        yield _cut(chosen(numbers), counts)
 
 
 def _chooser(bits: int, used: int) -> Callable[[array[Any]], Sequence[Any]]:
     """What takes the members of a set out of columns."""
     if bits == all_positions(used):
         return list
+    if 2 * bitmaps.count(bits) > used:
+        flags = bitmaps.flags(bits, used)
+        return lambda column: list(compress(column, flags))
     places = bitmaps.positions(bits)
     if len(places) < 2:
         # Of one place `itemgetter` would give no sequence.
@@ -909,13 +915,13 @@ def _of_tables(
     )
     found = [_NOTHING] * (len(within) - 1)
     for number, total, matched, errors, latencies, tokens, cost in rows:
-        found[int(number or 0) - 1] = _row(
-            int(matched or 0),
-            int(total or 0),
-            int(errors or 0),
-            _doubles(latencies),
-            None if tokens is None else int(tokens),
-            None if cost is None else float(cost),
+        found[int(number or 0) - 1] = (
+            *(matched or "0", total or "0", errors or "0"),
+            *_texts(
+                *_doubles(latencies),
+                None if tokens is None else int(tokens),
+                None if cost is None else float(cost),
+            ),
         )
     return _columns(found)
 
