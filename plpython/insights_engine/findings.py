@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Protocol
 
 from insights_engine import candidates, printer, ranking, statistics
 from insights_engine.candidates import Name
@@ -12,6 +12,17 @@ from insights_engine.multiple import TargetTests, benjamini_hochberg
 from insights_engine.options import Options, goes
 from insights_engine.parser import parse_filter
 from insights_engine.units import Traces
+
+
+class Searched(Protocol):
+    """A search for a threshold, as `splits.Split` is the outcome of one."""
+
+    @property
+    def searched(self) -> int:
+        """How many different thresholds were compared."""
+
+    def price(self, p: float) -> float:
+        """Pays for the search: the p value of the best of all compared, whose own is ``p``."""
 
 
 class Tested(NamedTuple):
@@ -23,14 +34,12 @@ class Tested(NamedTuple):
     joint: int
     p_value: float
     test: str
-    #: Pays for the search that found it, if there was one: see `splits.Split`.
-    price: Optional[Callable[[float], float]] = None
-    #: How many thresholds were compared.
-    searched: int = 0
+    #: What was searched for it, if anything was.
+    search: Optional[Searched] = None
 
     def counted(self, among: int, joint: int, tests: TargetTests) -> Tested:
         """The fact with other counts, tested."""
-        return measured(self.name, among, joint, tests, self.price, self.searched)
+        return measured(self.name, among, joint, tests, self.search)
 
 
 #: Counts as tested, with nothing found.
@@ -64,19 +73,14 @@ class Shown(NamedTuple):
 
 
 def measured(
-    name: Name,
-    among: int,
-    joint: int,
-    tests: TargetTests,
-    price: Optional[Callable[[float], float]] = None,
-    searched: int = 0,
+    name: Name, among: int, joint: int, tests: TargetTests, search: Optional[Searched] = None
 ) -> Tested:
-    """A fact that was counted, tested; a threshold with its search paid for."""
+    """A fact that was counted, tested; the search for a threshold is paid for."""
     p_value, test = tests.p_value(among, joint), tests.test(among)
-    if price is None:
+    if search is None:
         return Tested(name, among, joint, p_value, test)
-    test = f"best of {searched} splits, {test}"
-    return Tested(name, among, joint, price(p_value), test, price, searched)
+    test = f"best of {search.searched} splits, {test}"
+    return Tested(name, among, joint, search.price(p_value), test, search)
 
 
 def significant(

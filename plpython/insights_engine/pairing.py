@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Callable, Optional
+from typing import NamedTuple, Optional
 
 from insights_engine import ranking, statistics
-from insights_engine.findings import NOTHING, Found, Tested, strength, table
+from insights_engine.findings import NOTHING, Found, Searched, Tested, strength, table
 from insights_engine.grouping import grouped
 from insights_engine.independence import g_squared
 from insights_engine.multiple import TargetTests
@@ -38,9 +38,8 @@ def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> lis
         if not options.min_support <= among < units.total:
             facts.append(NOTHING)
             continue
-        fact = Tested(
-            ("a", one.fact.name, other.fact.name), among, joint, 1.0, "", *_search(one, other)
-        )
+        name = ("a", one.fact.name, other.fact.name)
+        fact = Tested(name, among, joint, 1.0, "", _search(one, other))
         alone = [(member.fact.among, member.fact.joint) for member in (one, other)]
         facts.append(tested_pair(units, fact, (among, joint), alone, options))
     return facts
@@ -71,21 +70,31 @@ def tested_pair(
     weakest = max(range(len(tests)), key=p_values.__getitem__)
     p_value = p_values[weakest]
     test = f"both count, {tests[weakest].test(counts[0])}"
-    if pair.price is not None:
-        p_value = pair.price(p_value)
-        test = f"best of {pair.searched} splits, {test}"
+    if pair.search is not None:
+        p_value = pair.search.price(p_value)
+        test = f"best of {pair.search.searched} splits, {test}"
     return pair._replace(among=counts[0], joint=counts[1], p_value=p_value, test=test)
 
 
-def _search(one: Found, other: Found) -> tuple[Optional[Callable[[float], float]], int]:
-    """What pays for the thresholds in a pair: the dearer search, of two for both together."""
-    prices = [member.fact.price for member in (one, other) if member.fact.price is not None]
-    if not prices:
-        return None, 0
-    return (
-        lambda p: min(1.0, sum(price(p) for price in prices)),
-        one.fact.searched + other.fact.searched,
-    )
+class _Searches(NamedTuple):
+    """The searches for the thresholds that a pair is made of."""
+
+    searches: tuple[Searched, ...]
+
+    @property
+    def searched(self) -> int:
+        """How many thresholds were compared."""
+        return sum([search.searched for search in self.searches])
+
+    def price(self, p: float) -> float:
+        """Pays for all of them."""
+        return min(1.0, sum([search.price(p) for search in self.searches]))
+
+
+def _search(one: Found, other: Found) -> Optional[_Searches]:
+    searches = [one.fact.search, other.fact.search]
+    found = tuple([search for search in searches if search is not None])
+    return _Searches(found) if found else None
 
 
 def _is_stronger(

@@ -110,8 +110,7 @@ def _tested_thresholds(
             unsure.append(threshold)
         else:
             split = threshold.split
-            counted = split.among, split.joint
-            yield measured(threshold.fact, *counted, tests, split.price, split.searched)
+            yield measured(threshold.fact, split.among, split.joint, tests, split)
     unsure.sort(key=lambda threshold: threshold.split.estimate)
     for place, threshold in enumerate(unsure):
         if (
@@ -120,8 +119,7 @@ def _tested_thresholds(
             and written(threshold.fact, apart=True) is not None
         ):
             counted = units.matching(candidates.node_of(threshold.fact))
-            split = threshold.split
-            yield measured(threshold.fact, *counted, tests, split.price, split.searched)
+            yield measured(threshold.fact, *counted, tests, threshold.split)
         else:
             yield NOTHING
 
