@@ -64,7 +64,8 @@ class Number:
         for cut in range(1, len(self.cells)):
             for op, some in (("<", self.cells[:cut]), (">=", largest[cut:])):
                 among, joint = sum(map(sum, some)), sum(inside for inside, _ in some)
-                if 0 < among < self.total:
+                # With all numbers on one side it says no more than that there is one.
+                if 0 < among < self.total - sum(self.missing):
                     found[op, cut] = self.table(among, joint)
         return found
 
