@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
 #: invalid_parameter_value
 SQLSTATE_INVALID = "22023"
@@ -32,6 +33,15 @@ def _columns(text: str) -> int:
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
     )
+
+
+def blames_value(error: Any) -> bool:
+    """Whether PostgreSQL refused a value, and did not fail or get stopped over it.
+
+    Class 22, data exceptions: also what is wrong with an interval, a regular expression or
+    a time zone.
+    """
+    return str(error.sqlstate).startswith("22")
 
 
 class InsightsError(Exception):
