@@ -278,7 +278,8 @@ FUNCTIONS = (
 )
 
 START_OVER = Statement(
-    "select busy, insights.accept(problem) from insights.run_rebuild()",
+    "select busy, insights.accept(problem) from insights.run_rebuild(cast(:batch_size as integer))",
+    ("batch_size",),
 )
 
 BUILD_BATCH = Statement(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Any
+from typing import Any, Optional
 
 #: invalid_parameter_value
 SQLSTATE_INVALID = "22023"
@@ -107,3 +107,14 @@ class FilterError(InsightsError):
         caret = " " * _columns(before) + "^" * max(_columns(marked), 1)
         heading = f"Line {number} of {total}:\n" if total > 1 else ""
         return f"{heading}{before}{rest}\n{caret}"
+
+
+def positive(given: Optional[int], name: str, hint: str) -> int:
+    """``given``, which must be there and above 0; else an InsightsError names the parameter."""
+    if given is None or given < 1:
+        raise InsightsError(
+            f"Invalid value {'NULL' if given is None else given} for parameter '{name}' supplied. "
+            "It must be a positive integer",
+            hint=hint,
+        )
+    return given

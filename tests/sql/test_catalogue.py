@@ -24,9 +24,10 @@ WRITING = {
     "run_rebuild",
     "run_refresh",
     "run_verify",
+    "try_commit",
 }
-#: A procedure that commits, which can have no SET clause.
-PROCEDURES = {"insights_rebuild"}
+#: Procedures that commit, which can have no SET clause.
+PROCEDURES = {"insights_rebuild", "try_commit"}
 #: Functions that look at nothing but their arguments, and may run in parallel workers.
 HELPERS = {
     "decode_json_text",
