@@ -51,19 +51,22 @@ def _by_index(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
             predicate, terms, *measured = found
             text = printer.print_filter(predicate)
             yield "bounds", f"{text}: {_several(terms, 'term')}, {_bounds(measured)}"
-        else:
+        elif step == "whole":
             *measured, most = found
+            undecided = measured[1]
             yield "bounds", f"whole filter: {_bounds(measured)}"
-            yield "residue", _residue(measured[1], most)
+        else:
+            yield "residue", _residue(undecided, most, found)
 
 
-def _residue(undecided: int, most: int) -> str:
-    """How the traces are settled that the index leaves open."""
-    if not undecided:
-        return "none: the index alone answers"
+def _residue(undecided: int, most: int, pending: int) -> str:
+    """How the traces are settled that the index leaves open, or has not seen as they are now."""
     if undecided > most:
         return f"more than {most}: MLflow's tables are asked about all traces at once"
-    return f"MLflow's tables are asked about {_several(undecided, 'trace')}"
+    if not undecided and not pending:
+        return "none: the index alone answers"
+    asked = f"MLflow's tables are asked about {_several(undecided + pending, 'trace')}"
+    return f"{asked}, {pending} of them pending" if pending else asked
 
 
 def _several(number: int, noun: str) -> str:

@@ -61,6 +61,30 @@ def test_how_the_residue_is_settled(put: Loader, module_conn: psycopg.Connection
     ]
 
 
+def test_pending_traces_are_part_of_the_residue(
+    put: Loader, module_conn: psycopg.Connection[Any]
+) -> None:
+    put(
+        *(Trace(f"t{number}", 1, number, tags={"x": "y"}) for number in range(9)),
+        Trace("elsewhere", 2, 1, tags={"x": "y"}),
+    )
+    while module_conn.execute("select pending from insights_refresh()").fetchone() != (0,):
+        pass
+    filter = "tags.x = 'z' OR request_preview LIKE '%a%'"
+    with module_conn.transaction(force_rollback=True):
+        module_conn.execute("update trace_tags set value = 'z' where request_id = any('{t1,t2}')")
+        module_conn.execute("update trace_tags set value = 'z' where request_id = 'elsewhere'")
+        module_conn.execute("delete from trace_info where request_id = 't3'")
+        assert module_conn.execute("select insights_count('1', %s)", (filter,)).fetchone() == (2,)
+        asked = "MLflow's tables are asked about"
+        assert steps(module_conn, "1", filter)["residue"] == [f"{asked} 2 traces, 2 of them pending"]
+        assert steps(module_conn, "2", filter)["residue"] == [f"{asked} 1 trace, 1 of them pending"]
+        assert steps(module_conn, None, filter)["residue"] == [f"{asked} 3 traces, 3 of them pending"]
+        module_conn.execute("update trace_info set request_preview = 'b' where request_id = 't4'")
+        module_conn.execute("select insights_refresh()")
+        assert steps(module_conn, "1", filter)["residue"] == [f"{asked} 1 trace"]
+
+
 def test_the_sql_is_what_counts(put: Loader, module_conn: psycopg.Connection[Any]) -> None:
     put(Trace("a", 1, 1, tags={"x": "y"}), Trace("b", 1, 2))
     found = steps(module_conn, "1", "tags.x = 'y'")
