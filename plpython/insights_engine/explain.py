@@ -20,6 +20,7 @@ def explain(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[
         yield "answer", "no experiment was asked for, so no trace matches"
         return
     yield from _by_index(plpy, statement, node)
+    yield from _left_out(plpy, statement, node)
     sql = correlate.count_sql(statement, node)
     yield "sql", sql
     for number, (type_, value) in enumerate(
@@ -57,6 +58,60 @@ def _by_index(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
             yield "bounds", f"whole filter: {_bounds(measured)}"
         else:
             yield "residue", _residue(undecided, most, found)
+
+
+def _left_out(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[str, str]]:
+    """The traces whose spans MLflow keeps in files, which no filter reads, if that may matter.
+
+    Archiving empties the contents of spans; before there were spans in the database, they
+    were written to files right away.  A tag tells, in either case.
+    """
+    spans, contents = _looked_at(node)
+    if contents:
+        archived = _kept_in(plpy, statement, "ARCHIVE_REPO")
+        if archived:
+            yield (
+                "left out",
+                f"{_several(archived, 'trace')} with archived spans: their attributes and"
+                " content match nothing",
+            )
+    if spans:
+        in_files = _kept_in(plpy, statement, "ARTIFACT_REPO")
+        if in_files:
+            yield (
+                "left out",
+                f"{_several(in_files, 'trace')} with spans in artifact files only: no condition on"
+                " spans matches",
+            )
+
+
+def _kept_in(plpy: Any, statement: Statement, location: str) -> int:
+    place = tree.TextCompare(tree.Tag("mlflow.trace.spansLocation"), "=", location)
+    return correlate.count(plpy, statement.fresh(), place)
+
+
+def _looked_at(node: tree.Node) -> tuple[bool, bool]:
+    """Whether a filter looks at spans, and whether at what is in their contents."""
+    spans = contents = False
+    todo = [node]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, (tree.And, tree.Or)):
+            todo += part.items
+            continue
+        if isinstance(part, tree.Not):
+            todo.append(part.item)
+            continue
+        if isinstance(part, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
+            spans = True
+            if part.condition is not None:
+                todo.append(part.condition)
+        if isinstance(part, (tree.AnySpan, tree.CountSpans)):
+            continue
+        field = part.field
+        contents |= isinstance(field, tree.SpanAttribute)
+        contents |= isinstance(field, tree.SpanText) and field.name == "content"
+    return spans, contents
 
 
 def _residue(undecided: int, most: int, pending: int) -> str:
