@@ -10,6 +10,7 @@ declare
     step record;
     problem insights.problem;
 begin
+    perform insights.load_engine();
     call insights.try_commit('insights_rebuild', problem);
     perform insights.accept(problem);
     loop

@@ -165,6 +165,15 @@ def test_shims_are_shims(functions: list[dict[str, Any]]) -> None:
             assert len(f["source"].strip().splitlines()) < 10, f["signature"]
 
 
+def test_the_engine_is_loaded_before_a_shim_needs_it(functions: list[dict[str, Any]]) -> None:
+    """In the shim an interruption while it loads would show Python."""
+    callers = [f for f in functions if f["language"] != "plpython3u" and ".run_" in f["source"]]
+    assert len(callers) > 10
+    for f in callers:
+        before, _, _ = f["source"].partition(".run_")
+        assert "insights.load_engine();" in before, f["signature"]
+
+
 def test_overloads_agree_in_everything_but_the_ids(functions: list[dict[str, Any]]) -> None:
     variants: dict[str, list[dict[str, Any]]] = {}
     for f in functions:

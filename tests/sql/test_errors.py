@@ -159,6 +159,35 @@ def test_a_cancelled_check_of_an_argument_is_no_fault_of_the_argument(
         assert errors
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "select insights_count('1', 'status = \"OK\"')",
+        "select * from insights_correlate('1', 'status = \"OK\"', 'name = \"x\"')",
+        "select count(*) from insights_discover(null, 'status = \"ERROR\"')",
+    ],
+)
+def test_a_first_call_that_is_cancelled_shows_no_python(module_dsn: str, call: str) -> None:
+    """A session's first call loads the engine, for longer than some of these timeouts."""
+    errors = []
+    for milliseconds in (5, 10, 20, 35, 50, 75, 100, 150):
+        with psycopg.connect(module_dsn, autocommit=True) as connection:
+            connection.execute(f"set statement_timeout = {milliseconds}")
+            try:
+                connection.execute(call)
+            except psycopg.Error as error:
+                errors.append(error)
+            connection.execute("set statement_timeout = 0")
+            # And what was interrupted is made up for.
+            connection.execute(call)
+    assert errors
+    for error in errors:
+        assert error.sqlstate == "57014", error
+        assert (error.diag.message_primary or "").startswith("canceling statement")
+        assert "Python" not in (error.diag.context or "")
+        assert "Traceback" not in (error.diag.context or "")
+
+
 def test_accept_raises_exactly_what_it_is_given(module_conn: psycopg.Connection[Any]) -> None:
     for detail in (None, "a detail with % and 'quotes'"):
         for hint in (None, "a hint"):
