@@ -371,17 +371,17 @@ class IndexStatus(Row):
     used once it is ``built``, and not while changes are ``missed``.  ``terms``
     and ``postings`` are estimates where there are many.  ``index_share`` is
     ``index_bytes`` over ``mlflow_bytes``, the size of MLflow's trace tables.
-    A role that may not read those sees None and zeros.
+    A role that may not read those sees the sizes, and None for the rest.
     """
 
     built: bool | None
-    pending: int
+    pending: int | None
     lag_seconds: float | None
     missed: int | None
-    traces: int
-    blocks: int
-    terms: int
-    postings: int
+    traces: int | None
+    blocks: int | None
+    terms: int | None
+    postings: int | None
     index_bytes: int
     mlflow_bytes: int | None
     index_share: float | None
