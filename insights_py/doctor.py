@@ -48,7 +48,7 @@ def _installed(connection: psycopg.Connection, revision: str) -> list[Check]:
     assert row is not None
     schema, bundle = str(row[0]), str(row[1])
     found = [check for check in checks.server(connection) if check.name != "writable"]
-    found += checks.mlflow(connection, schema)
+    found += checks.mlflow(connection, schema, installed=True)
     found += checks.extensions(connection)
     latest = latest_revision()
     found.append(
@@ -87,25 +87,26 @@ def _installed(connection: psycopg.Connection, revision: str) -> list[Check]:
                 "Somebody dropped them: insights uninstall, then install.",
             )
         )
-    unreadable = [
+    kept_from = {
         name
         for (name,) in connection.execute(
             "select c.relname from pg_catalog.pg_class c"
             " join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
             " where n.nspname = %s and c.relname = any(%s)"
-            "   and not pg_catalog.has_table_privilege(c.oid, 'SELECT')"
-            " order by 1",
-            [schema, [table for table in checks.TABLES if table != "alembic_version"]],
+            "   and not pg_catalog.has_table_privilege(c.oid, 'SELECT')",
+            [schema, list(checks.TABLES)],
         )
-    ]
+    }
+    unreadable = sorted(kept_from - checks.OPTIONAL_TABLES)
     role = connection.info.user
+    readable = f"role {role} may read MLflow's tables"
+    if "experiments" in kept_from:
+        readable += " of traces, but not experiments: it names these by their ids"
     found.append(
         Check(
             "privileges",
             not unreadable,
-            f"role {role} may not read {', '.join(unreadable)}"
-            if unreadable
-            else f"role {role} may read MLflow's tables",
+            f"role {role} may not read {', '.join(unreadable)}" if unreadable else readable,
             f"grant select on all tables in schema {schema} to {role};",
         )
     )

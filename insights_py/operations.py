@@ -343,15 +343,20 @@ def verify(max_problems: int) -> Operation[list[Wrong]]:
 
 def status(client: str, schema: str | None) -> Operation[Status]:
     """What is installed, from the catalogue; works where nothing is."""
-    [(server, database, role, found, has_revision, has_mlflow)] = yield sql.CATALOGUE(
-        names=[function.name for function in sql.FUNCTIONS], schema=schema
+    [(server, database, role, found, has_revision, present, readable)] = yield sql.CATALOGUE(
+        names=[function.name for function in sql.FUNCTIONS],
+        tables=list(sql.MLFLOW),
+        schema=schema,
     )
-    revision = mlflow_revision = experiments = traces = index = None
+    revision = index = None
     if has_revision:
         rows = yield sql.REVISION()
         revision = rows[0][0] if rows else None
-    if has_mlflow:
-        [(mlflow_revision, experiments, traces)] = yield sql.MLFLOW()
+    says: dict[str, Any] = {}
+    if len(present) == len(sql.MLFLOW):
+        for table in sorted(readable):
+            rows = yield sql.MLFLOW[table]()
+            says[table] = rows[0][0] if rows else None
     if sql.INDEX_STATUS.name in found:
         index = yield from index_status()
     return Status(
@@ -359,13 +364,14 @@ def status(client: str, schema: str | None) -> Operation[Status]:
         database=database,
         role=role,
         client=client,
-        mlflow_revision=mlflow_revision,
+        mlflow_revision=says.get("alembic_version"),
         revision=revision,
         functions=tuple(found),
         missing_functions=tuple(
             function.name for function in sql.FUNCTIONS if function.name not in found
         ),
-        experiments=experiments,
-        traces=traces,
+        experiments=says.get("experiments"),
+        traces=says.get("trace_info"),
         index=index,
+        unreadable=tuple(sorted(set(present) - set(readable))),
     )

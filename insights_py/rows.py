@@ -371,17 +371,17 @@ class IndexStatus(Row):
     used once it is ``built``, and not while changes are ``missed``.  ``terms``
     and ``postings`` are estimates where there are many.  ``index_share`` is
     ``index_bytes`` over ``mlflow_bytes``, the size of MLflow's trace tables.
-    A role that may not read those sees None and zeros.
+    A role that may not read those sees the sizes, and None for the rest.
     """
 
     built: bool | None
-    pending: int
+    pending: int | None
     lag_seconds: float | None
     missed: int | None
-    traces: int
-    blocks: int
-    terms: int
-    postings: int
+    traces: int | None
+    blocks: int | None
+    terms: int | None
+    postings: int | None
     index_bytes: int
     mlflow_bytes: int | None
     index_share: float | None
@@ -481,8 +481,10 @@ class Status(Row):
 
     ``revision`` is the installed revision, None if there is none;
     ``missing_functions`` are the functions that this client calls and the
-    database lacks; ``traces`` is None where MLflow's tables are missing;
-    ``index`` is None where there is none.
+    database lacks; ``mlflow_revision``, ``experiments`` and ``traces`` are None
+    where MLflow's tables are missing, or the role may not read the one in
+    question, which is among ``unreadable`` then; ``index`` is None where there
+    is none.
     """
 
     server: str
@@ -496,6 +498,7 @@ class Status(Row):
     experiments: int | None
     traces: int | None
     index: IndexStatus | None = None
+    unreadable: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name; the index's in a dictionary of their own."""
@@ -506,6 +509,12 @@ class Status(Row):
     def installed(self) -> bool:
         """Whether every function that this client calls is there."""
         return not self.missing_functions
+
+    def _kept_from(self, table: str) -> Cell | None:
+        """What to show instead of what a table would say."""
+        if table not in self.unreadable:
+            return None
+        return Cell(f"unknown: role {self.role} may not read {table}", "yellow")
 
     def grid(self) -> Grid:
         """Field by field."""
@@ -520,11 +529,16 @@ class Status(Row):
             ("server", f"PostgreSQL {self.server}"),
             ("role", self.role),
             ("client", f"insights {self.client}"),
-            ("MLflow schema", self.mlflow_revision or Cell("not found", "red")),
+            (
+                "MLflow schema",
+                self.mlflow_revision
+                or self._kept_from("alembic_version")
+                or Cell("not found", "red"),
+            ),
             ("insights schema", self.revision or Cell("none", "yellow")),
             ("functions", functions),
-            ("experiments", number(self.experiments)),
-            ("traces", number(self.traces)),
+            ("experiments", self._kept_from("experiments") or number(self.experiments)),
+            ("traces", self._kept_from("trace_info") or number(self.traces)),
             (
                 "index",
                 self.index.state() if self.index else "none: MLflow's tables give the answers",

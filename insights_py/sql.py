@@ -278,7 +278,8 @@ FUNCTIONS = (
 )
 
 START_OVER = Statement(
-    "select busy, insights.accept(problem) from insights.run_rebuild()",
+    "select busy, insights.accept(problem) from insights.run_rebuild(cast(:batch_size as integer))",
+    ("batch_size",),
 )
 
 BUILD_BATCH = Statement(
@@ -320,24 +321,30 @@ CATALOGUE = Statement(
             order by 1
         ),
         to_regclass('insights.alembic_version') is not null,
-        (
-            select count(*) = 3
-            from pg_catalog.pg_class c
-            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-            where c.relname in ('trace_info', 'experiments', 'alembic_version')
-            and coalesce(n.nspname = cast(:schema as text), pg_table_is_visible(c.oid))
-        )
+        t.present,
+        t.readable
+    from (
+        select
+            coalesce(array_agg(cast(c.relname as text)), cast(array[] as text[])) as present,
+            coalesce(
+                array_agg(cast(c.relname as text))
+                    filter (where has_table_privilege(c.oid, 'select')),
+                cast(array[] as text[])
+            ) as readable
+        from pg_catalog.pg_class c
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where c.relname = any (cast(:tables as text[]))
+        and coalesce(n.nspname = cast(:schema as text), pg_table_is_visible(c.oid))
+    ) t
     """,
-    ("names", "schema"),
+    ("names", "tables", "schema"),
 )
 
 REVISION = Statement("select version_num from insights.alembic_version")
 
-MLFLOW = Statement(
-    """
-    select
-        (select version_num from {schema}alembic_version limit 1),
-        (select count(*) from {schema}experiments),
-        (select count(*) from {schema}trace_info)
-    """
-)
+#: What each of MLflow's tables says, apart: a role may be kept from some of them.
+MLFLOW = {
+    "alembic_version": Statement("select version_num from {schema}alembic_version limit 1"),
+    "experiments": Statement("select count(*) from {schema}experiments"),
+    "trace_info": Statement("select count(*) from {schema}trace_info"),
+}

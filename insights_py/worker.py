@@ -249,7 +249,7 @@ def build(
                 "the index can be built by a superuser or the owner of MLflow's tables only"
             )
         while rebuild:
-            rebuild, _ = _row(connection, sql.START_OVER(), place)
+            rebuild, _ = _row(connection, sql.START_OVER(batch_size=batch), place)
             indexed, built = 0, False
             if rebuild:  # busy
                 yield Progress(0, int(total), False, True)

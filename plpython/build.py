@@ -2,7 +2,7 @@
 
 The engine (``plpython/insights_engine``) travels inside the body of one
 function, ``insights.load_engine()``, as string constants.  The first call in a
-session compiles what it imports and nothing else.  The engine is known by the
+session compiles what it imports and nothing else; the others return at once.  The engine is known by the
 hash of its sources, so after an upgrade old sessions load the new one.
 
 Placeholders in ``sql/**/*.sql``:
@@ -50,6 +50,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
+if "@engine@" in GD:
+    return
+
 # PL/Python indents every line of a function's body by one tab, also inside
 # strings; text() takes it out again.
 def text(source):

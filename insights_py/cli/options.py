@@ -12,7 +12,7 @@ import click
 
 from insights_py import Insights
 from insights_py.dsn import is_postgresql
-from insights_py.errors import ArgumentError, InsightsError
+from insights_py.errors import ArgumentError, InsightsError, PermissionDenied
 
 UNITS = ("trace", "session", "session_all")
 DSN_VARIABLES = ("INSIGHTS_DSN", "MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI")
@@ -146,7 +146,15 @@ def experiment_ids(insights: Insights, given: Sequence[str]) -> list[str] | None
         return None
     if all(one.isdecimal() for one in given):
         return list(given)
-    known = insights.experiments()
+    try:
+        known = insights.experiments()
+    except PermissionDenied as error:
+        raise PermissionDenied(
+            error.message,
+            detail="That table has the names of experiments.",
+            hint="Give experiments by their ids, or grant the role SELECT on the table.",
+            sqlstate=error.sqlstate,
+        ) from error
     found = []
     for one in given:
         if one.isdecimal():

@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 from insights_engine import correlate as correlation
 from insights_engine import explain as explanation
 from insights_engine import printer, rawsql, search, tree
-from insights_engine.errors import FilterError, InsightsError
+from insights_engine.errors import FilterError, InsightsError, positive
 from insights_engine.experiments import experiment_ids
 from insights_engine.ordering import parse_order
 from insights_engine.parser import parse_conjunction, parse_field, parse_filter
@@ -452,41 +452,55 @@ def match_trace_ids(
 # What writes the index is imported when it is called: sessions that read need none of it.
 
 
-def refresh_index(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+_EACH_TRANSACTION = "So many traces are indexed in one transaction; the default is {:d}."
+
+
+def refresh_index(plpy: Any, schema: str, max_traces: Optional[int]) -> dict[str, Any]:
     """Indexes what is pending."""
     from insights_engine import refresh
 
+    def answer() -> dict[str, Any]:
+        most = positive(max_traces, "max_traces", _EACH_TRANSACTION.format(5_000))
+        return refresh.refresh(plpy, schema, most)
+
     return _one(
         plpy,
-        lambda: refresh.refresh(plpy, schema, max_traces),
+        answer,
         _nothing("indexed", "removed", "merged", "pending", "busy"),
     )
 
 
-def build_index(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+def build_index(plpy: Any, schema: str, max_traces: Optional[int]) -> dict[str, Any]:
     """Indexes the next traces of a database that is new to the index."""
     from insights_engine import refresh
 
-    return _one(
-        plpy,
-        lambda: refresh.build(plpy, schema, max_traces),
-        _nothing("indexed", "done", "busy"),
-    )
+    def answer() -> dict[str, Any]:
+        most = positive(max_traces, "max_traces", _EACH_TRANSACTION.format(32_000))
+        return refresh.build(plpy, schema, most)
+
+    return _one(plpy, answer, _nothing("indexed", "done", "busy"))
 
 
-def start_over(plpy: Any) -> dict[str, Any]:
-    """Has the index built anew."""
+def start_over(plpy: Any, batch_size: Optional[int]) -> dict[str, Any]:
+    """Has the index built anew; ``batch_size`` is what `build_index` will be called with."""
     from insights_engine import refresh
 
-    return _one(plpy, lambda: refresh.start_over(plpy), _nothing("busy"))
+    def answer() -> dict[str, Any]:
+        # Before the index is given up.
+        positive(batch_size, "batch_size", _EACH_TRANSACTION.format(32_000))
+        return refresh.start_over(plpy)
+
+    return _one(plpy, answer, _nothing("busy"))
 
 
-def verify_index(plpy: Any, schema: str, max_problems: int) -> Iterator[dict[str, Any]]:
+def verify_index(plpy: Any, schema: str, max_problems: Optional[int]) -> Iterator[dict[str, Any]]:
     """Where the index and MLflow's tables disagree."""
     from insights_engine import verify
 
     def answer() -> Iterator[dict[str, Any]]:
-        for trace_id, disagreement in verify.verify(plpy, schema, max_problems):
+        # No problem of none looked for would read as an index that is right.
+        most = positive(max_problems, "max_problems", "It ends after so many; the default is 100.")
+        for trace_id, disagreement in verify.verify(plpy, schema, most):
             yield {"trace_id": trace_id, "disagreement": disagreement}
 
     return _many(plpy, answer, _nothing("trace_id", "disagreement"))

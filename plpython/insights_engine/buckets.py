@@ -12,7 +12,7 @@ from bisect import bisect_right
 from typing import Any, NamedTuple, Optional
 
 from insights_engine import plans
-from insights_engine.errors import InsightsError, visible
+from insights_engine.errors import InsightsError, blames_value, visible
 
 MOST = 10_000
 
@@ -48,7 +48,9 @@ def width_of(plpy: Any, bucket: Optional[str]) -> Width:
             ("text",),
             (bucket,),
         )
-    except plpy.SPIError:
+    except plpy.SPIError as error:
+        if not blames_value(error):
+            raise
         raise InsightsError(f"Invalid bucket '{visible(bucket, 60)}'.", hint=_HINT) from None
     months, days, microseconds = row["months"], row["days"], row["microseconds"]
     whole_days, rest = divmod(microseconds, _DAY_MS * 1000)

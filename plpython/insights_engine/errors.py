@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Any, Optional
 
 #: invalid_parameter_value
 SQLSTATE_INVALID = "22023"
@@ -32,6 +33,15 @@ def _columns(text: str) -> int:
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
     )
+
+
+def blames_value(error: Any) -> bool:
+    """Whether PostgreSQL refused a value, and did not fail or get stopped over it.
+
+    Class 22, data exceptions: also what is wrong with an interval, a regular expression or
+    a time zone.
+    """
+    return str(error.sqlstate).startswith("22")
 
 
 class InsightsError(Exception):
@@ -97,3 +107,14 @@ class FilterError(InsightsError):
         caret = " " * _columns(before) + "^" * max(_columns(marked), 1)
         heading = f"Line {number} of {total}:\n" if total > 1 else ""
         return f"{heading}{before}{rest}\n{caret}"
+
+
+def positive(given: Optional[int], name: str, hint: str) -> int:
+    """``given``, which must be there and above 0; else an InsightsError names the parameter."""
+    if given is None or given < 1:
+        raise InsightsError(
+            f"Invalid value {'NULL' if given is None else given} for parameter '{name}' supplied. "
+            "It must be a positive integer",
+            hint=hint,
+        )
+    return given

@@ -44,9 +44,9 @@ def _experiment_id(one: Any) -> int:
     try:
         return int(one)
     except (TypeError, ValueError):
-        shown = visible(str(one), 60)
+        shown = "NULL" if one is None else f"'{visible(str(one), 60)}'"
         raise InsightsError(
-            f"Invalid experiment ID '{shown}'. Experiment ID must be a valid integer.",
+            f"Invalid experiment ID {shown}. Experiment ID must be a valid integer.",
             hint="Experiment ids are whole numbers, such as '0'; NULL instead of the "
             "array stands for all experiments.",
         ) from None

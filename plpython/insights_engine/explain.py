@@ -20,6 +20,7 @@ def explain(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[
         yield "answer", "no experiment was asked for, so no trace matches"
         return
     yield from _by_index(plpy, statement, node)
+    yield from _left_out(plpy, statement, node)
     sql = correlate.count_sql(statement, node)
     yield "sql", sql
     for number, (type_, value) in enumerate(
@@ -51,19 +52,76 @@ def _by_index(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
             predicate, terms, *measured = found
             text = printer.print_filter(predicate)
             yield "bounds", f"{text}: {_several(terms, 'term')}, {_bounds(measured)}"
-        else:
+        elif step == "whole":
             *measured, most = found
+            undecided = measured[1]
             yield "bounds", f"whole filter: {_bounds(measured)}"
-            yield "residue", _residue(measured[1], most)
+        else:
+            yield "residue", _residue(undecided, most, found)
 
 
-def _residue(undecided: int, most: int) -> str:
-    """How the traces are settled that the index leaves open."""
-    if not undecided:
-        return "none: the index alone answers"
+def _left_out(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[str, str]]:
+    """The traces whose spans MLflow keeps in files, which no filter reads, if that may matter.
+
+    Archiving empties the contents of spans; before there were spans in the database, they
+    were written to files right away.  A tag tells, in either case.
+    """
+    spans, contents = _looked_at(node)
+    if contents:
+        archived = _kept_in(plpy, statement, "ARCHIVE_REPO")
+        if archived:
+            yield (
+                "left out",
+                f"{_several(archived, 'trace')} with archived spans: their attributes and"
+                " content match nothing",
+            )
+    if spans:
+        in_files = _kept_in(plpy, statement, "ARTIFACT_REPO")
+        if in_files:
+            yield (
+                "left out",
+                f"{_several(in_files, 'trace')} with spans in artifact files only: no condition on"
+                " spans matches",
+            )
+
+
+def _kept_in(plpy: Any, statement: Statement, location: str) -> int:
+    place = tree.TextCompare(tree.Tag("mlflow.trace.spansLocation"), "=", location)
+    return correlate.count(plpy, statement.fresh(), place)
+
+
+def _looked_at(node: tree.Node) -> tuple[bool, bool]:
+    """Whether a filter looks at spans, and whether at what is in their contents."""
+    spans = contents = False
+    todo = [node]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, (tree.And, tree.Or)):
+            todo += part.items
+            continue
+        if isinstance(part, tree.Not):
+            todo.append(part.item)
+            continue
+        if isinstance(part, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
+            spans = True
+            if part.condition is not None:
+                todo.append(part.condition)
+        if isinstance(part, (tree.AnySpan, tree.CountSpans)):
+            continue
+        field = part.field
+        contents |= isinstance(field, tree.SpanAttribute)
+        contents |= isinstance(field, tree.SpanText) and field.name == "content"
+    return spans, contents
+
+
+def _residue(undecided: int, most: int, pending: int) -> str:
+    """How the traces are settled that the index leaves open, or has not seen as they are now."""
     if undecided > most:
         return f"more than {most}: MLflow's tables are asked about all traces at once"
-    return f"MLflow's tables are asked about {_several(undecided, 'trace')}"
+    if not undecided and not pending:
+        return "none: the index alone answers"
+    asked = f"MLflow's tables are asked about {_several(undecided + pending, 'trace')}"
+    return f"{asked}, {pending} of them pending" if pending else asked
 
 
 def _several(number: int, noun: str) -> str:

@@ -222,7 +222,8 @@ def explained(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
 
     Gives ("unused", reason), or ("index", blocks and pending), then for each
     predicate ("predicate", (node, hits, must, undecided, ms)), then
-    ("whole", (must, undecided, ms, how many undecided ones are asked one by one)).
+    ("whole", (must, undecided, ms, how many undecided ones are asked one by one)) and
+    ("pending", traces that are asked about as they have changed).
     Nothing that the session keeps is used for that.
     """
     started = time.perf_counter()
@@ -240,6 +241,20 @@ def explained(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
     for part, hits, condition in leaves:
         yield "predicate", (part, hits, *_measured(index, condition))
     yield "whole", (*_measured(index, whole), index.most_undecided)
+    yield "pending", _in_scope(plpy, statement.again(), index.pending)
+
+
+def _in_scope(plpy: Any, statement: Statement, ids: Sequence[str]) -> int:
+    """How many of some traces are there, in the experiments that were asked for."""
+    if not ids:
+        return 0
+    given = statement.params.add(list(ids), "text[]")
+    (row,) = statement.run(
+        plpy,
+        f"select count(*) as found from {statement.traces}"
+        f" where t.request_id = any({given}) and {statement.scope()}",
+    )
+    return int(row["found"])
 
 
 def _measured(index: Index, condition: Condition) -> tuple[int, int, float]:

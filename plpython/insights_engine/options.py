@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Optional
 
 from insights_engine import fields
 from insights_engine.candidates import KINDS
-from insights_engine.errors import InsightsError, visible
+from insights_engine.errors import InsightsError, positive, visible
 from insights_engine.search import check_max_results
 from insights_engine.sessions import check_unit
 
@@ -43,12 +43,11 @@ def options(
         chosen = frozenset(KINDS)
     else:
         chosen = frozenset([_one_of("kind", kind, KINDS) for kind in kinds])
-    if min_support is None or min_support < 1:
-        raise InsightsError(
-            f"Invalid value {_shown(min_support)} for parameter 'min_support' supplied. "
-            "It must be a positive integer",
-            hint="Facts of fewer units of the base are not tested; the default is 5.",
-        )
+    support = positive(
+        min_support,
+        "min_support",
+        "Facts of fewer units of the base are not tested; the default is 5.",
+    )
     if fdr is None or not (math.isfinite(fdr) and 0 < fdr <= 1):
         raise InsightsError(
             f"Invalid value {_shown(fdr)} for parameter 'fdr' supplied. "
@@ -58,7 +57,7 @@ def options(
         )
     return Options(
         chosen,
-        min_support,
+        support,
         check_max_results(max_results),
         fdr,
         _one_of("direction", direction, DIRECTIONS),

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Union
 
 from . import tree
-from .errors import FilterError
+from .errors import FilterError, blames_value
 from .tokens import pattern_place
 
 #: The requested experiments; None: all of them.  The caller restricts the
@@ -948,6 +948,8 @@ def check_patterns(plpy: Any, node: tree.Node, text: str = "") -> None:
                 plan = plpy.prepare("select '' ~ $1", ["text"])
                 plpy.execute(plan, [match.pattern])
             except plpy.SPIError as error:
+                if not blames_value(error):
+                    raise
                 place, length = pattern_place(text, match.pattern)
                 raise FilterError(str(error), place, length, filter=text) from None
         elif (len(match.pattern) - len(match.pattern.rstrip("\\"))) % 2:

@@ -31,7 +31,7 @@ class Problem(NamedTuple):
 
 def verify(plpy: Any, schema: str, limit: int) -> Iterator[Problem]:
     """Up to ``limit`` problems; none: the index is right."""
-    return islice(_problems(plpy, schema), max(limit, 0))
+    return islice(_problems(plpy, schema), limit)
 
 
 def _problems(plpy: Any, schema: str) -> Iterator[Problem]:

@@ -30,6 +30,7 @@ set jit = off
 as $plpgsql$
 #variable_conflict use_column
 begin
+    perform insights.load_engine();
     return query
     select
         r.filter1_count,

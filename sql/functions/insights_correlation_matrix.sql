@@ -29,6 +29,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select
     r.filter1_number,
     r.filter2_number,

@@ -10,6 +10,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select r.result
 from insights.run_count(exp_ids, filter, unit) r
 where insights.accept(r.problem)

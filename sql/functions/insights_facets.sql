@@ -12,6 +12,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select
     r.value,
     r.low,

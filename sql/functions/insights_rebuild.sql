@@ -8,10 +8,14 @@ language plpgsql
 as $plpgsql$
 declare
     step record;
+    problem insights.problem;
 begin
+    perform insights.load_engine();
+    call insights.try_commit('insights_rebuild', problem);
+    perform insights.accept(problem);
     loop
         select r.busy, insights.accept(r.problem) as accepted into step
-        from insights.run_rebuild() r;
+        from insights.run_rebuild(batch_size) r;
         commit;
         exit when not step.busy;
         perform pg_catalog.pg_sleep(0.05);

@@ -15,6 +15,7 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 set enable_seqscan = off
 as $sql$
+select insights.load_engine();
 select r.indexed, r.removed, r.merged, r.pending, r.busy
 from insights.run_refresh(max_traces) r
 where insights.accept(r.problem)

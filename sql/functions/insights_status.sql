@@ -20,16 +20,18 @@ set jit = off
 as $sql$
 select
     s.built,
-    p.traces,
-    greatest(extract(epoch from statement_timestamp() - p.oldest), 0),
+    case when a.visible then p.traces end,
+    case when a.visible then greatest(extract(epoch from statement_timestamp() - p.oldest), 0) end,
     s.missed,
-    b.traces,
-    b.blocks,
+    case when a.visible then b.traces end,
+    case when a.visible then b.blocks end,
     case
+        when not a.visible then null
         when pg_relation_size('insights.term') < 2 ^ 24 then (select count(*) from insights.term)
         else (select c.reltuples from pg_class c where c.oid = 'insights.term'::regclass)
     end,
     case
+        when not a.visible then null
         when pg_relation_size('insights.posting') < 2 ^ 24
             then (select count(*) from insights.posting)
         else (select c.reltuples from pg_class c where c.oid = 'insights.posting'::regclass)
@@ -37,7 +39,9 @@ select
     size.index_bytes,
     size.mlflow_bytes,
     size.index_bytes / nullif(size.mlflow_bytes, 0)::double precision
-from (
+-- Row-level security leaves others no rows to count, and 0 would read as up to date.
+from (select exists (select from insights.state)) a (visible)
+cross join (
     select
         count(distinct n.trace_id) as traces,
         min(n.noted_at) as oldest
@@ -83,7 +87,7 @@ comment on function @mlflow@.insights_status() is
 - `traces`, `blocks`, `terms`, `postings`: what is in it; the last two are estimated where they are many
 - `index_bytes`, `mlflow_bytes`, `index_share`: its size on disk, that of MLflow''s trace tables, and the ratio of the two
 
-NULL or 0 for roles that may not read MLflow''s tables.';
+NULL, but for the sizes, for roles that may not read MLflow''s tables.';
 
 revoke all on function @mlflow@.insights_status() from public;
 grant execute on function @mlflow@.insights_status() to public;

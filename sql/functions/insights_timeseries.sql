@@ -26,6 +26,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select
     to_timestamp(b.start_ms / 1000.0::double precision),
     b.matched,

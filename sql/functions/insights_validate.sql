@@ -8,6 +8,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select r.result
 from insights.run_validate(filter) r
 where insights.accept(r.problem)

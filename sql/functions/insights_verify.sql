@@ -6,6 +6,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select r.trace_id, r.disagreement
 from insights.run_verify(max_problems) r
 where insights.accept(r.problem)

@@ -9,7 +9,8 @@ declare
     ];
     writers constant name[] := array[
         'insights_refresh', 'insights_rebuild', 'insights_verify', 'build_batch',
-        'run_refresh', 'run_rebuild', 'run_verify', 'run_build_batch'
+        'run_refresh', 'run_rebuild', 'run_verify', 'run_build_batch',
+        'try_commit'
     ];
     mlflow_schema oid;
     mlflow_owner oid;

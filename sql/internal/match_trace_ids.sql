@@ -10,6 +10,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select r.trace_id
 from insights.run_match_trace_ids(exp_ids, filter, trace_ids) r
 where insights.accept(r.problem)

@@ -1,4 +1,5 @@
 create or replace function insights.run_rebuild(
+    batch_size int default 32000,
     out busy boolean,
     out problem insights.problem
 )
@@ -9,10 +10,10 @@ set search_path = pg_catalog, pg_temp
 as $python$
 if "@engine@" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["@engine@"].start_over(plpy)
+return GD["@engine@"].start_over(plpy, batch_size)
 $python$;
 
-comment on function insights.run_rebuild() is
-    'Marks the index as to be built anew, without raising';
+comment on function insights.run_rebuild(int) is
+    'Marks the index as to be built anew, in batches of the size given; without raising';
 
-revoke all on function insights.run_rebuild() from public;
+revoke all on function insights.run_rebuild(int) from public;

@@ -24,6 +24,7 @@ as $plpgsql$
 declare
     page record;
 begin
+    perform insights.load_engine();
     page := insights.run_search_page(
         exp_ids, filter, max_results, order_by, page_token, page_offset
     );

@@ -178,9 +178,9 @@ def test_values_and_schemas_cannot_break_the_text() -> None:
 def test_the_statements_over_the_catalogue_run_as_a_reader(world_reader_dsn: str) -> None:
     with psycopg.connect(world_reader_dsn) as reader:
         for call in (
-            sql.CATALOGUE(names=["insights_count"], schema=None),
+            sql.CATALOGUE(names=["insights_count"], tables=["trace_info"], schema=None),
             sql.EXPERIMENTS(),
-            sql.MLFLOW(),
+            *(statement() for statement in sql.MLFLOW.values()),
             sql.INDEXED(),
         ):
             assert reader.execute(call.for_psycopg(None).encode(), call.params).fetchall()

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from insights_py.version import __version__
 from tests.client.command import Ended, Run, runner
 from tests.client.terminal import environment
 from tests.client.world import trace_id
+from tests.conftest import Databases
 
 ERRORS = "span.status = 'ERROR'"
 GPT4 = "span.attributes.model = 'gpt-4'"
@@ -165,6 +168,51 @@ def test_status(insights: Run) -> None:
     assert found["traces"] == 48
     assert (found["index"]["built"], found["index"]["pending"]) == (True, 0)
     assert found["missing_functions"] == []
+
+
+@pytest.fixture
+def traces_only(
+    databases: Databases,
+    world_dsn: str,
+    world_conn: psycopg.Connection,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Run]:
+    """The same as a role that may read the six tables of traces, and nothing else."""
+    world_conn.execute("create role traces_only login password 'x'")
+    world_conn.execute(
+        "grant select on trace_info, spans, trace_tags, trace_request_metadata, assessments,"
+        " entity_associations to traces_only"
+    )
+    dsn = replace(databases.server, user="traces_only", password="x").dsn(
+        world_dsn.rpartition("/")[2]
+    )
+    try:
+        yield runner(dsn, capsys, monkeypatch)
+    finally:
+        world_conn.execute("drop owned by traces_only")
+        world_conn.execute("drop role traces_only")
+
+
+def test_a_role_that_may_read_traces_alone_gets_on(traces_only: Run) -> None:
+    assert traces_only("count", ERRORS, "-e", "1").code == 0
+    ended = traces_only("status")
+    assert (ended.code, ended.err) == (0, "")
+    assert re.search(r"^traces +48$", ended.out, re.MULTILINE)
+    assert re.search(r"^index +48 indexed, .*; nothing pending$", ended.out, re.MULTILINE)
+    unknown = "unknown: role traces_only may not read"
+    assert re.search(f"^MLflow schema +{unknown} alembic_version$", ended.out, re.MULTILINE)
+    assert re.search(f"^experiments +{unknown} experiments$", ended.out, re.MULTILINE)
+    found = traces_only("status", "--json").json()
+    assert (found["traces"], found["experiments"], found["mlflow_revision"]) == (48, None, None)
+    assert found["unreadable"] == ["alembic_version", "experiments"]
+
+
+def test_names_of_experiments_need_the_right_to_read_them(traces_only: Run) -> None:
+    ended = traces_only("count", ERRORS, "-e", "chat")
+    assert ended.code == exits.PERMISSION
+    assert "permission denied for table experiments" in ended.err
+    assert "Give experiments by their ids" in ended.err
 
 
 # ------------------------------------------------------------------ experiments

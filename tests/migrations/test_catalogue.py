@@ -83,9 +83,10 @@ WRITING = {
     "run_rebuild",
     "run_refresh",
     "run_verify",
+    "try_commit",
 }
-# One that commits can have no SET clause.
-PROCEDURES = {"insights_rebuild"}
+# Those that commit can have no SET clause.
+PROCEDURES = {"insights_rebuild", "try_commit"}
 # PostgreSQL runs EXPLAIN in no function that is not volatile.
 VOLATILE = (
     {"insights_explain", "run_explain"} | TRIGGERS | WRITING - {"insights_verify", "run_verify"}

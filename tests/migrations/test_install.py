@@ -459,6 +459,30 @@ def test_doctor_sees_what_is_missing(
     assert all(check.remedy for check in failed.values())
 
 
+def test_doctor_as_a_role_that_may_read_traces_alone(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    install(mlflow_only_dsn)
+    mlflow_conn.execute("create role traces_only login password 'x'")
+    mlflow_conn.execute(
+        "grant select on trace_info, spans, trace_tags, trace_request_metadata, assessments,"
+        " entity_associations to traces_only"
+    )
+    name = mlflow_only_dsn.rpartition("/")[2]
+    dsn = replace(databases.server, user="traces_only", password="x").dsn(name)
+    try:
+        checks = {check.name: check for check in doctor(dsn)}
+        mlflow_conn.execute("revoke select on spans from traces_only")
+        less = [check.name for check in doctor(dsn) if not check.ok]
+    finally:
+        mlflow_conn.execute("drop owned by traces_only")
+        mlflow_conn.execute("drop role traces_only")
+    assert [check for check in checks.values() if not check.ok] == []
+    assert "may not read public.alembic_version" in checks["MLflow's version"].finding
+    assert "not experiments" in checks["privileges"].finding
+    assert less == ["privileges"]
+
+
 def test_doctor_as_a_role_without_rights(
     databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
 ) -> None:

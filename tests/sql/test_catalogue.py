@@ -24,9 +24,10 @@ WRITING = {
     "run_rebuild",
     "run_refresh",
     "run_verify",
+    "try_commit",
 }
-#: A procedure that commits, which can have no SET clause.
-PROCEDURES = {"insights_rebuild"}
+#: Procedures that commit, which can have no SET clause.
+PROCEDURES = {"insights_rebuild", "try_commit"}
 #: Functions that look at nothing but their arguments, and may run in parallel workers.
 HELPERS = {
     "decode_json_text",
@@ -162,6 +163,15 @@ def test_shims_are_shims(functions: list[dict[str, Any]]) -> None:
     for f in functions:
         if f["name"].startswith("run_"):
             assert len(f["source"].strip().splitlines()) < 10, f["signature"]
+
+
+def test_the_engine_is_loaded_before_a_shim_needs_it(functions: list[dict[str, Any]]) -> None:
+    """In the shim an interruption while it loads would show Python."""
+    callers = [f for f in functions if f["language"] != "plpython3u" and ".run_" in f["source"]]
+    assert len(callers) > 10
+    for f in callers:
+        before, _, _ = f["source"].partition(".run_")
+        assert "insights.load_engine();" in before, f["signature"]
 
 
 def test_overloads_agree_in_everything_but_the_ids(functions: list[dict[str, Any]]) -> None:

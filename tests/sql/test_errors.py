@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from tests.semantics.world import Span, Trace, attributes
 from tests.sql.conftest import Loader, checked
+
+NUMBERS = itertools.count(1)
 
 #: Every public way to pass a filter.
 CALLS = (
@@ -119,6 +122,70 @@ def test_a_statement_timeout_is_reported_as_such(
     assert caught.value.sqlstate == "57014"
     assert "statement timeout" in (caught.value.diag.message_primary or "")
     assert "Traceback" not in (caught.value.diag.context or "")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "select insights_count('1', %s)",
+        "select insights_validate(%s)",
+        "select * from insights_timeseries('1', %s, '1 hour')",
+    ],
+)
+@pytest.mark.parametrize("predicate", ["tags.n{} RLIKE '(a|b)+{}'", "tags.n{} = '{}'"])
+def test_a_cancelled_check_of_an_argument_is_no_fault_of_the_argument(
+    module_conn: psycopg.Connection[Any], call: str, predicate: str
+) -> None:
+    """Reading a long filter takes a while, so that the time is up when its first pattern, or
+    else the bucket, is tried out."""
+    module_conn.execute(call, ("status = 'OK'",))
+    errors = []
+    for milliseconds in (2, 5, 10, 20, 40):
+        # Never the same twice: the session would know it.
+        once = next(NUMBERS)
+        filter = " OR ".join(predicate.format(n, once) for n in range(900))
+        with module_conn.transaction(force_rollback=True):
+            module_conn.execute(f"set local statement_timeout = {milliseconds}")
+            try:
+                module_conn.execute(call, (filter,))
+            except psycopg.Error as error:
+                errors.append(error)
+    for error in errors:
+        assert error.sqlstate == "57014", error
+        assert "statement timeout" in (error.diag.message_primary or "")
+        assert error.diag.message_detail is None
+        assert "Traceback" not in (error.diag.context or "")
+    if "RLIKE" in predicate or "validate" not in call:
+        assert errors
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "select insights_count('1', 'status = \"OK\"')",
+        "select * from insights_correlate('1', 'status = \"OK\"', 'name = \"x\"')",
+        "select count(*) from insights_discover(null, 'status = \"ERROR\"')",
+    ],
+)
+def test_a_first_call_that_is_cancelled_shows_no_python(module_dsn: str, call: str) -> None:
+    """A session's first call loads the engine, for longer than some of these timeouts."""
+    errors = []
+    for milliseconds in (5, 10, 20, 35, 50, 75, 100, 150):
+        with psycopg.connect(module_dsn, autocommit=True) as connection:
+            connection.execute(f"set statement_timeout = {milliseconds}")
+            try:
+                connection.execute(call)
+            except psycopg.Error as error:
+                errors.append(error)
+            connection.execute("set statement_timeout = 0")
+            # And what was interrupted is made up for.
+            connection.execute(call)
+    assert errors
+    for error in errors:
+        assert error.sqlstate == "57014", error
+        assert (error.diag.message_primary or "").startswith("canceling statement")
+        assert "Python" not in (error.diag.context or "")
+        assert "Traceback" not in (error.diag.context or "")
 
 
 def test_accept_raises_exactly_what_it_is_given(module_conn: psycopg.Connection[Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.semantics.world import Trace
+from tests.semantics.world import Span, Trace, attributes
 from tests.sql.conftest import Loader, checked
 
 
@@ -59,6 +59,79 @@ def test_how_the_residue_is_settled(put: Loader, module_conn: psycopg.Connection
     assert found["residue"] == [
         "more than 2000: MLflow's tables are asked about all traces at once"
     ]
+
+
+def test_pending_traces_are_part_of_the_residue(
+    put: Loader, module_conn: psycopg.Connection[Any]
+) -> None:
+    put(
+        *(Trace(f"t{number}", 1, number, tags={"x": "y"}) for number in range(9)),
+        Trace("elsewhere", 2, 1, tags={"x": "y"}),
+    )
+    while module_conn.execute("select pending from insights_refresh()").fetchone() != (0,):
+        pass
+    filter = "tags.x = 'z' OR request_preview LIKE '%a%'"
+    with module_conn.transaction(force_rollback=True):
+        module_conn.execute("update trace_tags set value = 'z' where request_id = any('{t1,t2}')")
+        module_conn.execute("update trace_tags set value = 'z' where request_id = 'elsewhere'")
+        module_conn.execute("delete from trace_info where request_id = 't3'")
+        assert module_conn.execute("select insights_count('1', %s)", (filter,)).fetchone() == (2,)
+        asked = "MLflow's tables are asked about"
+        assert steps(module_conn, "1", filter)["residue"] == [
+            f"{asked} 2 traces, 2 of them pending"
+        ]
+        assert steps(module_conn, "2", filter)["residue"] == [f"{asked} 1 trace, 1 of them pending"]
+        assert steps(module_conn, None, filter)["residue"] == [
+            f"{asked} 3 traces, 3 of them pending"
+        ]
+        module_conn.execute("update trace_info set request_preview = 'b' where request_id = 't4'")
+        module_conn.execute("select insights_refresh()")
+        assert steps(module_conn, "1", filter)["residue"] == [f"{asked} 1 trace"]
+
+
+@pytest.mark.parametrize(
+    ("filter", "archived", "in_files"),
+    [
+        ("tags.x = 'y'", False, False),
+        ("span.name = 's'", False, True),
+        ("count() > 0", False, True),
+        ("span.attributes.model = 'm'", True, True),
+        ("NOT (status = 'OK' OR any(span.content LIKE '%m%'))", True, True),
+        ("trace.text LIKE '%m%'", True, True),
+        ("avg(span.attributes.n) > 1", True, True),
+        ("max(span.duration_ms WHERE span.attributes.model = 'm') > 1", True, True),
+        ("max(span.duration_ms) > 1", False, True),
+    ],
+)
+@pytest.mark.parametrize("pending", [False, True])
+def test_what_no_filter_can_read_is_told(
+    put: Loader,
+    module_conn: psycopg.Connection[Any],
+    filter: str,
+    archived: bool,
+    in_files: bool,
+    pending: bool,
+) -> None:
+    location = "mlflow.trace.spansLocation"
+    span = Span("s", attributes(model="m", n=2))
+    put(
+        Trace("here", 1, 1, spans=(span,), tags={location: "TRACKING_STORE"}),
+        # As MLflow archives traces: it empties the contents, and sets the tag.
+        Trace("archived1", 1, 2, spans=(Span("s", ""),), tags={location: "ARCHIVE_REPO"}),
+        Trace("archived2", 1, 3, spans=(Span("s", ""),), tags={location: "ARCHIVE_REPO"}),
+        Trace("file", 1, 4, tags={location: "ARTIFACT_REPO"}),
+        Trace("elsewhere", 2, 4, tags={location: "ARTIFACT_REPO"}),
+    )
+    while not pending and module_conn.execute(
+        "select pending from insights_refresh()"
+    ).fetchone() != (0,):
+        pass
+    told = []
+    if archived:
+        told.append("2 traces with archived spans: their attributes and content match nothing")
+    if in_files:
+        told.append("1 trace with spans in artifact files only: no condition on spans matches")
+    assert steps(module_conn, "1", filter).get("left out", []) == told
 
 
 def test_the_sql_is_what_counts(put: Loader, module_conn: psycopg.Connection[Any]) -> None:

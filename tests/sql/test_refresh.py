@@ -26,6 +26,7 @@ from tests.semantics.world import (
     load,
     replace_traces,
 )
+from tests.sql.conftest import checked
 
 Connection = psycopg.Connection[Any]
 
@@ -446,6 +447,55 @@ def test_the_index_is_refreshed_in_read_committed_transactions_only(
     assert "Python" not in str(caught.value.diag.context)
 
 
+@pytest.mark.parametrize("given", ["0", "-1", "null"])
+@pytest.mark.parametrize(
+    ("call", "parameter"),
+    [
+        ("call insights_rebuild({})", "batch_size"),
+        ("select insights_refresh({})", "max_traces"),
+        ("select insights_verify({})", "max_problems"),
+        ("select insights.build_batch({})", "max_traces"),
+    ],
+)
+def test_numbers_of_nothing_are_refused_before_anything_is_done(
+    world: Callable[..., Connection], call: str, parameter: str, given: str
+) -> None:
+    conn = world(*(trace(n) for n in range(3)))
+    refresh(conn)
+    replace_traces(conn, [trace(1, status="ERROR")])
+    before = conn.execute("select * from insights.state").fetchall()
+    # With nothing a transaction a rebuild would go on for ever.
+    conn.execute("set statement_timeout = '20s'")
+    with pytest.raises(psycopg.Error) as caught:
+        conn.execute(call.format(given).encode())
+    conn.execute("reset statement_timeout")
+    diagnosis = checked(caught.value)
+    shown = given.replace("null", "NULL")
+    assert diagnosis.message_primary == (
+        f"Invalid value {shown} for parameter '{parameter}' supplied. It must be a positive integer"
+    )
+    assert "default is" in (diagnosis.message_hint or "")
+    assert conn.execute("select * from insights.state").fetchall() == before
+    assert one(conn, "select count(*) from insights.pending") > 0
+
+
+def test_a_rebuild_in_a_transaction_says_how_to_call_it(
+    world: Callable[..., Connection],
+) -> None:
+    conn = world(*(trace(n) for n in range(3)))
+    before = conn.execute("select * from insights.state").fetchall()
+    with pytest.raises(psycopg.Error) as caught, conn.transaction():
+        conn.execute("call insights_rebuild()")
+    assert caught.value.sqlstate == "25001"
+    diagnosis = caught.value.diag
+    assert "inside a transaction block" in (diagnosis.message_primary or "")
+    assert "autocommit" in (diagnosis.message_hint or "")
+    assert conn.execute("select * from insights.state").fetchall() == before
+    # A procedure that commits may call it, also after it has.
+    conn.execute("do $$ begin perform 1; commit; call insights_rebuild(2); end $$")
+    assert one(conn, "select built from insights.state")
+
+
 def test_what_fails_leaves_nothing_behind(world: Callable[..., Connection]) -> None:
     conn = world(trace(1))
     conn.execute("alter table insights.posting add constraint no check (false) not valid")
@@ -547,7 +597,6 @@ def test_damage_is_found(world: Callable[..., Connection], damage: str) -> None:
     found = problems(conn)
     assert found, damage
     assert len(conn.execute("select * from insights_verify(1)").fetchall()) == 1
-    assert conn.execute("select * from insights_verify(0)").fetchall() == []
     conn.execute("call insights_rebuild()")
     while refresh(conn)["pending"]:
         pass

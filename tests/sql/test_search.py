@@ -214,7 +214,7 @@ def test_experiments(put: Loader, search: Search) -> None:
             "Locations must be a list of experiment IDs. "
             "Found invalid experiment IDs: 1.2, catalog.schema.....",
         ),
-        ([None], "Invalid experiment ID 'None'. Experiment ID must be a valid integer."),
+        ([None], "Invalid experiment ID NULL. Experiment ID must be a valid integer."),
     ],
 )
 def test_bad_experiment_ids_are_refused_in_mlflows_words(

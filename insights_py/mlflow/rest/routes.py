@@ -137,7 +137,7 @@ COLUMNS: Mapping[str, Schema] = {
         "items": {"type": "object"},
         "description": "As in MLflow's REST API.",
     },
-    "blocks": _COUNT,
+    "blocks": _WHOLE_OR_NULL,
     "built": {"type": ["boolean", "null"]},
     "cost": _NUMBER_OR_NULL,
     "count": _COUNT,
@@ -178,9 +178,9 @@ COLUMNS: Mapping[str, Schema] = {
     "p95_ms": _NUMBER_OR_NULL,
     "p99_ms": _NUMBER_OR_NULL,
     "p_value": _NUMBER_OR_NULL,
-    "pending": _COUNT,
+    "pending": _WHOLE_OR_NULL,
     "phi": _NUMBER_OR_NULL,
-    "postings": _COUNT,
+    "postings": _WHOLE_OR_NULL,
     "q_value": _NUMBER_OR_NULL,
     "rate": _NUMBER_OR_NULL,
     "request_preview": _TEXT_OR_NULL,
@@ -199,7 +199,7 @@ COLUMNS: Mapping[str, Schema] = {
     "tags": _MAP,
     "target_count": _COUNT,
     "target_share": _NUMBER_OR_NULL,
-    "terms": _COUNT,
+    "terms": _WHOLE_OR_NULL,
     "test": {
         **_TEXT_OR_NULL,
         "description": "Where `p_value` comes from: `Fisher`, `G2`, or the best of some splits by "
@@ -213,7 +213,7 @@ COLUMNS: Mapping[str, Schema] = {
     "total_count": _COUNT,
     "trace_id": _TEXT,
     "trace_name": _TEXT_OR_NULL,
-    "traces": _COUNT,
+    "traces": _WHOLE_OR_NULL,
     "value": _TEXT_OR_NULL,
 }
 
