@@ -82,7 +82,8 @@ class Fact(Row):
     ``lift``, ``npmi``, ``phi`` and ``odds_ratio`` with its 95 % bounds are those
     of `Correlation`.  ``p_value`` comes from the test that ``test`` names;
     ``q_value`` is the false discovery rate (Benjamini-Hochberg) over all facts
-    that were ``tested``.  ``restates``: the fact only says the target again.
+    that were ``tested``, which were sought among ``screened_count`` traces: all, or
+    a sample of very many.  ``restates``: the fact only says the target again.
     ``similar`` are the filters of facts that nearly the same traces have.
     """
 
@@ -109,6 +110,7 @@ class Fact(Row):
     restates: bool
     similar: Sequence[str]
     tested: int
+    screened_count: int
 
     def __hash__(self) -> int:
         return hash(self.filter)
@@ -207,6 +209,8 @@ class Discovery(Rows[Fact]):
             f"{len(self):,} fact{'' if len(self) == 1 else 's'} shown"
             f" of {number(first.tested)} tested"
         )
+        if first.screened_count < first.total_count:
+            facts += f", sought in a sample of {number(first.screened_count)}"
         return Grid(
             (
                 Column("filter", least=34, wraps=True),

@@ -180,6 +180,7 @@ DISCOVER = Function(
         "restates",
         "similar",
         "tested",
+        "screened_count",
     ),
 )
 

@@ -2,8 +2,9 @@
 
 The engine (``plpython/insights_engine``) travels inside the body of one
 function, ``insights.load_engine()``, as string constants.  The first call in a
-session compiles what it imports and nothing else; the others return at once.  The engine is known by the
-hash of its sources, so after an upgrade old sessions load the new one.
+session compiles what it imports and nothing else; the others return at once.  The
+engine is known by the hash of its sources, so after an upgrade old sessions load the
+new one.
 
 Placeholders in ``sql/**/*.sql``:
 

@@ -267,7 +267,7 @@ DISCOVERY_COLUMNS = (
     *("target_count", "fact_count", "joint_count", "total_count"),
     *("target_share", "other_share", "difference", "lift", "npmi", "phi"),
     *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "p_value", "q_value"),
-    *("test", "restates", "similar", "tested"),
+    *("test", "restates", "similar", "tested", "screened_count"),
 )
 
 

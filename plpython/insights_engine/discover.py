@@ -48,7 +48,7 @@ def discover(
     if screen is not units:
         groups = _recounted(units, groups, options, len(facts))
     for shown in groups:
-        yield findings.row(shown, units, question.restated, len(facts))
+        yield findings.row(shown, units, question.restated, len(facts), screen.total)
 
 
 def _recounted(

@@ -129,8 +129,10 @@ def written(name: Name, apart: bool) -> Optional[str]:
         return None
 
 
-def row(shown: Shown, units: Traces, restated: candidates.Restated, tested: int) -> dict[str, Any]:
-    """The row of ``insights_discover``."""
+def row(
+    shown: Shown, units: Traces, restated: candidates.Restated, tested: int, screened: int
+) -> dict[str, Any]:
+    """The row of ``insights_discover``; so many facts were tested, among so many units."""
     fact, q_value, _ = shown.found
     target, total, among, joint = units.target, units.total, fact.among, fact.joint
     cells = table(units, among, joint)
@@ -159,4 +161,5 @@ def row(shown: Shown, units: Traces, restated: candidates.Restated, tested: int)
         "restates": restated(fact.name),
         "similar": shown.similar,
         "tested": tested,
+        "screened_count": screened,
     }

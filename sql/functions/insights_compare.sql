@@ -34,7 +34,8 @@ returns table (
     test text,
     restates boolean,
     similar text[],
-    tested bigint
+    tested bigint,
+    screened_count bigint
 )
 language sql
 stable
@@ -66,7 +67,8 @@ select
     r.test,
     r.restates,
     r.similar,
-    r.tested
+    r.tested,
+    r.screened_count
 from insights.run_compare(
     exp_ids, selection, baseline, kinds, min_support, max_results, fdr, direction, pairs, restatements, unit
 ) r
@@ -134,7 +136,8 @@ returns table (
     test text,
     restates boolean,
     similar text[],
-    tested bigint
+    tested bigint,
+    screened_count bigint
 )
 language sql
 stable
@@ -187,7 +190,8 @@ returns table (
     test text,
     restates boolean,
     similar text[],
-    tested bigint
+    tested bigint,
+    screened_count bigint
 )
 language sql
 stable

@@ -34,7 +34,8 @@ returns table (
     test text,
     restates boolean,
     similar text[],
-    tested bigint
+    tested bigint,
+    screened_count bigint
 )
 language sql
 stable
@@ -66,7 +67,8 @@ select
     r.test,
     r.restates,
     r.similar,
-    r.tested
+    r.tested,
+    r.screened_count
 from insights.run_discover(
     exp_ids, target, base_filter, kinds, min_support, max_results, fdr, direction, pairs, restatements, unit
 ) r
@@ -106,6 +108,7 @@ stand out in a sample) and tested:
 - `restates`: whether the fact merely restates the target
 - `similar`: filters of near-identical facts (phi of 0.95 or more), which have no row of their own
 - `tested`: how many facts were tested
+- `screened_count`: among how many traces facts were sought: total_count, or fewer in a sample of very many
 
 Rows are ordered by the lower bound of the odds ratio (''negative'': the upper bound ascending; ''both'': the bound nearer
 to 1). A target of none or all of the traces has no rows. SQLSTATE 22023 as in insights_count, and for the options.';
@@ -152,7 +155,8 @@ returns table (
     test text,
     restates boolean,
     similar text[],
-    tested bigint
+    tested bigint,
+    screened_count bigint
 )
 language sql
 stable
@@ -205,7 +209,8 @@ returns table (
     test text,
     restates boolean,
     similar text[],
-    tested bigint
+    tested bigint,
+    screened_count bigint
 )
 language sql
 stable

@@ -35,6 +35,7 @@ returns table (
     restates boolean,
     similar text[],
     tested bigint,
+    screened_count bigint,
     problem insights.problem
 )
 language plpython3u

@@ -41,6 +41,7 @@ def fact(filter: str, joint: int, count: int, similar: tuple[str, ...] = ()) -> 
         restates=False,
         similar=similar,
         tested=1835,
+        screened_count=200_000,
     )
 
 

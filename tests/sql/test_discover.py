@@ -25,7 +25,7 @@ COLUMNS = (
     *("target_count", "fact_count", "joint_count", "total_count"),
     *("target_share", "other_share", "difference", "lift", "npmi", "phi"),
     *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "p_value", "q_value"),
-    *("test", "restates", "similar", "tested"),
+    *("test", "restates", "similar", "tested", "screened_count"),
 )
 ERRORS = "status = 'ERROR'"
 
@@ -532,6 +532,7 @@ def test_what_a_sample_shows_as_certain_is_counted_exactly(
         set_sampling(module_conn, most=400_000, sampled=250_000)
     (row,) = [row for row in rows if row["value"] == "often"]
     assert (row["fact_count"], row["joint_count"]) == (202, 152)
+    assert row["screened_count"] < row["total_count"]
 
 
 def test_ids_as_numbers_texts_and_arrays(world: psycopg.Connection[Any]) -> None:

@@ -192,6 +192,11 @@ COLUMNS: Mapping[str, Schema] = {
     "response_preview": _TEXT_OR_NULL,
     "restates": {"type": "boolean"},
     "session_id": _TEXT_OR_NULL,
+    "screened_count": {
+        **_COUNT,
+        "description": "Among how many units facts were sought: `total_count`, or fewer in a "
+        "sample of very many.",
+    },
     "share": _NUMBER_OR_NULL,
     "similar": {"type": "array", "items": _TEXT},
     "status": _TEXT,

@@ -4,6 +4,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
+if "cb1e59a2b1d203eb" in GD:
+    return
+
 # PL/Python indents every line of a function's body by one tab, also inside
 # strings; text() takes it out again.
 def text(source):
@@ -33,7 +36,7 @@ from typing import Any, Callable, Optional
 from insights_engine import correlate as correlation
 from insights_engine import explain as explanation
 from insights_engine import printer, rawsql, search, tree
-from insights_engine.errors import FilterError, InsightsError
+from insights_engine.errors import FilterError, InsightsError, positive
 from insights_engine.experiments import experiment_ids
 from insights_engine.ordering import parse_order
 from insights_engine.parser import parse_conjunction, parse_field, parse_filter
@@ -155,6 +158,7 @@ CORRELATION_COLUMNS = (
     "odds_ratio_low",
     "odds_ratio_high",
     "p_value",
+    "test",
 )
 
 
@@ -284,7 +288,7 @@ DISCOVERY_COLUMNS = (
     *("target_count", "fact_count", "joint_count", "total_count"),
     *("target_share", "other_share", "difference", "lift", "npmi", "phi"),
     *("odds_ratio", "odds_ratio_low", "odds_ratio_high", "p_value", "q_value"),
-    *("test", "restates", "similar", "tested"),
+    *("test", "restates", "similar", "tested", "screened_count"),
 )
 
 
@@ -335,7 +339,7 @@ def _discoveries(
     chosen: Sequence[Any],
 ) -> Iterator[dict[str, Any]]:
     # Sessions that only search need none of it.
-    from insights_engine import candidates, options, units
+    from insights_engine import candidates, options, testing, units
     from insights_engine import discover as discovery
     from insights_engine.population import Population
 
@@ -344,7 +348,7 @@ def _discoveries(
     base = parse_filter(base_filter)
     both = parse_conjunction(base_filter, target)
 
-    question = discovery.Question(base, both, candidates.Restated(restated))
+    question = testing.Question(base, both, candidates.Restated(restated))
     population = Population(plpy, Statement(schema, experiments, now_ms), base, both)
     if wanted.unit == "trace":
         counted = units.Traces(population)
@@ -469,41 +473,55 @@ def match_trace_ids(
 # What writes the index is imported when it is called: sessions that read need none of it.
 
 
-def refresh_index(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+_EACH_TRANSACTION = "So many traces are indexed in one transaction; the default is {:d}."
+
+
+def refresh_index(plpy: Any, schema: str, max_traces: Optional[int]) -> dict[str, Any]:
     """Indexes what is pending."""
     from insights_engine import refresh
 
+    def answer() -> dict[str, Any]:
+        most = positive(max_traces, "max_traces", _EACH_TRANSACTION.format(5_000))
+        return refresh.refresh(plpy, schema, most)
+
     return _one(
         plpy,
-        lambda: refresh.refresh(plpy, schema, max_traces),
+        answer,
         _nothing("indexed", "removed", "merged", "pending", "busy"),
     )
 
 
-def build_index(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+def build_index(plpy: Any, schema: str, max_traces: Optional[int]) -> dict[str, Any]:
     """Indexes the next traces of a database that is new to the index."""
     from insights_engine import refresh
 
-    return _one(
-        plpy,
-        lambda: refresh.build(plpy, schema, max_traces),
-        _nothing("indexed", "done", "busy"),
-    )
+    def answer() -> dict[str, Any]:
+        most = positive(max_traces, "max_traces", _EACH_TRANSACTION.format(32_000))
+        return refresh.build(plpy, schema, most)
+
+    return _one(plpy, answer, _nothing("indexed", "done", "busy"))
 
 
-def start_over(plpy: Any) -> dict[str, Any]:
-    """Has the index built anew."""
+def start_over(plpy: Any, batch_size: Optional[int]) -> dict[str, Any]:
+    """Has the index built anew; ``batch_size`` is what `build_index` will be called with."""
     from insights_engine import refresh
 
-    return _one(plpy, lambda: refresh.start_over(plpy), _nothing("busy"))
+    def answer() -> dict[str, Any]:
+        # Before the index is given up.
+        positive(batch_size, "batch_size", _EACH_TRANSACTION.format(32_000))
+        return refresh.start_over(plpy)
+
+    return _one(plpy, answer, _nothing("busy"))
 
 
-def verify_index(plpy: Any, schema: str, max_problems: int) -> Iterator[dict[str, Any]]:
+def verify_index(plpy: Any, schema: str, max_problems: Optional[int]) -> Iterator[dict[str, Any]]:
     """Where the index and MLflow's tables disagree."""
     from insights_engine import verify
 
     def answer() -> Iterator[dict[str, Any]]:
-        for trace_id, disagreement in verify.verify(plpy, schema, max_problems):
+        # No problem of none looked for would read as an index that is right.
+        most = positive(max_problems, "max_problems", "It ends after so many; the default is 100.")
+        for trace_id, disagreement in verify.verify(plpy, schema, most):
             yield {"trace_id": trace_id, "disagreement": disagreement}
 
     return _many(plpy, answer, _nothing("trace_id", "disagreement"))
@@ -780,8 +798,12 @@ _BITS = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in rang
 def positions(bits: int) -> list[int]:
     """The members of a set, ascending."""
     found: list[int] = []
-    stored = bits.to_bytes((bits.bit_length() + 7) >> 3, "little")
-    if 16 * count(bits) < len(stored):
+    used = bits.bit_length()
+    members = count(bits)
+    if 16 * members > used:
+        return list(compress(range(used), flags(bits, used)))
+    stored = bits.to_bytes((used + 7) >> 3, "little")
+    if 16 * members < len(stored):
         # Between the few bytes that are not 0 there is much to skip.
         for place in _NOT_ZERO.finditer(stored):
             start = place.start() << 3
@@ -900,6 +922,28 @@ def slices_below(slices: Slices, within: int, pattern: int) -> tuple[int, int]:
         if not equal:
             break
     return less, equal
+
+
+def below(slices: Slices, within: int, bound: int) -> int:
+    """The members of ``within`` whose number comes before a bound, as `ordered` has it.
+
+    Slices are asked for from the highest bit on, as few as it takes.
+    """
+    less, equal = 0, within
+    # What agrees with the bound down to its lowest bit does not come before it.
+    lowest = bound & -bound
+    for bit in range(WIDTH - 1, lowest.bit_length() - 2, -1) if bound else ():
+        upper = equal & slices.get(bit, 0)
+        if bit == WIDTH - 1:
+            upper ^= equal  # set means negative
+        if bound >> bit & 1:
+            less |= equal ^ upper
+            equal = upper
+        else:
+            equal ^= upper
+        if not equal:
+            break
+    return less
 
 
 def largest(slices: Slices, within: int, wanted: int) -> tuple[int, int]:
@@ -1023,12 +1067,18 @@ def integers(patterns: array[int]) -> array[int]:
 
 def doubles(patterns: array[int]) -> array[float]:
     """The doubles that patterns stand for."""
-    if max(patterns, default=0) & _SIGN:
+    stored = patterns.tobytes()
+    highest = stored[WIDTH // 8 - 1 if sys.byteorder == "little" else 0 :: WIDTH // 8]
+    if highest.translate(None, _UNSIGNED):
         patterns = array("Q", (p ^ (_ALL >> 1) if p & _SIGN else p for p in patterns))
+        stored = patterns.tobytes()
     found = array("d")
-    found.frombytes(patterns.tobytes())
+    found.frombytes(stored)
     return found
 
+
+#: The highest bytes of patterns of numbers that are not negative.
+_UNSIGNED = bytes(range(128))
 
 #: Of bytes 0 and 1 the digits.
 _DIGITS = bytes(48 + (byte & 1) for byte in range(256))
@@ -1087,7 +1137,7 @@ from bisect import bisect_right
 from typing import Any, NamedTuple, Optional
 
 from insights_engine import plans
-from insights_engine.errors import InsightsError, visible
+from insights_engine.errors import InsightsError, blames_value, visible
 
 MOST = 10_000
 
@@ -1123,7 +1173,9 @@ def width_of(plpy: Any, bucket: Optional[str]) -> Width:
             ("text",),
             (bucket,),
         )
-    except plpy.SPIError:
+    except plpy.SPIError as error:
+        if not blames_value(error):
+            raise
         raise InsightsError(f"Invalid bucket '{visible(bucket, 60)}'.", hint=_HINT) from None
     months, days, microseconds = row["months"], row["days"], row["microseconds"]
     whole_days, rest = divmod(microseconds, _DAY_MS * 1000)
@@ -1482,7 +1534,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import fields, plans, tree
+from insights_engine import fields, plans, times, tree
 from insights_engine.attributes import number_form, storable
 from insights_engine.terms import (
     CONTENT,
@@ -1676,8 +1728,8 @@ class Items:
         self._terms_made_of = 0
         #: Of each field with numbers the terms of its slices, by signature.
         self.slices: dict[Name, dict[int, dict[tuple[str, int], int]]] = {}
-        #: Where fields are cut (see `series`), with the blocks that this comes from.
-        self.cuts: dict[Name, tuple[tuple[int, ...], Any]] = {}
+        #: Where fields are cut (see `series`), with the blocks and positions that this comes from.
+        self.cuts: dict[Name, tuple[tuple[tuple[int, int], ...], Any]] = {}
         self._last_term = 0
 
     def __len__(self) -> int:
@@ -1813,9 +1865,16 @@ def label(name: Name) -> Label:
         field = fields.spell(field_of(kind, key))
         of_name = f"span.name, {field}" if name[3] else field
         value = f"{name[3]}, " if name[3] else ""
-        return Label("number", of_name, f"{value}{name[4]} {name[5]!r}")
+        return Label("number", of_name, f"{value}{name[4]} {_number_text(name)}")
     shown = _SHOWN_KEYS.get(str(kind), str(key))
     return Label(kind, shown.replace(SEPARATOR, "."), name[3] if name[0] == "v" else None)
+
+
+def _number_text(name: Name) -> str:
+    """The constant of a threshold, as a filter has it, but without quotes."""
+    number = name[5]
+    of_time = fields.is_time(field_of(name[1], name[2])) and isinstance(number, int)
+    return (of_time and times.text_of(number)) or repr(number)
 
 
 _SHOWN_KEYS = {"run": "run_id", "prompt": "prompt", "issue": "issue.id"}
@@ -2015,8 +2074,10 @@ smallest and its largest number lie, a few bits each.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import accumulate
 from typing import NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, intervals, tree
@@ -2027,8 +2088,10 @@ from insights_engine.thresholds import roundest
 #: at both ends; anywhere in a part, so that the numbers are good to read.
 _EVEN = 20
 _TAIL = 6
-#: Numbers of a field that cuts are chosen from.
+#: Numbers of a field that cuts are chosen from, ...
 SAMPLE = 20_000
+#: ... unless there are so few traces that all of theirs are looked at.
+FEW_TRACES = 5_000
 
 
 class Numbers(NamedTuple):
@@ -2126,56 +2189,80 @@ def bytes_of(planes: Planes, used: int) -> bytes:
 
 
 class Sliced:
-    """The numbers of traces of one signature, bit by bit, as the index stores them."""
+    """The numbers of traces of one signature, bit by bit, as the index stores them.
+
+    Every slice is decoded when it is first asked for, and then at hand.
+    """
 
     def __init__(self, slices: Mapping[tuple[str, int], bytes]) -> None:
-        self._slices = slices
-        there = slices.get(("n", bitmaps.HAS_NUMBER))
+        self._stored = slices
+        self._decoded: dict[tuple[str, int], int] = {}
         #: The positions with a number.
-        self.there = 0 if there is None else bitmaps.decode(there)
-        spread = slices.get(("x", bitmaps.HAS_NUMBER))
+        self.there = self.slice("n", bitmaps.HAS_NUMBER)
         #: Those of them with several different ones.
-        self.several = 0 if spread is None else bitmaps.decode(spread)
+        self.several = self.slice("x", bitmaps.HAS_NUMBER)
 
-    def low(self) -> dict[int, int]:
+    def slice(self, role: str, bit: int) -> int:
+        """One slice: of the smallest numbers (``n``), or where the largest differ (``x``)."""
+        known = self._decoded.get((role, bit))
+        if known is None:
+            stored = self._stored.get((role, bit))
+            known = 0 if stored is None else bitmaps.decode(stored)
+            self._decoded[role, bit] = known
+        return known
+
+    def bits(self) -> list[int]:
+        """The bits that some number has."""
+        return sorted({bit for _, bit in self._stored} - {bitmaps.HAS_NUMBER})
+
+    @property
+    def low(self) -> bitmaps.Slices:
         """The slices of the smallest numbers."""
-        return self._of("n")
+        return _Low(self)
 
-    def high(self, low: Mapping[int, int]) -> dict[int, int]:
-        """The slices of the largest numbers: those of the smallest, changed where they differ."""
-        found = dict(low)
-        for bit, members in self._of("x").items():
-            found[bit] = found.get(bit, 0) ^ members
-        return found
+    @property
+    def high(self) -> bitmaps.Slices:
+        """The slices of the largest numbers."""
+        return _High(self)
 
-    def _of(self, wanted: str) -> dict[int, int]:
-        return {
-            bit: bitmaps.decode(members)
-            for (role, bit), members in self._slices.items()
-            if role == wanted and bit != bitmaps.HAS_NUMBER
-        }
-
-    def sample(self, used: int) -> list[int]:
+    def sample(self, used: int, within: int) -> list[int]:
         """The smallest and largest numbers of some traces, from all over the block."""
-        there = _windows(self.there, used)
-        positions = bitmaps.positions(there)
-        if not positions:
-            return []
-        size = min(used, _WINDOWS * _WINDOW)
-        low = self.low()
-        found = bitmaps.numbers({bit: _windows(bits, used) for bit, bits in low.items()}, size)
-        numbers = [found[position] ^ _SIGN for position in positions]
-        several = bitmaps.positions(_windows(self.several, used))
-        if several:
-            high = {bit: _windows(bits, used) for bit, bits in self.high(low).items()}
-            found = bitmaps.numbers(high, size)
-            numbers += [found[position] ^ _SIGN for position in several]
-        return numbers
+        few = bitmaps.count(within) <= FEW_TRACES
+        chosen, size = (_all, used) if few else (_windows, min(used, _WINDOWS * _WINDOW))
+        sample: list[int] = []
+        for slices, there in ((self.low, self.there), (self.high, self.several)):
+            positions = bitmaps.positions(chosen(there & within, used))
+            if positions:
+                own = {bit: chosen(slices.get(bit, 0), used) for bit in self.bits()}
+                found = bitmaps.numbers(own, size)
+                sample += [found[position] ^ _SIGN for position in positions]
+        return sample
+
+
+class _Low:
+    """The slices of the smallest numbers."""
+
+    __slots__ = ("_sliced",)
+
+    def __init__(self, sliced: Sliced) -> None:
+        self._sliced = sliced
+
+    def get(self, bit: int, otherwise: int, /) -> int:
+        return self._sliced.slice("n", bit)
+
+
+class _High(_Low):
+    """The slices of the largest numbers: those of the smallest, changed where they differ."""
+
+    __slots__ = ()
+
+    def get(self, bit: int, otherwise: int, /) -> int:
+        return self._sliced.slice("n", bit) ^ self._sliced.slice("x", bit)
 
 
 # Traces of a block that a sample takes: so many stretches of so many positions.
 _WINDOWS = 8
-_WINDOW = 512
+_WINDOW = 256
 
 
 def _windows(bits: int, used: int) -> int:
@@ -2190,36 +2277,51 @@ def _windows(bits: int, used: int) -> int:
     )
 
 
+def _all(bits: int, used: int) -> int:
+    return bits
+
+
 _SIGN = 1 << (bitmaps.WIDTH - 1)
 
 
-def partition(slices: Mapping[int, int], there: int, starts: Sequence[int]) -> dict[int, int]:
+def partition(slices: bitmaps.Slices, there: int, starts: Sequence[int]) -> dict[int, int]:
     """The positions whose number lies in each cell: after how many of the ascending starts.
 
     The bits are followed from the top, but only as far as a start lies between the
     numbers that agree in the bits so far.
     """
+    first = bisect_right(starts, 0)
     found: dict[int, int] = {}
-    # (positions, next bit, the ordered numbers they are in begin here, starts between).
-    todo = [(there, bitmaps.WIDTH - 1, 0, 0, len(starts))]
-    while todo:
-        members, bit, begin, first, last = todo.pop()
-        while first < last and starts[first] == begin:
-            first += 1
-        if first == last:
-            # All of them are at or above the starts before.
-            found[first] = found.get(first, 0) | members
-            continue
-        middle = begin + (1 << bit)
-        ones = members & slices.get(bit, 0)
-        zeros = members & ~ones if ones else members
+    if first == len(starts):
+        return {first: there} if there else found
+    # Positions, the first of the numbers that begin as theirs do, and the starts among these.
+    nodes = [(there, 0, first, len(starts))] if there else []
+    for bit in range(bitmaps.WIDTH - 1, -1, -1):
+        if not nodes:
+            break
+        having = slices.get(bit, 0)
         if bit == bitmaps.WIDTH - 1:
-            ones, zeros = zeros, ones  # set means negative
-        between = bisect_left(starts, middle, first, last)
-        if zeros:
-            todo.append((zeros, bit - 1, begin, first, between))
-        if ones:
-            todo.append((ones, bit - 1, middle, between, last))
+            having = there & ~having  # set means negative
+        deeper = []
+        for members, begin, first, last in nodes:
+            middle = begin + (1 << bit)
+            between = bisect_left(starts, middle, first, last)
+            ones = members & having
+            zeros = members ^ ones
+            if zeros:
+                if first == between:
+                    found[first] = found.get(first, 0) | zeros
+                else:
+                    deeper.append((zeros, begin, first, between))
+            if ones:
+                # A start at the very first of the numbers is before all of them.
+                if between < last and starts[between] == middle:
+                    between += 1
+                if between == last:
+                    found[between] = found.get(between, 0) | ones
+                else:
+                    deeper.append((ones, middle, between, last))
+        nodes = deeper
     return found
 
 
@@ -2229,12 +2331,11 @@ def cells_of_slices(several: Sequence[Sliced], cuts: Cuts) -> Cells:
     highs: dict[int, int] = {}
     alike = len(several) < 2
     for sliced in several:
-        slices = sliced.low()
-        low = partition(slices, sliced.there, cuts.starts)
+        low = partition(sliced.low, sliced.there, cuts.starts)
         high = low
         if sliced.several:
             alike = False
-            changed = partition(sliced.high(slices), sliced.several, cuts.starts)
+            changed = partition(sliced.high, sliced.several, cuts.starts)
             high = {cell: members & ~sliced.several for cell, members in low.items()}
             for cell, members in changed.items():
                 high[cell] = high.get(cell, 0) | members
@@ -2296,9 +2397,10 @@ def _cells(positions: Sequence[int], numbers: Sequence[int], cuts: Cuts) -> Plan
 
 
 def sampled(numbers: Numbers, most: int) -> list[int]:
-    """Some of the numbers, evenly."""
+    """Some of the numbers, evenly; the largest where they are others than the smallest."""
     step = max(1, len(numbers.positions) // max(most, 1))
-    return [*numbers.low[::step], *numbers.high[::step]]
+    low, high = numbers.low[::step], numbers.high[::step]
+    return [*low, *(most for least, most in zip(low, high) if most != least)]
 
 
 # -------------------------------------------------------------------- the fields
@@ -2337,14 +2439,9 @@ def _start(name: Name, value: Union[int, float]) -> int:
 
 def choose_cuts(name: Name, sample: Iterable[int]) -> Cuts:
     """Where to cut a field, of some of its numbers."""
-    places: list[int] = []
-    cumulative: list[int] = []
-    for count, place in enumerate(sorted(sample), 1):
-        if places and places[-1] == place:
-            cumulative[-1] = count
-        else:
-            places.append(place)
-            cumulative.append(count)
+    counts = Counter(sample)
+    places = sorted(counts)
+    cumulative = list(accumulate(map(counts.__getitem__, places)))
     found: dict[int, Union[int, float]] = {}
     for low, high in _gaps(cumulative):
         value = _readable(name, _value(name, places[low]), _value(name, places[high]))
@@ -2528,7 +2625,7 @@ class Columns:
                 else:
                     chosen.add_bitmap(item, bitmaps.of_positions(sorted(listed)))
             elif item in several:
-                bits = _united(several[item], used)
+                bits = united(several[item], used)
                 if bitmaps.count(bits) <= _LONGEST_LIST:
                     chosen.add_list(item, array("H", bitmaps.positions(bits)))
                 else:
@@ -2588,7 +2685,7 @@ class Columns:
 _LONGEST_LIST = 100
 
 
-def _united(stored: Sequence[bytes], used: int) -> int:
+def united(stored: Sequence[bytes], used: int) -> int:
     """The union of sets as stored."""
     sparse: Optional[bytearray] = None
     found = 0
@@ -2894,14 +2991,7 @@ def associated(filter1: int, filter2: int, joint: int, total: int) -> dict[str, 
         "filter2_count": counts.filter2,
         "joint_count": counts.joint,
         "total_count": counts.total,
-        "npmi": found.npmi,
-        "npmi_smoothed": found.npmi_smoothed,
-        "lift": found.lift,
-        "phi": found.phi,
-        "odds_ratio": found.odds_ratio,
-        "odds_ratio_low": found.odds_ratio_low,
-        "odds_ratio_high": found.odds_ratio_high,
-        "p_value": found.p_value,
+        **vars(found),
     }
 
 
@@ -2933,563 +3023,168 @@ def _four_counts(
     ]
     return _numbers(plpy, statement, queries, f"with {sets}\n")
 ''',
+"insights_engine.datebins": r'''"""Intervals of time that a calendar has a name for, in UTC."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Optional
+
+from insights_engine import histogram
+
+_SECOND, _MINUTE, _HOUR, _DAY = 1000, 60_000, 3_600_000, 86_400_000
+#: Widths in milliseconds, each of which divides the next unit.
+_CLOCK = (
+    *(1, 2, 5, 10, 20, 50, 100, 200, 500),
+    *(_SECOND * n for n in (1, 5, 15, 30)),
+    *(_MINUTE * n for n in (1, 5, 15, 30)),
+    *(_HOUR * n for n in (1, 3, 6, 12)),
+    *(_DAY * n for n in (1, 7)),
+)
+#: Widths in months.
+_CALENDAR = (1, 3, 6, *(12 * n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)))
+#: 1970-01-05, a Monday.
+_MONDAY = 4 * _DAY
+
+
+def edges(low: int, high: int, most: int) -> histogram.Edges:
+    """The edges of at most ``most`` intervals, all of one width, that hold ``low`` to ``high``.
+
+    In milliseconds since 1970, ascending: clock hours, days, weeks from Mondays, months,
+    years and so on.  Beyond the years 1 to 9999, round numbers.
+    """
+    for width in _CLOCK:
+        start = _MONDAY if width == 7 * _DAY else 0
+        first, last = (low - start) // width, (high - start) // width
+        found = [start + number * width for number in (first, last + 1)]
+        if last - first < most and found[0] >= -(2**63) and found[1] < 2**63:
+            return range(found[0], found[1] + 1, width)
+    return _months(low, high, most) or histogram.edges(low, high, most, whole=True)
+
+
+def _months(low: int, high: int, most: int) -> Optional[list[int]]:
+    begin, end = _month(low), _month(high)
+    if begin is None or end is None:
+        return None
+    for width in _CALENDAR:
+        first, last = begin // width, end // width
+        if last - first < most:
+            found = [_begin(number * width) for number in range(first, last + 2)]
+            known = [moment for moment in found if moment is not None]
+            return known if len(known) == len(found) else None
+    return None
+
+
+def _month(milliseconds: int) -> Optional[int]:
+    """Months from January of year 0 to that of a moment, if Python knows its year."""
+    days = milliseconds // _DAY + _DAYS_BEFORE_1970
+    if not 1 <= days <= _LAST_DAY:
+        return None
+    day = datetime.fromordinal(days)
+    return day.year * 12 + day.month - 1
+
+
+def _begin(month: int) -> Optional[int]:
+    year, of_year = divmod(month, 12)
+    if not 1 <= year <= 9999:
+        return None
+    begin = datetime(year, of_year + 1, 1, tzinfo=timezone.utc)
+    return (begin.toordinal() - _DAYS_BEFORE_1970) * _DAY
+
+
+_DAYS_BEFORE_1970 = datetime(1970, 1, 1).toordinal()
+_LAST_DAY = datetime.max.toordinal()
+''',
 "insights_engine.discover": r'''"""What goes with a target: every fact counted, tested, ranked.
 
 Counting is exact and comes first: part by part, how many traces of the base and
 of the target have each item of the vocabulary.  What is left are numbers: which
 facts are significant among all that were tested, which of them merely restate the
 target, which of them are the same thing twice.
+
+Of millions of traces the facts are sought in a sample; those that lead there are
+counted in all traces, and tested and ranked by these counts.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, NamedTuple, Optional, Union
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from insights_engine import candidates, printer, ranking, statistics, tree
-from insights_engine.candidates import Name
-from insights_engine.errors import FilterError
-from insights_engine.independence import g_squared
-from insights_engine.multiple import TargetTests, benjamini_hochberg
-from insights_engine.options import Options, goes
-from insights_engine.parser import parse_filter
+from insights_engine import candidates, findings
+from insights_engine.findings import NOTHING, Shown, Tested, significant
+from insights_engine.grouping import grouped
+from insights_engine.multiple import TargetTests
+from insights_engine.options import Options
+from insights_engine.pairing import tested_pair, tested_pairs
 from insights_engine.population import Population
-from insights_engine.splitting import Threshold, best_thresholds
+from insights_engine.testing import Question, tested
 from insights_engine.units import Traces
-
-#: Facts that the index leaves uncertain are counted one by one if they might be
-#: significant: the most promising of them, so many.
-MOST_SETTLED = 50
-#: Fields whose thresholds are searched.
-MOST_SERIES = 500
-#: Pairs are made of so many of the strongest facts, and of the most significant others.
-MOST_MEMBERS = 25
-#: The strongest facts are compared with each other so many at a time, to group those
-#: that are near-identical.
-COMPARED_AT_ONCE = 60
-
-
-class Tested(NamedTuple):
-    """A fact with its counts and its p value."""
-
-    name: Name
-    #: Traces of the base, and of the target, that have the fact.
-    among: int
-    joint: int
-    p_value: float
-    test: str
-
-
-class Found(NamedTuple):
-    """A significant fact."""
-
-    fact: Tested
-    q_value: float
-    #: How strongly it goes with the target, for the ranking.
-    strength: float
-
-    @property
-    def order(self) -> tuple[float, bool, int, str]:
-        """Sorts the strongest first; of equals what is said of traces, and is shorter to say."""
-        name = self.fact.name
-        text = repr(name)
-        of_spans = name[0] in ("s", "a") or name[1] in ("span", "attribute")
-        return -self.strength, of_spans, len(text), text
-
-
-class Shown(NamedTuple):
-    """A fact that is shown, under its filter."""
-
-    found: Found
-    filter: str
-    #: The filters of weaker facts that are near-identical.
-    similar: list[str]
-
-
-class Question(NamedTuple):
-    """A target among a base, as trees; and what tells which facts restate it."""
-
-    base: tree.Node
-    target: tree.Node
-    restated: candidates.Restated
 
 
 def discover(
     population: Population, units: Traces, question: Question, options: Options
 ) -> Iterator[dict[str, Any]]:
     """The rows of ``insights_discover``."""
-    total, target = units.total, units.target
-    if not 0 < target < total:
+    if not 0 < units.target < units.total:
         return
-    tests = TargetTests(target, total)
-    tested = list(_tested(population, units, question, options, tests))
-    apart = candidates.has_span_condition(question.base)
-    found = _significant(tested, units, options)
-    if options.pairs:
-        tested += _tested_pairs(population, units, _members(units, found), options, tests)
-        found = _significant(tested, units, options)
-    for shown in _grouped(units, found, apart, options.max_results):
-        name = shown.found.fact.name
-        yield {
-            **_statistics(shown.found, target, total),
-            "filter": shown.filter,
-            **candidates.label(name)._asdict(),
-            "test": shown.found.fact.test,
-            "restates": question.restated(name),
-            "similar": shown.similar,
-            "tested": len(tested),
-        }
-
-
-def _significant(tested: Sequence[Tested], units: Traces, options: Options) -> list[Found]:
-    """The significant facts that go in the direction asked for, the strongest first."""
-    q_values = benjamini_hochberg([one.p_value for one in tested])
-    found = []
-    for one, q_value in zip(tested, q_values):
-        if q_value > options.fdr:
-            continue
-        table = statistics.Counts(units.target, one.among, one.joint, units.total).table
-        if goes(table, options.direction):
-            found.append(Found(one, q_value, _strength(table, options)))
-    found.sort(key=lambda one: one.order)
-    return found
-
-
-def _strength(table: tuple[int, int, int, int], options: Options) -> float:
-    return ranking.log_odds_ratio(*table).strength(options.direction)
-
-
-def _written(name: Name, apart: bool) -> Optional[str]:
-    """The filter of a fact; None where no filter can say it: not every key or value can be."""
-    node = candidates.node_of(name)
-    if name[0] == "a":
-        text = " AND ".join([printer.print_apart(candidates.node_of(one)) for one in name[1:]])
-    else:
-        text = printer.print_apart(node) if apart else printer.print_filter(node)
-    try:
-        return text if parse_filter(text) == node else None
-    except FilterError:
-        return None
-
-
-def _statistics(found: Found, target: int, total: int) -> dict[str, Any]:
-    _, among, joint, p_value, _ = found.fact
-    table = statistics.Counts(target, among, joint, total).table
-    odds_ratio, low, high = ranking.log_odds_ratio(*table).odds_ratio
-    inside = joint / target
-    outside = (among - joint) / (total - target)
-    return {
-        "target_count": target,
-        "fact_count": among,
-        "joint_count": joint,
-        "total_count": total,
-        "target_share": inside,
-        "other_share": outside,
-        "difference": inside - outside,
-        "lift": statistics.lift(*table),
-        "npmi": statistics.npmi_from_counts(joint, target, among, total)[0],
-        "phi": statistics.phi(*table),
-        "odds_ratio": odds_ratio,
-        "odds_ratio_low": low,
-        "odds_ratio_high": high,
-        "p_value": p_value,
-        "q_value": found.q_value,
-    }
-
-
-# ------------------------------------------------------------------------ testing
-
-
-def _tested(
-    population: Population,
-    units: Traces,
-    question: Question,
-    options: Options,
-    tests: TargetTests,
-) -> Iterator[Tested]:
-    """Every fact that is tested; p may be 1 where it is far above what counts."""
     screen = units.screen()
     if not 0 < screen.target < screen.total:
         return
-    least = options.min_support
+    within, most = options, options.max_results
     if screen is not units:
         # Whether the support is enough turns out when all are counted.
-        least = max(1, least * screen.total // units.total)
-        tests = TargetTests(screen.target, screen.total)
-    counts, joints = screen.items(least)
-    items = population.items
-
-    def is_of_roots(span_name: str) -> bool:
-        """Whether spans of a name are in no more traces than MLflow has called by it."""
-        spans, traces = [items.known(("v", kind, "name", span_name)) for kind in ("span", "trace")]
-        return spans is not None and traces is not None and 0 < counts[spans] <= counts[traces]
-
-    question.restated.is_of_roots = is_of_roots
-    chosen: list[int] = []
-    unsure: dict[int, tuple[int, ...]] = {}
-    for item, count in enumerate(counts):
-        if not least <= count < screen.total:
-            continue
-        name = items.name(item)
-        if name[0] not in candidates.FACTS or not _is_wanted(name, items, question, options):
-            continue
-        doubts = [items.known(other) for other in candidates.uncertain_by(name)]
-        opaque = tuple([other for other in doubts if other is not None and counts[other]])
-        if opaque:
-            unsure[item] = opaque
-        elif not _is_whole(name, count, items, counts):
-            chosen.append(item)
-    p_values = tests.p_values(
-        [counts[item] for item in chosen], [joints[item] for item in chosen], options.fdr
-    )
-    found = [
-        Tested(items.name(item), counts[item], joints[item], p_value, tests.test(counts[item]))
-        for item, p_value in zip(chosen, p_values)
-    ]
-    thresholds: list[Optional[Threshold]] = []
-    if "number" in options.kinds:
-        thresholds = _thresholds(population, units, screen, question, options)
-    promising = _promising(screen, options, tests, unsure, counts, joints)
+        least = max(1, options.min_support * screen.total // units.total)
+        within, most = options._replace(min_support=least), 2 * most
+    facts = list(tested(population, screen, question, within))
+    found = significant(facts, screen, within)
+    if options.pairs:
+        facts += tested_pairs(screen, found, within)
+        found = significant(facts, screen, within)
+    groups = grouped(screen, found, candidates.has_span_condition(question.base), most)
     if screen is not units:
-        # Of those that stand out in the sample the strongest are counted in all traces.
-        yield from [_NOTHING] * (len(found) + len(thresholds))
-        found, promising, thresholds = _outstanding(screen, found, promising, thresholds, options)
-        known = [items.known(one.name) for one in found]
-        numbers = [number for number in known if number is not None]
-        measured = zip(numbers, units.counted(numbers))
-        yield from _supported(
-            [(items.name(number), among, joint) for number, (among, joint) in measured],
-            units,
-            options,
-        )
-    else:
-        yield from found
-    one_by_one = [items.name(item) for item in promising]
-    one_by_one = [name for name in one_by_one if _written(name, apart=True) is not None]
-    yield from _supported(
-        [
-            (name, *units.measured(population.matching(candidates.node_of(name))))
-            for name in one_by_one
-        ],
-        units,
-        options,
-    )
-    yield from _tested_thresholds(population, units, screen, thresholds, options, counts)
+        groups = _recounted(units, groups, options, len(facts))
+    for shown in groups:
+        yield findings.row(shown, units, question.restated, len(facts), screen.total)
 
 
-def _supported(
-    facts: Iterable[tuple[Name, int, int]], units: Traces, options: Options
-) -> Iterator[Tested]:
-    """Facts that were counted by themselves, if they have the support to be tested."""
+def _recounted(
+    units: Traces, groups: Sequence[Shown], options: Options, tested: int
+) -> list[Shown]:
+    """What leads in a sample, with its counts among all units: as many as are wanted.
+
+    What is left out of them counts as tested, with nothing found.
+    """
     tests = TargetTests(units.target, units.total)
-    for name, among, joint in facts:
-        if options.min_support <= among < units.total:
-            yield Tested(name, among, joint, tests.p_value(among, joint), tests.test(among))
-
-
-def _outstanding(
-    screen: Traces,
-    found: Sequence[Tested],
-    promising: Sequence[int],
-    thresholds: Sequence[Optional[Threshold]],
-    options: Options,
-) -> tuple[list[Tested], list[int], list[Optional[Threshold]]]:
-    """What stands out in a sample: the strongest facts and thresholds, and uncertain facts."""
-
-    def strength(one: Union[Tested, Threshold]) -> float:
-        table = statistics.Counts(screen.target, one.among, one.joint, screen.total).table
-        return _strength(table, options) if goes(table, options.direction) else -math.inf
-
-    facts = [one for one in found if one.p_value <= options.fdr]
-    numbers = [one for one in thresholds if one is not None and one.estimate <= options.fdr]
-    facts.sort(key=strength, reverse=True)
-    numbers.sort(key=strength, reverse=True)
-    most = 2 * options.max_results
-    return facts[: 2 * most], [*promising[: most // 4]], [*numbers[: most // 4]]
-
-
-def _thresholds(
-    population: Population,
-    units: Traces,
-    screen: Traces,
-    question: Question,
-    options: Options,
-) -> list[Optional[Threshold]]:
-    """The best threshold of every field with numbers."""
-    names = [
-        name for name in population.series() if options.restatements or not question.restated(name)
-    ][:MOST_SERIES]
-    least = max(1, options.min_support * screen.total // units.total)
-    return best_thresholds(population, screen, names, options.direction, least)
-
-
-def _tested_thresholds(
-    population: Population,
-    units: Traces,
-    screen: Traces,
-    thresholds: Sequence[Optional[Threshold]],
-    options: Options,
-    counts: Sequence[int],
-) -> Iterator[Tested]:
-    """Thresholds with their p values; those that are not exact are counted by themselves."""
-    items = population.items
-    tests = TargetTests(units.target, units.total)
-    unsure: list[tuple[float, Threshold]] = []
-    for threshold in thresholds:
-        if threshold is None:
-            yield _NOTHING
-            continue
-        doubts = [items.known(other) for other in candidates.uncertain_by(threshold.name)]
-        if screen is not units or any(other is not None and counts[other] for other in doubts):
-            unsure.append((threshold.estimate, threshold))
-        else:
-            yield _priced(threshold, threshold.among, threshold.joint, tests)
-    unsure.sort(key=lambda entry: entry[0])
-    for place, (p_value, threshold) in enumerate(unsure):
-        if (
-            place < MOST_SETTLED
-            and p_value <= options.fdr
-            and _written(threshold.fact, apart=True) is not None
-        ):
-            sets = population.matching(candidates.node_of(threshold.fact))
-            yield _priced(threshold, *units.measured(sets), tests)
-        elif screen is units:
-            yield _NOTHING
-
-
-def _priced(threshold: Threshold, among: int, joint: int, tests: TargetTests) -> Tested:
-    p_value = threshold.price(tests.p_value(among, joint))
-    test = f"best of {threshold.searched} splits, {tests.test(among)}"
-    return Tested(threshold.fact, among, joint, p_value, test)
-
-
-def _promising(
-    units: Traces,
-    options: Options,
-    tests: TargetTests,
-    unsure: Mapping[int, Sequence[int]],
-    counts: Sequence[int],
-    joints: Sequence[int],
-) -> list[int]:
-    """The uncertain facts that are most likely to be significant."""
-    if not unsure:
-        return []
-    total, target = units.total, units.target
-    opaque = units.opaque({other for others in unsure.values() for other in others})
-    promises = []
-    for item, others in unsure.items():
-        count, joint = counts[item], joints[item]
-        # At most so many more; the same unit may be among them twice.
-        base = sum([opaque[other][0] for other in others])
-        inside = sum([opaque[other][1] for other in others])
-        outside = min(base - inside, total - target - (count - joint))
-        inside = min(inside, target - joint)
-        promise = 1.0
-        if options.direction != "negative":
-            promise = tests.p_value(count + inside, joint + inside)
-        if options.direction != "positive":
-            promise = min(promise, tests.p_value(count + outside, joint))
-        if promise <= options.fdr:
-            promises.append((promise, item))
-    return [item for _, item in sorted(promises)[:MOST_SETTLED]]
-
-
-def _is_wanted(name: Name, items: candidates.Items, question: Question, options: Options) -> bool:
-    if candidates.kind_of(name) not in options.kinds:
-        return False
-    if not options.restatements and question.restated(name):
-        return False
-    if name[0] == "v":
-        # Of what is measured no single value is of interest.
-        numeric = items.numeric_values(name[1], name[2])
-        if numeric > candidates.MOST_EQUAL_NUMBERS and candidates.reads_as_number(name):
-            return False
-    return True
-
-
-def _is_whole(name: Name, count: int, items: candidates.Items, counts: Sequence[int]) -> bool:
-    """Whether a pair of span columns says no more than one of them."""
-    if name[0] != "s":
-        return False
-    for other in (("v", "span", name[1], name[2]), ("v", "span", "status", name[3])):
-        number = items.known(other)
-        if number is not None and counts[number] == count:
-            return True
-    return False
-
-
-# -------------------------------------------------------------------------- pairs
-
-
-def _members(units: Traces, found: Sequence[Found]) -> list[Found]:
-    """The facts that pairs are made of: the strongest, and the most significant.
-
-    Of near-identical ones only the strongest is among them.
-    """
-    table = statistics.Counts
-    evident = sorted(
-        found,
-        key=lambda one: (
-            -g_squared(*table(units.target, one.fact.among, one.fact.joint, units.total).table)
-        ),
-    )
-    some = [*found[: 2 * MOST_MEMBERS], *evident[: 2 * MOST_MEMBERS]]
-    distinct = sorted({one.fact.name: one for one in some}.values(), key=lambda one: one.order)
-    leaders = [shown.found for shown in _grouped(units, distinct, True, len(distinct))]
-    chosen = leaders[:MOST_MEMBERS]
-    rank = {one.fact.name: place for place, one in enumerate(evident)}
-    others = sorted(leaders[MOST_MEMBERS:], key=lambda one: rank[one.fact.name])
-    return chosen + others[:MOST_MEMBERS]
-
-
-def _tested_pairs(
-    population: Population,
-    units: Traces,
-    members: Sequence[Found],
-    options: Options,
-    tests: TargetTests,
-) -> list[Tested]:
-    """Every pair of members, with p = 1 where it is not stronger than both of them.
-
-    No more traces have both facts than have the rarer of them, which rules most
-    pairs out before anything is counted.
-    """
-    found: list[Tested] = []
-    likely: list[tuple[Found, Found]] = []
-    for number, one in enumerate(members):
-        for other in islice(members, number + 1, None):
-            if _may_be_stronger(units, one, other, options):
-                likely.append((one, other))
+    # The order may change a little, and some may turn out to be chance.
+    at_once = options.max_results + options.max_results // 4 + 1
+    facts: list[Tested] = []
+    for start in range(0, len(groups), at_once):
+        some = [shown.found.fact for shown in groups[start : start + at_once]]
+        counts = units.counted([fact.name for fact in some])
+        for fact in some:
+            among, joint = counts[fact.name]
+            if not options.min_support <= among < units.total:
+                facts.append(NOTHING)
+            elif fact.name[0] == "a":
+                members = [counts[member] for member in fact.name[1:]]
+                facts.append(tested_pair(units, fact, (among, joint), members, options))
             else:
-                found.append(_NOTHING)
-    for (one, other), (among, joint) in zip(likely, _both(population, units, likely, options)):
-        table = statistics.Counts(units.target, among, joint, units.total).table
-        if (
-            options.min_support <= among < units.total
-            and _strength(table, options) > max(one.strength, other.strength)
-            # Nearly all of one fact with the other is that fact once more.
-            and not any(
-                ranking.near_identical(member.fact.among, among, among, units.total)
-                for member in (one, other)
-            )
-        ):
-            name = ("a", one.fact.name, other.fact.name)
-            p_value = tests.p_value(among, joint)
-            found.append(Tested(name, among, joint, p_value, tests.test(among)))
-        else:
-            found.append(_NOTHING)
-    return found
-
-
-def _both(
-    population: Population,
-    units: Traces,
-    likely: Sequence[tuple[Found, Found]],
-    options: Options,
-) -> Iterator[tuple[int, int]]:
-    """How many units have both of two facts: of the base, and of the target.
-
-    Where facts are sought in a sample, all but the most promising pairs have none.
-    """
-    names = [(one.fact.name, other.fact.name) for one, other in likely]
-    screen = units.screen()
-    if screen is units:
-        yield from units.both(names)
-        return
-    estimates = []
-    for place, (among, joint) in enumerate(screen.both(names)):
-        table = statistics.Counts(screen.target, among, joint, screen.total).table
-        estimates.append((-_strength(table, options), place))
-    promising = {place for _, place in sorted(estimates)[: options.max_results // 2 + 1]}
-    for place, pair in enumerate(names):
-        if place in promising:
-            node = tree.And(tuple([candidates.node_of(name) for name in pair]))
-            yield units.measured(population.matching(node))
-        else:
-            yield 0, 0
-
-
-#: Counts as tested, with nothing found.
-_NOTHING = Tested(("n",), 0, 0, 1.0, "")
-
-
-def _may_be_stronger(units: Traces, one: Found, other: Found, options: Options) -> bool:
-    """Whether a pair can be stronger than both of its members."""
-    first, second = one.fact, other.fact
-    joint = min(first.joint, second.joint)
-    outside = min(first.among - first.joint, second.among - second.joint)
-    needed = max(one.strength, other.strength)
-    best = (
-        # All that both have in the target and nothing outside, or the reverse.
-        (joint, joint),
-        (outside, 0),
-    )
-    return any(
-        _strength(statistics.Counts(units.target, among, inside, units.total).table, options)
-        > needed
-        for among, inside in best
-        if among >= options.min_support
-    )
-
-
-# ----------------------------------------------------------------------- grouping
-
-
-def _grouped(units: Traces, found: Sequence[Found], apart: bool, most: int) -> list[Shown]:
-    """The strongest facts, each with the near-identical ones that are weaker."""
-    groups: list[Shown] = []
-    at_once = max(COMPARED_AT_ONCE, most)
-    for start in range(0, len(found), at_once):
-        some = []
-        for one in found[start : start + at_once]:
-            text = _written(one.fact.name, apart)
-            if text is not None:
-                some.append(Shown(one, text, []))
-        pairs = _near_identical(units, groups, some)
-        for shown in some:
-            name = shown.found.fact.name
-            same = [group for group in groups if (group.found.fact.name, name) in pairs]
-            if same:
-                same[0].similar.append(shown.filter)
-            else:
-                groups.append(shown)
-        if len(groups) >= most:
+                facts.append(fact.counted(among, joint, tests))
+        found = significant(facts, units, options, tested)
+        if len(found) >= options.max_results:
             break
-    return groups[:most]
-
-
-def _near_identical(
-    units: Traces, before: Sequence[Shown], some: Sequence[Shown]
-) -> set[tuple[Name, Name]]:
-    """Pairs of facts, by name, that match nearly the same traces."""
-    least: dict[tuple[Name, Name], tuple[int, int]] = {}
-    # Of near-identical facts the smaller has at least phi squared of the larger's traces.
-    share = ranking.NEAR_IDENTICAL_PHI**2
-    everything = sorted(
-        (shown.found.fact.among, place, shown.found.fact.name)
-        for place, shown in enumerate([*before, *some])
-    )
-    for number, (count, place, name) in enumerate(everything):
-        for other_count, other_place, other in islice(everything, number + 1, None):
-            if count < share * other_count:
-                break
-            if max(place, other_place) < len(before):
-                continue  # both lead a group of their own
-            wanted = ranking.least_joint_of_near_identical(count, other_count, units.total)
-            if wanted <= count:
-                pair = (name, other) if place < other_place else (other, name)
-                least[pair] = (count, other_count)
-    if not least:
-        return set()
-    return units.screen().near_identical(least)
+    shown_by_name = {shown.found.fact.name: shown for shown in groups}
+    return [
+        shown_by_name[one.fact.name]._replace(found=one) for one in found[: options.max_results]
+    ]
 ''',
 "insights_engine.errors": r'''"""The errors that users see: what is wrong, where, and what to write instead."""
 
 from __future__ import annotations
 
 import unicodedata
+from typing import Any, Optional
 
 #: invalid_parameter_value
 SQLSTATE_INVALID = "22023"
@@ -3519,6 +3214,15 @@ def _columns(text: str) -> int:
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
     )
+
+
+def blames_value(error: Any) -> bool:
+    """Whether PostgreSQL refused a value, and did not fail or get stopped over it.
+
+    Class 22, data exceptions: also what is wrong with an interval, a regular expression or
+    a time zone.
+    """
+    return str(error.sqlstate).startswith("22")
 
 
 class InsightsError(Exception):
@@ -3584,6 +3288,17 @@ class FilterError(InsightsError):
         caret = " " * _columns(before) + "^" * max(_columns(marked), 1)
         heading = f"Line {number} of {total}:\n" if total > 1 else ""
         return f"{heading}{before}{rest}\n{caret}"
+
+
+def positive(given: Optional[int], name: str, hint: str) -> int:
+    """``given``, which must be there and above 0; else an InsightsError names the parameter."""
+    if given is None or given < 1:
+        raise InsightsError(
+            f"Invalid value {'NULL' if given is None else given} for parameter '{name}' supplied. "
+            "It must be a positive integer",
+            hint=hint,
+        )
+    return given
 ''',
 "insights_engine.experiments": r'''"""Experiment ids, as MLflow's store takes them."""
 
@@ -3631,9 +3346,9 @@ def _experiment_id(one: Any) -> int:
     try:
         return int(one)
     except (TypeError, ValueError):
-        shown = visible(str(one), 60)
+        shown = "NULL" if one is None else f"'{visible(str(one), 60)}'"
         raise InsightsError(
-            f"Invalid experiment ID '{shown}'. Experiment ID must be a valid integer.",
+            f"Invalid experiment ID {shown}. Experiment ID must be a valid integer.",
             hint="Experiment ids are whole numbers, such as '0'; NULL instead of the "
             "array stands for all experiments.",
         ) from None
@@ -3660,6 +3375,7 @@ def explain(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[
         yield "answer", "no experiment was asked for, so no trace matches"
         return
     yield from _by_index(plpy, statement, node)
+    yield from _left_out(plpy, statement, node)
     sql = correlate.count_sql(statement, node)
     yield "sql", sql
     for number, (type_, value) in enumerate(
@@ -3691,19 +3407,76 @@ def _by_index(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
             predicate, terms, *measured = found
             text = printer.print_filter(predicate)
             yield "bounds", f"{text}: {_several(terms, 'term')}, {_bounds(measured)}"
-        else:
+        elif step == "whole":
             *measured, most = found
+            undecided = measured[1]
             yield "bounds", f"whole filter: {_bounds(measured)}"
-            yield "residue", _residue(measured[1], most)
+        else:
+            yield "residue", _residue(undecided, most, found)
 
 
-def _residue(undecided: int, most: int) -> str:
-    """How the traces are settled that the index leaves open."""
-    if not undecided:
-        return "none: the index alone answers"
+def _left_out(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[str, str]]:
+    """The traces whose spans MLflow keeps in files, which no filter reads, if that may matter.
+
+    Archiving empties the contents of spans; before there were spans in the database, they
+    were written to files right away.  A tag tells, in either case.
+    """
+    spans, contents = _looked_at(node)
+    if contents:
+        archived = _kept_in(plpy, statement, "ARCHIVE_REPO")
+        if archived:
+            yield (
+                "left out",
+                f"{_several(archived, 'trace')} with archived spans: their attributes and"
+                " content match nothing",
+            )
+    if spans:
+        in_files = _kept_in(plpy, statement, "ARTIFACT_REPO")
+        if in_files:
+            yield (
+                "left out",
+                f"{_several(in_files, 'trace')} with spans in artifact files only: no condition on"
+                " spans matches",
+            )
+
+
+def _kept_in(plpy: Any, statement: Statement, location: str) -> int:
+    place = tree.TextCompare(tree.Tag("mlflow.trace.spansLocation"), "=", location)
+    return correlate.count(plpy, statement.fresh(), place)
+
+
+def _looked_at(node: tree.Node) -> tuple[bool, bool]:
+    """Whether a filter looks at spans, and whether at what is in their contents."""
+    spans = contents = False
+    todo = [node]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, (tree.And, tree.Or)):
+            todo += part.items
+            continue
+        if isinstance(part, tree.Not):
+            todo.append(part.item)
+            continue
+        if isinstance(part, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
+            spans = True
+            if part.condition is not None:
+                todo.append(part.condition)
+        if isinstance(part, (tree.AnySpan, tree.CountSpans)):
+            continue
+        field = part.field
+        contents |= isinstance(field, tree.SpanAttribute)
+        contents |= isinstance(field, tree.SpanText) and field.name == "content"
+    return spans, contents
+
+
+def _residue(undecided: int, most: int, pending: int) -> str:
+    """How the traces are settled that the index leaves open, or has not seen as they are now."""
     if undecided > most:
         return f"more than {most}: MLflow's tables are asked about all traces at once"
-    return f"MLflow's tables are asked about {_several(undecided, 'trace')}"
+    if not undecided and not pending:
+        return "none: the index alone answers"
+    asked = f"MLflow's tables are asked about {_several(undecided + pending, 'trace')}"
+    return f"{asked}, {pending} of them pending" if pending else asked
 
 
 def _several(number: int, noun: str) -> str:
@@ -3740,7 +3513,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import nsmallest
 from typing import Any, NamedTuple, Optional, Union
 
-from insights_engine import bitmaps, fields, histogram, sessions, tree, values
+from insights_engine import bitmaps, datebins, fields, histogram, sessions, times, tree, values
 from insights_engine.groups import Block, Group, Terms
 from insights_engine.index_reader import Index
 from insights_engine.statement import Statement
@@ -3833,7 +3606,7 @@ def of_text(field: tree.Field, text: str) -> Facet:
 def of_number(field: tree.Field, number: Number) -> Facet:
     number = _plain(number)
     node = _any_span(field, tree.NumberCompare(field, "=", number))
-    return Facet(_printed(number), _double(number), _double(number), node, number)
+    return Facet(_printed(number, field), _double(number), _double(number), node, number)
 
 
 def _plain(number: Number) -> Number:
@@ -3843,7 +3616,9 @@ def _plain(number: Number) -> Number:
     return number
 
 
-def _printed(number: Number) -> str:
+def _printed(number: Number, field: tree.Field) -> str:
+    if fields.is_time(field) and isinstance(number, int):
+        return times.text_of(number) or str(number)
     return str(number) if isinstance(number, int) else repr(number)
 
 
@@ -3855,12 +3630,12 @@ def intervals_of(field: tree.Field, edges: histogram.Edges) -> list[Facet]:
     found = []
     for low, high in zip(edges, edges[1:]):
         node = _any_span(field, _inside(field, low, high))
-        name = "all" if low is None else f"from {_printed(low)}"
+        name = "all" if low is None else f"from {_printed(low, field)}"
         if high is not None:
             name = (
-                f"{_printed(low)} to {_printed(high)}"
+                f"{_printed(low, field)} to {_printed(high, field)}"
                 if low is not None
-                else f"below {_printed(high)}"
+                else f"below {_printed(high, field)}"
             )
         found.append(Facet(name, _double(low), _double(high), node, None))
     return found
@@ -3884,7 +3659,10 @@ def _inside(field: tree.Field, low: Optional[Number], high: Optional[Number]) ->
 def edges_of(question: Question, numbers: Iterable[Number]) -> histogram.Edges:
     finite = [number for number in numbers if isinstance(number, int) or math.isfinite(number)]
     whole = values.is_whole(question.field)
-    return histogram.edges(min(finite), max(finite), question.most, whole)
+    low, high = min(finite), max(finite)
+    if fields.is_time(question.field) and isinstance(low, int) and isinstance(high, int):
+        return datebins.edges(low, high, question.most)
+    return histogram.edges(low, high, question.most, whole)
 
 
 # ------------------------------------------------------------------ from the index
@@ -5497,12 +5275,296 @@ ENTITY_SYNONYMS: dict[str, str] = {
 }
 
 
-def nearest(name: str, candidates: Sequence[str], cutoff: float = 0.6) -> str | None:
-    """The candidate that ``name`` is most likely a misspelling of, if any."""
-    from difflib import get_close_matches  # slow to import, and needed for errors only
+#: What the messages list beside MLflow's lists, which lack whatever stock has not.
+TRACE_NAMES = "Fields of the trace: " + ", ".join(
+    sorted((*tree.TRACE_TEXT_FIELDS, *tree.TRACE_NUMBER_FIELDS))
+)
+SPAN_NAMES = "Fields of a span: " + ", ".join((*SPAN_FIELDS, "attributes['key']"))
+ENTITY_NAMES = "Before a dot stand trace, span, tags, metadata, feedback, expectation, assessment"
+ENTITY_NAMES += " or issue"
 
-    found = get_close_matches(name[:100].lower(), candidates, n=1, cutoff=cutoff)
-    return found[0] if found else None
+
+def operators(field: tree.Field) -> str:
+    """The operators that a field takes, without their negations."""
+    if is_usage(field):
+        return "=, != or IS NULL"
+    if field == tree.SpanText("content"):
+        return "LIKE, ILIKE, RLIKE or IS NULL"
+    if is_number(field):
+        return "=, !=, <, <=, >, >=, IN, BETWEEN or IS NULL"
+    if may_hold_numbers(field):
+        return "=, !=, <, <=, >, >=, LIKE, ILIKE, RLIKE, IN, BETWEEN or IS NULL"
+    return "=, !=, LIKE, ILIKE, RLIKE, IN or IS NULL"
+
+
+def nearest(name: str, candidates: Sequence[str]) -> str | None:
+    """The candidate that ``name`` is most likely a misspelling of, if any.
+
+    One slip for names of up to five letters, one more for every three beyond them: a name
+    that is only somewhat alike would lead astray.  Else one that ``name`` begins, if all
+    that it begins are forms of one.
+    """
+    name = name[:100].lower()
+    near: tuple[int, str] | None = None
+    for candidate in candidates:
+        most = max(1, min(len(name), len(candidate)) // 3)
+        if near is not None:
+            most = min(most, near[0] - 1)
+        slips = _slips(name, candidate.lower(), most)
+        if slips is not None:
+            near = slips, candidate
+    if near is not None:
+        return near[1]
+    begun = [one for one in candidates if len(name) > 2 and one.lower().startswith(name)]
+    shortest = min(begun, key=len, default="")
+    return shortest if begun and all(one.startswith(shortest) for one in begun) else None
+
+
+def _slips(one: str, other: str, most: int) -> int | None:
+    """How many letters are wrong, missing, too many or swapped; None if more than ``most``."""
+    if most < 0 or abs(len(one) - len(other)) > most:
+        return None
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        row = [i]
+        for j, wanted in enumerate(other, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        if min(row) > most:
+            return None
+        before, last = last, row
+    return last[-1] if last[-1] <= most else None
+''',
+"insights_engine.findings": r'''"""Facts with what was counted and tested of them, and the rows they are shown as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional, Protocol
+
+from insights_engine import candidates, printer, ranking, statistics
+from insights_engine.candidates import Name
+from insights_engine.errors import FilterError
+from insights_engine.multiple import TargetTests, benjamini_hochberg
+from insights_engine.options import Options, goes
+from insights_engine.parser import parse_filter
+from insights_engine.units import Traces
+
+
+class Searched(Protocol):
+    """A search for a threshold, as `splits.Split` is the outcome of one."""
+
+    @property
+    def searched(self) -> int:
+        """How many different thresholds were compared."""
+
+    def price(self, p: float) -> float:
+        """Pays for the search: the p value of the best of all compared, whose own is ``p``."""
+
+
+class Tested(NamedTuple):
+    """A fact with its counts and its p value."""
+
+    name: Name
+    #: Units of the base, and of the target, that have the fact.
+    among: int
+    joint: int
+    p_value: float
+    test: str
+    #: What was searched for it, if anything was.
+    search: Optional[Searched] = None
+
+    def counted(self, among: int, joint: int, tests: TargetTests) -> Tested:
+        """The fact with other counts, tested."""
+        return measured(self.name, among, joint, tests, self.search)
+
+
+#: Counts as tested, with nothing found.
+NOTHING = Tested(("n",), 0, 0, 1.0, "")
+
+
+class Found(NamedTuple):
+    """A significant fact."""
+
+    fact: Tested
+    q_value: float
+    #: How strongly it goes with the target, for the ranking.
+    strength: float
+
+    @property
+    def order(self) -> tuple[float, bool, int, str]:
+        """Sorts the strongest first; of equals what is said of traces, and is shorter to say."""
+        name = self.fact.name
+        text = repr(name)
+        of_spans = name[0] in ("s", "a") or name[1] in ("span", "attribute")
+        return -self.strength, of_spans, len(text), text
+
+
+class Shown(NamedTuple):
+    """A fact that is shown, under its filter."""
+
+    found: Found
+    filter: str
+    #: The filters of weaker facts that are near-identical.
+    similar: list[str]
+
+
+def measured(
+    name: Name, among: int, joint: int, tests: TargetTests, search: Optional[Searched] = None
+) -> Tested:
+    """A fact that was counted, tested; the search for a threshold is paid for."""
+    p_value, test = tests.p_value(among, joint), tests.test(among)
+    if search is None:
+        return Tested(name, among, joint, p_value, test)
+    test = f"best of {search.searched} splits, {test}"
+    return Tested(name, among, joint, search.price(p_value), test, search)
+
+
+def significant(
+    facts: Sequence[Tested], units: Traces, options: Options, tested: Optional[int] = None
+) -> list[Found]:
+    """The significant facts that go in the direction asked for, the strongest first.
+
+    ``tested``: of how many, where not all are given.  In a sample, in which facts are
+    only sought, they are judged one by one.
+    """
+    p_values = [one.p_value for one in facts]
+    q_values = p_values if units.sampled else benjamini_hochberg(p_values, tested)
+    found = []
+    for one, q_value in zip(facts, q_values):
+        if q_value > options.fdr or one is NOTHING:
+            continue
+        if goes(table(units, one.among, one.joint), options.direction):
+            found.append(Found(one, q_value, strength(units, one.among, one.joint, options)))
+    found.sort(key=lambda one: one.order)
+    return found
+
+
+def table(units: Traces, among: int, joint: int) -> tuple[int, int, int, int]:
+    """The cells (n11, n10, n01, n00) of target and fact."""
+    return statistics.Counts(units.target, among, joint, units.total).table
+
+
+def strength(units: Traces, among: int, joint: int, options: Options) -> float:
+    """How strongly a fact of these counts goes with the target, in the direction asked for."""
+    return ranking.strength(statistics.odds_ratio(*table(units, among, joint)), options.direction)
+
+
+def written(name: Name, apart: bool) -> Optional[str]:
+    """The filter of a fact; None where no filter can say it: not every key or value can be.
+
+    ``apart``: it can be joined to other conditions on spans without speaking of their spans.
+    """
+    node = candidates.node_of(name)
+    if name[0] == "a":
+        text = " AND ".join([printer.print_apart(candidates.node_of(one)) for one in name[1:]])
+    else:
+        text = printer.print_apart(node) if apart else printer.print_filter(node)
+    try:
+        return text if parse_filter(text) == node else None
+    except FilterError:
+        return None
+
+
+def row(
+    shown: Shown, units: Traces, restated: candidates.Restated, tested: int, screened: int
+) -> dict[str, Any]:
+    """The row of ``insights_discover``; so many facts were tested, among so many units."""
+    fact, q_value, _ = shown.found
+    target, total, among, joint = units.target, units.total, fact.among, fact.joint
+    cells = table(units, among, joint)
+    odds = statistics.odds_ratio(*cells)
+    inside = joint / target
+    outside = (among - joint) / (total - target)
+    return {
+        "filter": shown.filter,
+        **candidates.label(fact.name)._asdict(),
+        "target_count": target,
+        "fact_count": among,
+        "joint_count": joint,
+        "total_count": total,
+        "target_share": inside,
+        "other_share": outside,
+        "difference": inside - outside,
+        "lift": statistics.lift(*cells),
+        "npmi": statistics.npmi_from_counts(joint, target, among, total)[0],
+        "phi": statistics.phi(*cells),
+        "odds_ratio": odds.value,
+        "odds_ratio_low": odds.low,
+        "odds_ratio_high": odds.high,
+        "p_value": fact.p_value,
+        "q_value": q_value,
+        "test": fact.test,
+        "restates": restated(fact.name),
+        "similar": shown.similar,
+        "tested": tested,
+        "screened_count": screened,
+    }
+''',
+"insights_engine.grouping": r'''"""Facts that are nearly the same are shown as one, under the strongest of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from insights_engine import ranking
+from insights_engine.candidates import Name
+from insights_engine.findings import Found, Shown, written
+from insights_engine.units import Traces
+
+#: The strongest facts are compared with each other so many at a time.
+COMPARED_AT_ONCE = 60
+
+
+def grouped(units: Traces, found: Sequence[Found], apart: bool, most: int) -> list[Shown]:
+    """The strongest facts, each with the near-identical ones that are weaker."""
+    groups: list[Shown] = []
+    at_once = max(COMPARED_AT_ONCE, most)
+    for start in range(0, len(found), at_once):
+        some = []
+        for one in found[start : start + at_once]:
+            text = written(one.fact.name, apart)
+            if text is not None:
+                some.append(Shown(one, text, []))
+        pairs = _near_identical(units, groups, some)
+        for shown in some:
+            name = shown.found.fact.name
+            same = [group for group in groups if (group.found.fact.name, name) in pairs]
+            if same:
+                same[0].similar.append(shown.filter)
+            else:
+                groups.append(shown)
+        if len(groups) >= most:
+            break
+    return groups[:most]
+
+
+def _near_identical(
+    units: Traces, before: Sequence[Shown], some: Sequence[Shown]
+) -> set[tuple[Name, Name]]:
+    """Pairs of facts, by name, that match nearly the same units."""
+    least: dict[tuple[Name, Name], tuple[int, int]] = {}
+    # Of near-identical facts the smaller has at least phi squared of the larger's units.
+    share = ranking.NEAR_IDENTICAL_PHI**2
+    everything = sorted(
+        (shown.found.fact.among, place, shown.found.fact.name)
+        for place, shown in enumerate([*before, *some])
+    )
+    for number, (count, place, name) in enumerate(everything):
+        for other_count, other_place, other in islice(everything, number + 1, None):
+            if count < share * other_count:
+                break
+            if max(place, other_place) < len(before):
+                continue  # both lead a group of their own
+            wanted = ranking.least_joint_of_near_identical(count, other_count, units.total)
+            if wanted <= count:
+                pair = (name, other) if place < other_place else (other, name)
+                least[pair] = (count, other_count)
+    return units.near_identical(least) if least else set()
 ''',
 "insights_engine.groups": r'''"""Blocks as a reader needs them, and their postings as sets of positions."""
 
@@ -5555,7 +5617,8 @@ class Group:
         self.blocks = list(blocks)
         self._bytes = 0
         self._starts: dict[int, int] = {}
-        self._rows: dict[int, list[tuple[int, bytes]]] = {}
+        #: By term and the place where the block starts.
+        self._rows: dict[int, dict[int, bytes]] = {}
         self._unions: dict[Terms, int] = {}
         for block in self.blocks:
             block.start = self._bytes * 8
@@ -5586,7 +5649,7 @@ class Group:
         if not wanted:
             return
         for term in wanted:
-            self._rows[term] = []
+            self._rows[term] = {}
         for row in plans.run(
             self._plpy,
             "select p.block, p.term, p.members from insights.posting p"
@@ -5594,7 +5657,7 @@ class Group:
             ("int[]", "int[]"),
             (list(self._starts), wanted),
         ):
-            self._rows[row["term"]].append((self._starts[row["block"]], row["members"]))
+            self._rows[row["term"]][self._starts[row["block"]]] = row["members"]
 
     def has(self, term: int) -> bool:
         """Whether the postings of a term were read."""
@@ -5612,7 +5675,7 @@ class Group:
         alone: dict[int, bytes] = {}
         united: dict[int, int] = {}
         for term in terms:
-            for start, members in self._rows[term]:
+            for start, members in self._rows[term].items():
                 if bitmaps.is_list(members):
                     if sparse is None:
                         sparse = bytearray(self._bytes)
@@ -5640,6 +5703,11 @@ class Group:
             found |= int.from_bytes(b"".join(parts), "little")
         self._unions[terms] = found
         return found
+
+    def members(self, term: int, block: Block) -> int:
+        """The positions in one block that have a term."""
+        members = self._rows[term].get(block.start >> 3)
+        return 0 if members is None else bitmaps.decode(members)
 
     def of_blocks(self, chosen: Callable[[Block], bool]) -> int:
         """All positions of some of the blocks."""
@@ -5734,10 +5802,17 @@ def _bounded(found: list[Optional[Number]], low: Number, high: Number) -> Edges:
 ''',
 "insights_engine.independence": r'''"""The two tests of independence in a 2x2 table: G², and Fisher's exact test.
 
+One rule for correlations and discoveries: Fisher's up to an expected count of
+100, G² beyond.  The usual limit is Cochran's 5, but it is meant for p values
+around 0.05.  Far out, where one of 20,000 facts has to lie, those of G² are too
+small with expected counts well above it: of 16 units among two halves, all in
+one half has probability 3e-5 and a G² of 22.2, p = 2.5e-6.  Beyond 100, G² is
+at worst 0.6 of the exact p value, down to 1e-7.
+
 Both rest on the same deviance, and both must be cheap: a discovery tests
 20,000 tables at once, some of totals of 1e8.  A G² takes about 2 µs; Fisher's
 test reads the probability of the observed table off a closed form and then
-walks only as far as terms matter.
+walks only as far as terms matter: with an expected count of 100 some 30 µs.
 
 The cells are named as in `statistics`; but for `p_value` no margin may be 0.
 """
@@ -5746,22 +5821,22 @@ from __future__ import annotations
 
 import math
 
-# Cochran's rule: below this expected count the chi-square approximation of G²
-# is not trusted and Fisher's exact test answers instead.
+# Where some expected count is below this Fisher's test answers.
+EXACT_BELOW = 100
+
+# Cochran's rule: from this expected count on a count is nearly normal, close to
+# its expectation.
 SMALL_EXPECTED_COUNT = 5
 
 # Two tables count as equally probable up to this relative difference, as in
 # scipy.stats.fisher_exact.  Held as an integer: ties are decided exactly.
 FISHER_TOLERANCE_INVERSE = 10**14
 
-# From this distance to the mode on, a closed form is cheaper than the way there.
-_FAR = 64
-
 # Rounding changes the relative weight of two tables by less than this.
 _DOUBT = 1e-9
 
-# Below this, exp() is 0; and below this, exp(-x) is close to overflow.
-_UNDERFLOW, _NEAR_OVERFLOW = -746.0, -700.0
+# Below this, exp() is 0.
+_UNDERFLOW = -746.0
 
 _LOG_2_PI = math.log(2 * math.pi)
 
@@ -5771,20 +5846,25 @@ _SERIES = tuple((-1) ** k / ((k + 1) * (k + 2)) for k in range(17, -1, -1))
 _SHORT_SERIES = _SERIES[-8:]
 
 
-def p_value(n11: int, n10: int, n01: int, n00: int) -> float | None:
+def p_value(n11: int, n10: int, n01: int, n00: int, exact_below: int = EXACT_BELOW) -> float | None:
     """How probable so strong an association would be by chance, two-sided.
 
-    The G² test, or Fisher's exact test where some expected count is below 5.
-    Undefined if a filter matches all traces or none.
+    Of the test that `name_of_test` names.  Undefined if a filter matches all
+    traces or none.
     """
     if 0 in (n11 + n10, n01 + n00, n11 + n01, n10 + n00):
         return None
-    if needs_fisher(n11 + n10, n11 + n01, n11 + n10 + n01 + n00):
+    if needs_fisher(n11 + n10, n11 + n01, n11 + n10 + n01 + n00, exact_below):
         return fisher_exact(n11, n10, n01, n00)
     return chi_square_sf(g_squared(n11, n10, n01, n00))
 
 
-def needs_fisher(first: int, second: int, total: int, expected: int = SMALL_EXPECTED_COUNT) -> bool:
+def name_of_test(first: int, second: int, total: int, exact_below: int = EXACT_BELOW) -> str:
+    """The test that answers for these margins: ``Fisher`` or ``G2``."""
+    return "Fisher" if needs_fisher(first, second, total, exact_below) else "G2"
+
+
+def needs_fisher(first: int, second: int, total: int, expected: int) -> bool:
     """Whether two margins leave some cell an expected count below ``expected``."""
     rows, columns = min(first, total - first), min(second, total - second)
     return rows * columns < expected * total
@@ -5894,10 +5974,9 @@ class _Cell:
         if log_cell < _UNDERFLOW:
             return 0.0
         step = 1 if cell > self._mode else -1
-        sums = self._outward_sum(cell, step)
+        tail = math.exp(log_cell) * self._outward_sum(cell, step)
         # With a margin of exactly one half the distribution is symmetric.
-        sums += sums if self._symmetric else self._opposite_sum(cell, -step, log_cell)
-        return min(1.0, math.exp(log_cell) * sums)
+        return min(1.0, tail + (tail if self._symmetric else self._opposite(cell, -step, log_cell)))
 
     def _log_probability(self, k: int) -> float:
         """``log`` of the probability that the cell is k.
@@ -5917,61 +5996,56 @@ class _Cell:
             - _factorial_excess(table[3])
         )
 
-    def _ratio(self, k: int, step: int) -> tuple[int, int]:
-        """``w(k + step) / w(k)`` as numerator and denominator."""
+    def _factors(self, k: int, step: int) -> tuple[int, int, int, int]:
+        """``w(k + step) / w(k)``: two factors of the numerator, two of the denominator.
+
+        The next ratio in that direction has the former less 1 and the latter plus 1.
+        """
         if step > 0:
-            return (self._row - k) * (self._column - k), (k + 1) * (self._rest + k + 1)
-        return k * (self._rest + k), (self._row - k + 1) * (self._column - k + 1)
+            return self._row - k, self._column - k, k + 1, self._rest + k + 1
+        return k, self._rest + k, self._row - k + 1, self._column - k + 1
 
     def _outward_sum(self, start: int, step: int) -> float:
         """``sum(w(k) / w(start))`` from ``start`` to that end of the range."""
+        a, b, c, d = map(float, self._factors(start, step))
         total = term = 1.0
-        end = self._high if step > 0 else 0
-        k = start
-        while k != end:
-            numerator, denominator = self._ratio(k, step)
-            term *= numerator / denominator
+        # The ratios fall on the way out, so what is left is below a geometric
+        # series; it is negligible once a term is.  At the end a term is 0.
+        while term > total * 1e-18:
+            term *= a * b / (c * d)
             total += term
-            k += step
-            # The ratios fall on the way out, so what is left is below a
-            # geometric series; it is negligible once a term is.
-            if term < total * 1e-19:
-                break
+            a -= 1.0
+            b -= 1.0
+            c += 1.0
+            d += 1.0
         return total
 
-    def _opposite_sum(self, cell: int, step: int, log_cell: float) -> float:
-        """``sum(w(k) / w(cell))`` of all beyond the mode that are as rare as ``cell``."""
-        end = self._high if step > 0 else 0
-        if abs(cell - self._mode) > _FAR or log_cell < _NEAR_OVERFLOW:
-            return self._opposite_sum_far(cell, step, log_cell, end)
-        k, product = cell, 1.0
-        while True:
-            if (k - self._mode) * step >= 0 and self._is_as_rare(k, cell, product - 1):
-                return product * self._outward_sum(k, step)
-            if k == end:
-                return 0.0
-            numerator, denominator = self._ratio(k, step)
-            product *= numerator / denominator
-            k += step
+    def _opposite(self, cell: int, step: int, log_cell: float) -> float:
+        """The probability of all beyond the mode that are as rare as ``cell``.
 
-    def _opposite_sum_far(self, cell: int, step: int, log_cell: float, end: int) -> float:
-        """The same by bisection, where the closed form is cheaper than the way."""
-        low, high = 0, (end - self._mode) * step
-        while low < high:
-            middle = (low + high) // 2
-            if self._log_probability(self._mode + step * middle) - log_cell < _DOUBT:
-                high = middle
-            else:
-                low = middle + 1
-        k = self._mode + step * low
-        while not self._is_as_rare(k, cell, self._log_probability(k) - log_cell):
-            if k == end:
-                return 0.0
-            k += step
-        return math.exp(self._log_probability(k) - log_cell) * self._outward_sum(k, step)
+        They begin near the cell's mirror image: as far away as the distribution
+        is skewed, less than 500 steps wherever the p value is above 1e-308.
+        """
+        k = max(0, min(self._high, 2 * self._mode - cell))
+        difference = self._log_probability(k) - log_cell
+        if self._is_as_rare(k, cell, difference):
+            # Inwards, as long as the next one is as rare, too.
+            while k != self._mode:
+                a, b, c, d = self._factors(k, -step)
+                nearer = difference + math.log(a * b / (c * d))
+                if not self._is_as_rare(k - step, cell, nearer):
+                    break
+                k, difference = k - step, nearer
+        else:
+            while not self._is_as_rare(k, cell, difference):
+                a, b, c, d = self._factors(k, step)
+                if 0 in (a, b):
+                    return 0.0
+                k, difference = k + step, difference + math.log(a * b / (c * d))
+        return math.exp(log_cell + difference) * self._outward_sum(k, step)
 
     def _is_as_rare(self, k: int, cell: int, difference: float) -> bool:
-        """Whether k is as rare as the cell, of weights that differ so (relatively).
+        """Whether k is as rare as the cell, of log probabilities that differ so.
 
         Within the doubt that rounding leaves it is decided in integers.
         """
@@ -5980,9 +6054,9 @@ class _Cell:
     def _as_rare(self, k: int, cell: int) -> bool:
         """Whether ``w(k) <= w(cell)``, within the tolerance of the test."""
         step = 1 if k > cell else -1
-        ratios = [self._ratio(i, step) for i in range(cell, k, step)]
-        numerator = math.prod(n for n, _ in ratios)
-        denominator = math.prod(d for _, d in ratios)
+        ratios = [self._factors(i, step) for i in range(cell, k, step)]
+        numerator = math.prod(a * b for a, b, _, _ in ratios)
+        denominator = math.prod(c * d for _, _, c, d in ratios)
         return numerator * FISHER_TOLERANCE_INVERSE <= denominator * (FISHER_TOLERANCE_INVERSE + 1)
 
 
@@ -6012,6 +6086,7 @@ commits meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from typing import Any, NamedTuple, Optional, Union
 
 from insights_engine import bitmaps, plans, printer, tree
@@ -6170,6 +6245,13 @@ class Index:
         return max(
             FEW_UNDECIDED, int(UNDECIDED_SHARE * sum(block.live_count for block in self.blocks))
         )
+
+    def of_blocks(self, blocks: Sequence[Block]) -> Index:
+        """The index of some of the blocks."""
+        found = copy(self)
+        found.blocks = list(blocks)
+        found.overcharged = False
+        return found
 
     def universe(self, block: Block) -> int:
         """The positions of a block that the index answers for."""
@@ -6747,7 +6829,8 @@ def explained(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
 
     Gives ("unused", reason), or ("index", blocks and pending), then for each
     predicate ("predicate", (node, hits, must, undecided, ms)), then
-    ("whole", (must, undecided, ms, how many undecided ones are asked one by one)).
+    ("whole", (must, undecided, ms, how many undecided ones are asked one by one)) and
+    ("pending", traces that are asked about as they have changed).
     Nothing that the session keeps is used for that.
     """
     started = time.perf_counter()
@@ -6765,6 +6848,20 @@ def explained(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
     for part, hits, condition in leaves:
         yield "predicate", (part, hits, *_measured(index, condition))
     yield "whole", (*_measured(index, whole), index.most_undecided)
+    yield "pending", _in_scope(plpy, statement.again(), index.pending)
+
+
+def _in_scope(plpy: Any, statement: Statement, ids: Sequence[str]) -> int:
+    """How many of some traces are there, in the experiments that were asked for."""
+    if not ids:
+        return 0
+    given = statement.params.add(list(ids), "text[]")
+    (row,) = statement.run(
+        plpy,
+        f"select count(*) as found from {statement.traces}"
+        f" where t.request_id = any({given}) and {statement.scope()}",
+    )
+    return int(row["found"])
 
 
 def _measured(index: Index, condition: Condition) -> tuple[int, int, float]:
@@ -6823,6 +6920,8 @@ Intervals = tuple[tuple[int, int], ...]
 Bounds = tuple[int, int]
 
 LAST = 2**64 - 1
+#: Where 0 is, of integers and doubles alike.
+ZERO = 2**63
 ALL: Intervals = ((0, LAST),)
 
 _EXACT = 2.0**53
@@ -7433,7 +7532,7 @@ class Refusal:
         if _SQL_WORDS.fullmatch(word.upper()):
             self._sql(token)
         known = _FUNCTION_WORDS.get(word.upper())
-        near = None if known else fields.nearest(word, _FUNCTION_NAMES, 0.75)
+        near = None if known else fields.nearest(word, _FUNCTION_NAMES)
         if known:
             hint = f"Write {known}."
         elif near:
@@ -7817,26 +7916,15 @@ With 20,000 facts, a thousand fall below p = 0.05 by chance.  A discovery
 therefore reports the facts whose q value is at most its false discovery rate:
 of those, about that share is expected to be chance.
 
-That holds for p values that are not too small themselves.  Far out, where one
-of 20,000 has to lie, those of G² are, with expected counts well above Cochran's
-5: of 16 units among two halves, all in one half has probability 3e-5 and a G²
-of 22.2, p = 2.5e-6.  So a fact that could count is tested by Fisher's exact
-test up to an expected count of 100; beyond, G² is at worst 0.6 of it.
+That holds for p values that are not too small themselves, also far out, where
+one of 20,000 has to lie: `independence` says how that is seen to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from insights_engine.independence import (
-    chi_square_sf,
-    fisher_exact,
-    g_squared,
-    needs_fisher,
-)
-
-# The expected count up to which Fisher's test answers.
-EXACT_BELOW = 100
+from insights_engine import independence
 
 # G² is below this at least wherever p is above 0.05: a quick way to see so.
 _NOT_SIGNIFICANT = 3.841458820694124
@@ -7848,12 +7936,13 @@ class TargetTests:
 
     ``target`` and ``total`` are the numbers of units (traces or sessions) of
     the target and of the base.  Below an expected count of ``exact_below``
-    Fisher's test answers, above G²; `independence.SMALL_EXPECTED_COUNT` yields
-    the p values of `independence.p_value`.  Raises ValueError unless
+    Fisher's test answers, above G².  Raises ValueError unless
     ``0 <= target <= total``.
     """
 
-    def __init__(self, target: int, total: int, exact_below: int = EXACT_BELOW) -> None:
+    def __init__(
+        self, target: int, total: int, exact_below: int = independence.EXACT_BELOW
+    ) -> None:
         if not 0 <= target <= total:
             raise ValueError(f"a target of {target} among {total}")
         self._target = target
@@ -7894,8 +7983,8 @@ class TargetTests:
             # follow X² at small expected counts, so there nothing is skipped.
             deviation = joint * total - target * fact
             unlikely = _NOT_SIGNIFICANT * others * fact * (total - fact)
-            if 2 * deviation * deviation * total < unlikely and not needs_fisher(
-                target, fact, total
+            if 2 * deviation * deviation * total < unlikely and not independence.needs_fisher(
+                target, fact, total, independence.SMALL_EXPECTED_COUNT
             ):
                 values.append(1.0)
             else:
@@ -7904,21 +7993,21 @@ class TargetTests:
 
     def test(self, fact: int) -> str:
         """The name of the test that answers for a fact of this count."""
-        return "Fisher" if self._exact(fact) else "G2"
+        return independence.name_of_test(self._target, fact, self._total, self._exact_below)
 
     def _compute(self, fact: int, joint: int) -> float:
-        target, total = self._target, self._total
-        table = (joint, target - joint, fact - joint, total - target - fact + joint)
+        table = (
+            joint,
+            self._target - joint,
+            fact - joint,
+            self._total - self._target - fact + joint,
+        )
         if min(table) < 0:
-            raise ValueError(f"counts contradict each other: {fact}, {joint}, {target}, {total}")
-        if fact in (0, total) or target in (0, total):
-            return 1.0
-        if self._exact(fact):
-            return fisher_exact(*table)
-        return chi_square_sf(g_squared(*table))
-
-    def _exact(self, fact: int) -> bool:
-        return needs_fisher(self._target, fact, self._total, self._exact_below)
+            raise ValueError(
+                f"counts contradict each other: {fact}, {joint}, {self._target}, {self._total}"
+            )
+        found = independence.p_value(*table, self._exact_below)
+        return 1.0 if found is None else found
 
 
 def benjamini_hochberg(p_values: Sequence[float], tested: int | None = None) -> list[float]:
@@ -8132,10 +8221,7 @@ class Names:
             shown = visible(key, 60)
             known = fields.SPAN_SYNONYMS.get(key.lower())
             near = fields.nearest(key, [*fields.SPAN_FIELDS, "attributes"])
-            hint = (
-                "Span fields are span.name, type, status, duration_ms, content and"
-                " attributes['key']."
-            )
+            hint = ""
             if key == "attributes":
                 hint = "Write span.attributes['key'] or span.attributes.key."
             elif known:
@@ -8145,12 +8231,12 @@ class Names:
             elif near:
                 hint = f"Did you mean span.{near}?"
             elif re.match(r"\w+\Z", key):
-                hint = f"If it is an attribute, write span.attributes.{shown}. " + hint
+                hint = f"If it is an attribute, write span.attributes.{shown}."
             self._fail(
                 f"Invalid span attribute '{shown}'. Supported attributes: name, status, type,"
                 " attributes.<attribute_name>.",
                 place,
-                hint,
+                f"{hint} {fields.SPAN_NAMES}.".lstrip(),
             )
         if token.steps:
             self._fail(
@@ -8184,13 +8270,13 @@ class Names:
                 f"If it is a tag, write tags.{shown}; other keys are metadata.{shown},"
                 f" feedback.{shown} and span.attributes.{shown}."
                 if re.match(r"[\w.-]+\Z", name)
-                else "Fields of the trace: " + ", ".join(sorted(fields.TRACE_FIELDS)) + "."
+                else ""
             )
         self._fail(
             f"Invalid attribute key '{visible(name, 60)}' specified. Valid keys are"
             f" {quoted_set(_MLFLOW_ATTRIBUTES)}",
             place,
-            hint,
+            f"{hint} {fields.TRACE_NAMES}.".lstrip(),
         )
 
     def _refuse_entity(self, token: Token, entity: str, key: str, length: int) -> NoReturn:
@@ -8206,13 +8292,12 @@ class Names:
         elif near:
             hint = f"Did you mean {near}{rest}?"
         else:
-            hint = "Fields are trace, span, tags, metadata, feedback, expectation, assessment and"
-            hint += " issue, then a dot and a name."
+            hint = ""
         self._fail(
             f"Invalid entity type '{visible(entity, 60)}'. Valid values are"
             f" {bare_set(_MLFLOW_ENTITIES)}",
             Token("", token.start, token.start + length),
-            hint,
+            f"{hint} {fields.ENTITY_NAMES}.".lstrip(),
         )
 
     def _source(self, token: Token) -> str:
@@ -8327,7 +8412,7 @@ from typing import Any, NamedTuple, Optional
 
 from insights_engine import fields
 from insights_engine.candidates import KINDS
-from insights_engine.errors import InsightsError, visible
+from insights_engine.errors import InsightsError, positive, visible
 from insights_engine.search import check_max_results
 from insights_engine.sessions import check_unit
 
@@ -8362,12 +8447,11 @@ def options(
         chosen = frozenset(KINDS)
     else:
         chosen = frozenset([_one_of("kind", kind, KINDS) for kind in kinds])
-    if min_support is None or min_support < 1:
-        raise InsightsError(
-            f"Invalid value {_shown(min_support)} for parameter 'min_support' supplied. "
-            "It must be a positive integer",
-            hint="Facts of fewer units of the base are not tested; the default is 5.",
-        )
+    support = positive(
+        min_support,
+        "min_support",
+        "Facts of fewer units of the base are not tested; the default is 5.",
+    )
     if fdr is None or not (math.isfinite(fdr) and 0 < fdr <= 1):
         raise InsightsError(
             f"Invalid value {_shown(fdr)} for parameter 'fdr' supplied. "
@@ -8377,7 +8461,7 @@ def options(
         )
     return Options(
         chosen,
-        min_support,
+        support,
         check_max_results(max_results),
         fdr,
         _one_of("direction", direction, DIRECTIONS),
@@ -8909,6 +8993,154 @@ def _beyond(column: SortColumn, name: Optional[str]) -> Optional[str]:
     further = f"{column.expression} {'<' if column.descending else '>'} {name}"
     return f"({further} or {column.expression} is null)" if column.nullable else further
 ''',
+"insights_engine.pairing": r'''"""Pairs of facts, ``a AND b``, that go with a target more strongly than either alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple, Optional
+
+from insights_engine import ranking, statistics
+from insights_engine.findings import NOTHING, Found, Searched, Tested, strength, table
+from insights_engine.grouping import grouped
+from insights_engine.independence import g_squared
+from insights_engine.multiple import TargetTests
+from insights_engine.options import Options, goes
+from insights_engine.units import Traces
+
+#: Pairs are made of so many of the strongest facts, and of the most significant others.
+MOST_MEMBERS = 25
+
+
+def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> list[Tested]:
+    """Every pair of the facts that matter most, with p = 1 where it is not the stronger one.
+
+    No more units have both facts than have the rarer of them, which rules most
+    pairs out before anything is counted.
+    """
+    facts: list[Tested] = []
+    likely: list[tuple[Found, Found]] = []
+    members = _members(units, found)
+    for number, one in enumerate(members):
+        for other in islice(members, number + 1, None):
+            if _may_be_stronger(units, one, other, options):
+                likely.append((one, other))
+            else:
+                facts.append(NOTHING)
+    counts = units.both([(one.fact.name, other.fact.name) for one, other in likely])
+    for (one, other), (among, joint) in zip(likely, counts):
+        if not options.min_support <= among < units.total:
+            facts.append(NOTHING)
+            continue
+        name = ("a", one.fact.name, other.fact.name)
+        fact = Tested(name, among, joint, 1.0, "", _search(one, other))
+        alone = [(member.fact.among, member.fact.joint) for member in (one, other)]
+        facts.append(tested_pair(units, fact, (among, joint), alone, options))
+    return facts
+
+
+def tested_pair(
+    units: Traces,
+    pair: Tested,
+    counts: tuple[int, int],
+    members: Sequence[tuple[int, int]],
+    options: Options,
+) -> Tested:
+    """A pair with its p value; counts, also those of its members, are of base and target.
+
+    Two facts that go with the target do so together as well, which is no news.  News
+    are pairs in which each fact tells something among the traces that have the other:
+    p is the largest of both tests and that of the pair itself, as all three have to
+    hold (Berger, Technometrics 24, 1982).
+    """
+    if not _is_stronger(units, counts, members, options):
+        return NOTHING
+    tests = [TargetTests(units.target, units.total)]
+    for among, joint in members:
+        if not goes(statistics.Counts(joint, counts[0], counts[1], among).table, options.direction):
+            return NOTHING
+        tests.append(TargetTests(joint, among))
+    p_values = [test.p_value(*counts) for test in tests]
+    weakest = max(range(len(tests)), key=p_values.__getitem__)
+    p_value = p_values[weakest]
+    test = f"both count, {tests[weakest].test(counts[0])}"
+    if pair.search is not None:
+        p_value = pair.search.price(p_value)
+        test = f"best of {pair.search.searched} splits, {test}"
+    return pair._replace(among=counts[0], joint=counts[1], p_value=p_value, test=test)
+
+
+class _Searches(NamedTuple):
+    """The searches for the thresholds that a pair is made of."""
+
+    searches: tuple[Searched, ...]
+
+    @property
+    def searched(self) -> int:
+        """How many thresholds were compared."""
+        return sum([search.searched for search in self.searches])
+
+    def price(self, p: float) -> float:
+        """Pays for all of them."""
+        return min(1.0, sum([search.price(p) for search in self.searches]))
+
+
+def _search(one: Found, other: Found) -> Optional[_Searches]:
+    searches = [one.fact.search, other.fact.search]
+    found = tuple([search for search in searches if search is not None])
+    return _Searches(found) if found else None
+
+
+def _is_stronger(
+    units: Traces,
+    pair: tuple[int, int],
+    members: Sequence[tuple[int, int]],
+    options: Options,
+) -> bool:
+    """Whether a pair says more than its members; all given as counts of base and target."""
+    needed = max(strength(units, among, joint, options) for among, joint in members)
+    return strength(units, *pair, options) > needed and not any(
+        # Nearly all of one fact with the other is that fact once more.
+        ranking.near_identical(among, pair[0], pair[0], units.total)
+        for among, _ in members
+    )
+
+
+def _members(units: Traces, found: Sequence[Found]) -> list[Found]:
+    """The facts that pairs are made of: the strongest, and the most significant.
+
+    Of near-identical ones only the strongest is among them.
+    """
+    evident = sorted(
+        found, key=lambda one: -g_squared(*table(units, one.fact.among, one.fact.joint))
+    )
+    some = [*found[: 2 * MOST_MEMBERS], *evident[: 2 * MOST_MEMBERS]]
+    distinct = sorted({one.fact.name: one for one in some}.values(), key=lambda one: one.order)
+    leaders = [shown.found for shown in grouped(units, distinct, True, len(distinct))]
+    chosen = leaders[:MOST_MEMBERS]
+    rank = {one.fact.name: place for place, one in enumerate(evident)}
+    others = sorted(leaders[MOST_MEMBERS:], key=lambda one: rank[one.fact.name])
+    return chosen + others[:MOST_MEMBERS]
+
+
+def _may_be_stronger(units: Traces, one: Found, other: Found, options: Options) -> bool:
+    """Whether a pair can be stronger than both of its members."""
+    first, second = one.fact, other.fact
+    joint = min(first.joint, second.joint)
+    outside = min(first.among - first.joint, second.among - second.joint)
+    needed = max(one.strength, other.strength)
+    best = (
+        # All that both have in the target and nothing outside, or the reverse.
+        (joint, joint),
+        (outside, 0),
+    )
+    return any(
+        strength(units, among, inside, options) > needed
+        for among, inside in best
+        if among >= options.min_support
+    )
+''',
 "insights_engine.parser": r'''"""Text of a filter in, syntax tree in normal form out."""
 
 from __future__ import annotations
@@ -9038,7 +9270,7 @@ from insights_engine.conditions import (
 )
 from insights_engine.groups import Terms
 from insights_engine.intervals import Intervals
-from insights_engine.slices import FLIP, Series
+from insights_engine.slices import Series
 from insights_engine.span_conditions import (
     AnySpan,
     CountSpans,
@@ -9581,10 +9813,11 @@ class Planner:
         compare = tree.NumberCompare(tree.TraceNumber("span_count"), node.op, node.value)
         if node.condition is None:
             return self._trace_number("span_count", compare)
+        zero = intervals.ZERO
         wanted = [
-            (max(low - FLIP, 0), None if high == intervals.LAST else high - FLIP)
+            (max(low - zero, 0), None if high == intervals.LAST else high - zero)
             for low, high in intervals.intervals_of(compare, self._bounds_of_count)
-            if high >= FLIP
+            if high >= zero
         ]
         return CountSpans(self._all_spans(), self._cases(node.condition), wanted)
 
@@ -9812,8 +10045,10 @@ item of its own (see `candidates`).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from itertools import chain
 from typing import Any, Optional
 
 from insights_engine import bitmaps, cells, plans, tree
@@ -9826,9 +10061,10 @@ from insights_engine.candidates import (
     Term,
     items_of,
     series_of,
+    uncertain_by,
 )
 from insights_engine.cells import Cells, Cuts, Numbers, Sliced
-from insights_engine.columns import Columns
+from insights_engine.columns import Columns, united
 from insights_engine.facts import Facts, Number, Series
 from insights_engine.groups import Block, all_positions
 from insights_engine.index_reader import Index, Prepared, decided, open_index, prepare
@@ -9840,8 +10076,13 @@ READ_AT_ONCE = 4_000
 #: ... and these bytes of what was found in them are kept, to be looked at again.
 KEPT_BYTES = 64 * 2**20
 
-#: Blocks, or batches of other traces, that cuts are chosen from.
+#: Cuts are chosen from a sample of so many blocks, or batches of other traces, ...
 SAMPLED = 4
+#: ... unless there are few traces, among no more positions than these.
+FEW_POSITIONS = 2 * bitmaps.POSITIONS
+
+#: Fields whose slices are in memory at once.
+SERIES_AT_ONCE = 8
 
 #: With no more positions than these, a session keeps what single facts match.
 KEPT_POSITIONS = 1_000_000
@@ -9877,8 +10118,8 @@ class Part:
         """Where their numbers lie."""
         raise NotImplementedError
 
-    def sample(self, names: Iterable[Name]) -> dict[Name, list[int]]:
-        """Some of their numbers, for `cells.choose_cuts`."""
+    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+        """Some of the numbers in the base, for `cells.choose_cuts`; all of few traces."""
         raise NotImplementedError
 
     def trace_ids(self) -> Sequence[Optional[str]]:
@@ -9886,13 +10127,26 @@ class Part:
         raise NotImplementedError
 
 
+#: By block and field: slices that were read, and will be read again at once.
+AtHand = dict[int, dict[Name, Sequence[Sliced]]]
+
+
 class Indexed(Part):
     """A block."""
 
-    def __init__(self, plpy: Any, items: Items, block: Block, base: int, target: int) -> None:
+    def __init__(
+        self,
+        plpy: Any,
+        items: Items,
+        block: Block,
+        base: int,
+        target: int,
+        at_hand: AtHand,
+    ) -> None:
         super().__init__(block.used, base, target)
         self._plpy = plpy
         self._items = items
+        self._at_hand = at_hand
         self.block = block
 
     def columns(self) -> Columns:
@@ -9907,59 +10161,78 @@ class Indexed(Part):
         known = CACHE.column(self.block.block, "columns")
         if isinstance(known, Columns):
             return known.sets(items)
-        # A few of many: the index of the table finds them.
-        of_term = self._items.terms_of(items)
-        (row,) = plans.run(
-            self._plpy,
-            "select pg_catalog.array_agg(p.term) as terms,"
-            " pg_catalog.array_agg(p.members) as members"
-            " from insights.posting p where p.block = $1 and p.term = any($2)",
-            ("int", "int[]"),
-            (self.block.block, list(of_term)),
-        )
-        found = zip(row["terms"] or (), row["members"] or ())
+        wanted = set(items)
+        of_term = self._items.terms_of(wanted)
+        stored: dict[int, list[bytes]] = {}
+        for term, members in self._few_postings(list(of_term)):
+            for item in wanted.intersection(of_term[term]):
+                stored.setdefault(item, []).append(members)
+        found = {item: united(several, self.used) for item, several in stored.items()}
         experiment = self._items.number(("e", self.block.experiment_id))
-        everywhere = [(-1, bitmaps.encode_set(all_positions(self.used), self.used))]
-        of_term = {**of_term, -1: (experiment,)}
-        columns = Columns([*everywhere, *found], of_term, self._items.is_fact, self.used)
-        return columns.sets(items)
+        if experiment in wanted:
+            found[experiment] = all_positions(self.used)
+        return found
 
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
         found: dict[Name, Cells] = {}
         for name, chosen in cuts.items():
             known = CACHE.column(self.block.block, name)
-            if isinstance(known, Cells) and known.cuts is chosen:
+            if isinstance(known, Cells) and known.cuts == chosen:
                 found[name] = known
         lacking = [name for name in cuts if name not in found]
         if lacking:
             sliced = self._sliced(lacking)
             for name in lacking:
-                fresh = cells.cells_of_slices(sliced.get(name, ()), cuts[name])
+                fresh = cells.cells_of_slices(sliced[name], cuts[name])
                 CACHE.keep_column(self.block.block, name, fresh, fresh.size)
                 found[name] = fresh
         return found
 
-    def sample(self, names: Iterable[Name]) -> dict[Name, list[int]]:
-        return {
-            name: [number for one in several for number in one.sample(self.used)]
-            for name, several in self._sliced(names).items()
-        }
+    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+        found: dict[Name, Sequence[int]] = {}
+        for name in names:
+            known = CACHE.column(self.block.block, ("sample", name))
+            if known is not None and known[0] == self.base:
+                found[name] = known[1]
+        few = bitmaps.count(self.base) <= cells.FEW_TRACES
+        lacking = [name for name in names if name not in found]
+        sliced = self._sliced(lacking)
+        for name in lacking:
+            some = [one.sample(self.used, self.base) for one in sliced[name]]
+            numbers = found[name] = array("Q", chain.from_iterable(some))
+            if few:
+                size = 8 * len(numbers) + _BYTES_OF_A_COLUMN
+                CACHE.keep_column(self.block.block, ("sample", name), (self.base, numbers), size)
+        return found
 
-    def _sliced(self, names: Iterable[Name]) -> dict[Name, list[Sliced]]:
+    def _sliced(self, names: Iterable[Name]) -> Mapping[Name, Sequence[Sliced]]:
+        own = self._at_hand.setdefault(self.block.block, {})
+        lacking = [name for name in names if name not in own]
         wanted = {
             term: (name, signature, slot)
-            for name in names
+            for name in lacking
             for signature, slices in self._items.slices.get(name, {}).items()
             for slot, term in slices.items()
         }
         found: dict[Name, dict[int, dict[tuple[str, int], bytes]]] = {}
-        for term, members in self._postings(list(wanted)):
+        for term, members in self._few_postings(list(wanted)) if wanted else ():
             name, signature, slot = wanted[term]
             found.setdefault(name, {}).setdefault(signature, {})[slot] = members
-        return {
-            name: [Sliced(slices) for slices in by_signature.values()]
-            for name, by_signature in found.items()
-        }
+        for name in lacking:
+            own[name] = [Sliced(slices) for slices in found.get(name, {}).values()]
+        return own
+
+    def _few_postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
+        (row,) = plans.run(
+            self._plpy,
+            # A few of many: the index of the table finds them.
+            "select pg_catalog.array_agg(p.term) as terms,"
+            " pg_catalog.array_agg(p.members) as members"
+            " from insights.posting p where p.block = $1 and p.term = any($2)",
+            ("int", "int[]"),
+            (self.block.block, terms),
+        )
+        return list(zip(row["terms"] or (), row["members"] or ()))
 
     def _postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
         (row,) = plans.run(
@@ -10017,7 +10290,7 @@ class Unindexed(Part):
             return self._columns
         return self._collect()[0]
 
-    def sample(self, names: Iterable[Name]) -> dict[Name, list[int]]:
+    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
         most = cells.SAMPLE // SAMPLED
         return {name: cells.sampled(one, most) for name, one in self._some(names).items()}
 
@@ -10186,6 +10459,7 @@ class Population:
         self._base = base
         self._target = target
         self._left = KEPT_BYTES
+        self._at_hand: AtHand = {}
         self._index: Optional[Index] = None
         self._known: Optional[Items] = None
         self._blocks: Sequence[Block] = ()
@@ -10225,9 +10499,31 @@ class Population:
             for field, cells in part.cells(self.cuts(list(numbers))).items():
                 for name in numbers[field]:
                     found[name] = cells.members(name[4], name[6])
+            self._at_hand.clear()
         for pair in pairs:
             found[pair] = found.get(pair[1], 0) & found.get(pair[2], 0)
         return {name: bits & part.base for name, bits in found.items() if name in names}
+
+    def facts(
+        self, parts: Sequence[Part], names: Iterable[Name]
+    ) -> tuple[dict[Name, list[int]], set[Name]]:
+        """For each of some parts the traces of its base that have each of some facts.
+
+        And the facts that are uncertain there, to be asked about by their filters.
+        """
+        known = self.items.known
+        items = {name: known(name) for name in names}
+        doubts = {name: [known(one) for one in uncertain_by(name)] for name in items}
+        everything = {*items.values(), *(item for some in doubts.values() for item in some)}
+        looked_at = [item for item in everything if item is not None]
+        found: dict[Name, list[int]] = {name: [] for name in items}
+        there: set[Optional[int]] = set()
+        for part in parts:
+            sets = {item: bits & part.base for item, bits in part.sets(looked_at).items()}
+            there.update(item for item, bits in sets.items() if bits)
+            for name, item in items.items():
+                found[name].append(0 if item is None else sets.get(item, 0))
+        return found, {name for name, some in doubts.items() if not there.isdisjoint(some)}
 
     def targets(self) -> list[Part]:
         """The indexed traces of the target, to be looked at one by one."""
@@ -10248,17 +10544,18 @@ class Population:
             found.append(one)
         return found
 
-    def matching(self, node: tree.Node) -> list[int]:
-        """For each part the traces that match a filter of its own."""
+    def matching(self, node: tree.Node, parts: Sequence[Part]) -> list[int]:
+        """For each of some parts the traces that match a filter of its own."""
         sets: dict[int, int] = {}
-        if self._index is not None:
-            blocks = [block.block for block in self._index.blocks]
+        blocks = [part.block for part in parts if isinstance(part, Indexed)]
+        if self._index is not None and blocks:
+            index = self._index.of_blocks(blocks)
             # Of many traces it is not to be kept: other things are worth more.
-            few = sum(block.used for block in self._index.blocks) <= KEPT_POSITIONS
-            matching = self._sets(self._index, node, lasting=few)
-            sets = dict(zip(blocks, [members for (members,) in matching]))
+            few = sum(block.used for block in blocks) <= KEPT_POSITIONS
+            matching = self._sets(index, node, lasting=few)
+            sets = {block.block: members for block, (members,) in zip(blocks, matching)}
         found = []
-        for part in self.parts:
+        for part in parts:
             if isinstance(part, Indexed):
                 found.append(sets[part.block.block])
                 continue
@@ -10285,27 +10582,52 @@ class Population:
                 found |= part.series
         return sorted(found)
 
-    def cuts(self, names: Sequence[Name]) -> dict[Name, Cuts]:
-        """Where to cut the fields, whatever base and target are.
+    def some_series(self, names: Sequence[Name]) -> Iterator[Sequence[Name]]:
+        """The fields, a few at a time: what was read of them is at hand until the next."""
+        for start in range(0, len(names), SERIES_AT_ONCE):
+            yield names[start : start + SERIES_AT_ONCE]
+            self._at_hand.clear()
 
-        The constants come from the largest blocks, which change seldom; so do they.
+    def cuts(self, names: Sequence[Name]) -> dict[Name, Cuts]:
+        """Where to cut the fields, whatever the target is.
+
+        Of few traces all numbers in the base say so, wherever the traces are.  Of many
+        the constants come from the largest blocks, which change seldom; so do they.
         """
+        if (
+            sum(bitmaps.count(part.base) for part in self.parts) <= cells.FEW_TRACES
+            and sum(part.used for part in self.parts) <= FEW_POSITIONS
+        ):
+            return self._cuts_of(names, self.parts)
         if self._known is None or not self._blocks:
-            some = [part for part in self.parts if isinstance(part, Unindexed)][:SAMPLED]
-            return self._chosen(names, some)
-        known = self._known.cuts
+            return self._cuts_of(
+                names, [part for part in self.parts if isinstance(part, Unindexed)][:SAMPLED]
+            )
+        known = self._known
         largest = sorted(self._blocks, key=lambda block: (-block.used, block.block))[:SAMPLED]
-        sample = tuple([block.block for block in largest])
+        everything = [all_positions(block.used) for block in largest]
+        return self._cuts_of(
+            names,
+            [
+                Indexed(self._plpy, known, block, base, 0, self._at_hand)
+                for block, base in zip(largest, everything)
+            ],
+        )
+
+    def _cuts_of(self, names: Sequence[Name], parts: Sequence[Part]) -> dict[Name, Cuts]:
+        """Cuts chosen from the numbers of some parts, as before if they are what they were."""
+        blocks = [(part.block.block, part.base) for part in parts if isinstance(part, Indexed)]
+        if self._known is None or len(blocks) < len(parts):
+            return self._chosen(names, parts)
+        sample, known = tuple(blocks), self._known.cuts
         lacking = [name for name in names if known.get(name, ((), None))[0] != sample]
-        if lacking:
-            parts = [Indexed(self._plpy, self._known, block, 0, 0) for block in largest]
-            for name, cuts in self._chosen(lacking, parts).items():
-                known[name] = (sample, cuts)
+        for name, cuts in self._chosen(lacking, parts).items():
+            known[name] = (sample, cuts)
         return {name: known[name][1] for name in names}
 
     def _chosen(self, names: Sequence[Name], parts: Sequence[Part]) -> dict[Name, Cuts]:
         samples: dict[Name, list[int]] = {name: [] for name in names}
-        for part in parts:
+        for part in parts if names else ():
             for name, numbers in part.sample(names).items():
                 samples[name] += numbers
         return {name: cells.choose_cuts(name, sample) for name, sample in samples.items()}
@@ -10325,7 +10647,7 @@ class Population:
                 target &= ~unsure
                 away += index.ids((block,), (unsure,))
             if base:
-                self.parts.append(Indexed(self._plpy, known, block, base, target))
+                self.parts.append(Indexed(self._plpy, known, block, base, target, self._at_hand))
         return away
 
     def _sets(
@@ -10424,6 +10746,8 @@ class Population:
             self.parts.append(part)
 
 
+#: About what there is beside the numbers of a field that are kept.
+_BYTES_OF_A_COLUMN = 250
 #: About what is kept of a trace of 40 facts.
 _BYTES_OF_A_TRACE = 400
 ''',
@@ -10826,7 +11150,7 @@ def insert(plpy: Any, rows: Iterable[tuple[int, int, bytes]]) -> None:
 
 from __future__ import annotations
 
-from insights_engine import fields, tree
+from insights_engine import fields, times, tree
 
 _UNITS = (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000), ("ms", 1))
 
@@ -10916,26 +11240,29 @@ def _span_text(node: tree.Node) -> str:
 
 def _predicate_text(node: tree.Node) -> str:
     if isinstance(node, (tree.TextCompare, tree.NumberCompare)):
-        return f"{fields.spell(node.field)} {node.op} {_value_text(node.value)}"
+        return f"{fields.spell(node.field)} {node.op} {_value_text(node.value, node.field)}"
     if isinstance(node, tree.Match):
         op = f"NOT {node.op}" if node.negated else node.op
         return f"{fields.spell(node.field)} {op} {fields.quote(node.pattern)}"
     if isinstance(node, tree.In):
         op = "NOT IN" if node.negated else "IN"
-        values = ", ".join(_value_text(value) for value in node.values)
+        values = ", ".join(_value_text(value, node.field) for value in node.values)
         return f"{fields.spell(node.field)} {op} ({values})"
     if isinstance(node, tree.Between):
         op = "NOT BETWEEN" if node.negated else "BETWEEN"
-        low, high = _value_text(node.low), _value_text(node.high)
+        low, high = (_value_text(value, node.field) for value in (node.low, node.high))
         return f"{fields.spell(node.field)} {op} {low} AND {high}"
     if isinstance(node, tree.IsNull):
         return f"{fields.spell(node.field)} IS {'NOT ' if node.negated else ''}NULL"
     raise TypeError(f"not a predicate: {node!r}")
 
 
-def _value_text(value: tree.Value) -> str:
+def _value_text(value: tree.Value, field: tree.Field | None = None) -> str:
     if isinstance(value, tree.Now):
         return _now_text(value.offset_ms)
+    if field is not None and fields.is_time(field) and isinstance(value, int):
+        text = times.text_of(value)
+        return str(value) if text is None else fields.quote(text)
     if isinstance(value, str):
         return fields.quote(value)
     return repr(value)
@@ -10963,67 +11290,31 @@ log odds ratio that is nearer to 0: by what is nearly certain about them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from insights_engine import statistics
+from insights_engine.statistics import OddsRatio
 
 # From this phi on, two facts count as near-identical and are shown as one.  It
 # allows about 1 of 20 units to differ: of two facts of 1,000 rare units each,
 # 950 in common.
 NEAR_IDENTICAL_PHI = 0.95
 
-# What is added to each cell (Haldane 1956, Anscombe 1956).
-HALDANE_ANSCOMBE = 0.5
 
+def strength(odds: OddsRatio, direction: str) -> float:
+    """What to rank by, greatest first: a bound of the log odds ratio.
 
-@dataclass(frozen=True)
-class LogOddsRatio:
-    """The natural logarithm of an odds ratio with its 95 % bounds; all finite."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def odds_ratio(self) -> tuple[float, float, float]:
-        """The odds ratio and its bounds."""
-        return math.exp(self.value), math.exp(self.low), math.exp(self.high)
-
-    def strength(self, direction: str) -> float:
-        """What to rank by, greatest first.
-
-        ``direction`` is ``positive`` (the lower bound), ``negative`` (the upper
-        bound, smallest first) or ``both``: the distance from 0 of the nearer
-        bound, negative where 0 lies between them.  Raises ValueError for any
-        other.
-        """
-        if direction == "positive":
-            return self.low
-        if direction == "negative":
-            return -self.high
-        if direction == "both":
-            return max(self.low, -self.high)
-        raise ValueError(f"no direction: {direction}")
-
-
-def log_odds_ratio(n11: int, n10: int, n01: int, n00: int) -> LogOddsRatio:
-    """The log odds ratio of a table after adding 0.5 to each cell.
-
-    ``log((n11 + 0.5)(n00 + 0.5) / ((n10 + 0.5)(n01 + 0.5)))``, Anscombe's
-    nearly unbiased estimate, and 1.96 of Gart's standard errors to both sides,
-    ``sqrt(sum of 1 / (n + 0.5))`` (Gart, Biometrika 53, 1966).
-
-    Unlike `statistics.odds_ratio`, which corrects a table only if a cell is 0,
-    this corrects every one: a ranking must not jump where a cell becomes 1.
-
-    The bounds hold the true value in 95 % of cases on average, in 94 % or more
-    wherever each cell is expected to be 1.5 or greater.  Below that, where
-    hardly a unit of the target is expected to match, it can be markedly less.
+    ``direction`` is ``positive`` (the lower bound), ``negative`` (the upper
+    bound, smallest first) or ``both``: the distance from 0 of the nearer
+    bound, negative where 0 lies between them.  Raises ValueError for any
+    other.
     """
-    a, b, c, d = (cell + HALDANE_ANSCOMBE for cell in (n11, n10, n01, n00))
-    value = math.log((a * d) / (b * c))
-    margin = statistics.Z_95 * math.sqrt(1 / a + 1 / b + 1 / c + 1 / d)
-    return LogOddsRatio(value, value - margin, value + margin)
+    if direction == "positive":
+        return math.log(odds.low)
+    if direction == "negative":
+        return -math.log(odds.high)
+    if direction == "both":
+        return max(math.log(odds.low), -math.log(odds.high))
+    raise ValueError(f"no direction: {direction}")
 
 
 def near_identical(first: int, second: int, joint: int, total: int) -> bool:
@@ -11083,7 +11374,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Union
 
 from . import tree
-from .errors import FilterError
+from .errors import FilterError, blames_value
 from .tokens import pattern_place
 
 #: The requested experiments; None: all of them.  The caller restricts the
@@ -12006,6 +12297,8 @@ def check_patterns(plpy: Any, node: tree.Node, text: str = "") -> None:
                 plan = plpy.prepare("select '' ~ $1", ["text"])
                 plpy.execute(plan, [match.pattern])
             except plpy.SPIError as error:
+                if not blames_value(error):
+                    raise
                 place, length = pattern_place(text, match.pattern)
                 raise FilterError(str(error), place, length, filter=text) from None
         elif (len(match.pattern) - len(match.pattern.rstrip("\\"))) % 2:
@@ -12571,8 +12864,11 @@ _OPERATOR_HINTS = {
     "!~": "Use NOT RLIKE instead of !~.",
 }
 
-_NUMBER_HINT = "{} is a number: use =, !=, <, <=, >, >=, IN, BETWEEN or IS NULL."
-_TEXT_HINT = "{} is text: use =, !=, LIKE, ILIKE, RLIKE, IN or IS NULL."
+#: Beside MLflow's list of six.
+_NUMBERS = (
+    f"Numbers go with {', '.join(sorted(tree.TRACE_NUMBER_FIELDS))},"
+    " span.duration_ms, tags, metadata, assessments and attributes."
+)
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
 _INTEGER = re.compile(r"([+-]?)(\d+)\Z", re.ASCII)
@@ -12865,10 +13161,16 @@ class Resolver(Names):
             if op == "!=":
                 hint = "Values that are there are found with IS NOT NULL."
         elif op in _ORDERINGS or op.endswith("BETWEEN"):
-            hint = _TEXT_HINT.format(visible(self._source(name), 60))
+            hint = self._takes(name, field, " is text: use")
         elif value.kind == "time":
             hint = "Times are timestamp_ms and end_time_ms."
+        elif value.kind == "number" and kind is None:
+            hint += f" {_NUMBERS}"
         self._fail(message, value, hint)
+
+    def _takes(self, name: Token, field: tree.Field, verb: str = " takes") -> str:
+        """Which operators there are, in a sentence."""
+        return f"{visible(self._source(name), 60)}{verb} {fields.operators(field)}."
 
     def _text_value(self, name: Token, field: tree.Field, op: str, value: _Value) -> str:
         if value.kind == "boolean" and not fields.may_hold_booleans(field):
@@ -12941,13 +13243,8 @@ class Resolver(Names):
         """Refuse an operator that the type of the field does not have."""
         word = op.replace("NOT ", "")
         if value is not None and op not in _COMPARISONS:
-            self._bad_comparator(
-                name,
-                field,
-                op,
-                operator,
-                _OPERATOR_HINTS.get(op, "Use =, !=, <, <=, > or >=."),
-            )
+            hint = f"{_OPERATOR_HINTS.get(op, '')} {self._takes(name, field)}".lstrip()
+            self._bad_comparator(name, field, op, operator, hint)
         if fields.is_number(field):
             if word in ("LIKE", "ILIKE", "RLIKE"):
                 self._bad_comparator(
@@ -12955,7 +13252,7 @@ class Resolver(Names):
                     field,
                     op,
                     operator,
-                    _NUMBER_HINT.format(visible(self._source(name), 60)),
+                    self._takes(name, field, " is a number: use"),
                 )
             return
         if fields.is_usage(field):
@@ -12977,7 +13274,8 @@ class Resolver(Names):
                 field,
                 op,
                 operator,
-                f"It is a whole document: use {negation}LIKE '%{text}%'.",
+                f"It is a whole document: use {negation}LIKE '%{text}%'."
+                f" {self._takes(name, field)}",
             )
         if fields.may_hold_numbers(field):
             return
@@ -12987,7 +13285,7 @@ class Resolver(Names):
                 field,
                 op,
                 operator,
-                _TEXT_HINT.format(visible(self._source(name), 60)),
+                self._takes(name, field, " is text: use"),
             )
 
     def _bad_comparator(
@@ -13131,8 +13429,7 @@ class Resolver(Names):
             field,
             op,
             operator,
-            f"{op} compares numbers, and {self._shown(value)} is none."
-            " Text is compared by =, !=, LIKE or IN.",
+            f"{op} compares numbers, and {self._shown(value)} is none. {self._takes(name, field)}",
         )
 
     def _refuse_text_list(self, instead: str, value: _Value, hint: str) -> NoReturn:
@@ -14020,8 +14317,8 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
-from itertools import repeat
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice, repeat
 from typing import Any, NamedTuple, Optional
 
 from insights_engine import bitmaps, fields, plans, tree
@@ -14037,7 +14334,9 @@ UNITS = (TRACE, SESSION, SESSION_ALL)
 #: Sessions that are known by number; more of them start anew.
 _MOST_NUMBERED = 1_000_000
 #: Below this share of a block's positions, they are looked up one by one.
-_FEW = 0.02
+_FEW = 0.05
+#: Blocks that are read beside one.
+_MOST_AHEAD = 7
 
 _numbered: dict[str, int] = {}
 #: The session ids by number; there is no number 0.
@@ -14072,6 +14371,10 @@ class Sessions:
             del _named[1:]
             _generation += 1
         self._key = ("sessions", _generation)
+        #: How many blocks to read beside the next one.
+        self._ahead = 0
+        #: Those that were read beside one, until they are asked for.
+        self._held: dict[int, Column] = {}
 
     def number(self, session_id: str) -> int:
         """The number of a session."""
@@ -14079,6 +14382,15 @@ class Sessions:
         if found is None:
             found = _numbered[session_id] = len(_named)
             _named.append(session_id)
+        return found
+
+    def all_numbers(self, session_ids: Iterable[str]) -> list[int]:
+        """The numbers of some sessions."""
+        number = _numbered.setdefault
+        found = [number(session_id, len(_numbered) + 1) for session_id in session_ids]
+        # New ones have come last.
+        fresh = len(_numbered) + 1 - len(_named)
+        _named.extend(list(islice(reversed(_numbered), fresh))[::-1])
         return found
 
     def session_id(self, number: int) -> str:
@@ -14095,7 +14407,7 @@ class Sessions:
         Right for the positions of ``sets``, a set for each block, which must be such
         as the index answers for.
         """
-        known: dict[int, Any] = dict(CACHE.columns(self._key))
+        known: dict[int, Any] = {**CACHE.columns(self._key), **self._held}
         few: list[tuple[Block, int]] = []
         for block, bits in zip(blocks, sets):
             column = known.get(block.block)
@@ -14105,33 +14417,61 @@ class Sessions:
             if bitmaps.count(lacking) < _FEW * block.used:
                 few.append((block, lacking))
             else:
-                known[block.block] = self._read(block)
+                read = self._read(self._following(block, known))
+                known.update(read)
+                self._held = dict(read)
         if few:
             known.update(self._look_up(few, known))
         nothing = Column(0, array("i"))
         found: list[Sequence[int]] = []
         for block in blocks:
+            self._held.pop(block.block, None)
             numbers = known.get(block.block, nothing).numbers
             found.append(numbers or array("i", bytes(4 * block.used)))
         return found
 
-    def _read(self, block: Block) -> Column:
-        """The sessions of a whole block."""
-        (row,) = plans.run(
-            self._index.plpy,
-            "select array_agg(t.position) as positions, array_agg(i.session_id) as sessions"
-            f" from insights.trace t join {self._index.schema}.trace_info i"
-            " on i.request_id = t.trace_id where t.block = $1 and i.session_id is not null",
-            ("int",),
-            (block.block,),
+    def _following(self, block: Block, known: Mapping[int, Column]) -> list[Block]:
+        """A block and more of those after it each time, of which nothing is known.
+
+        Whoever needs several blocks needs most of them, and in their order.
+        """
+        first = next(
+            (place for place, one in enumerate(self._index.blocks) if one.block == block.block),
+            len(self._index.blocks),
         )
-        numbers = array("i", bytes(4 * block.used))
-        for position, session_id in zip(row["positions"] or (), row["sessions"] or ()):
-            numbers[position] = self.number(session_id)
-        # A trace that is pending may have another session by now than when it was indexed.
-        column = Column(self._index.universe(block), numbers)
-        CACHE.keep(self._key, {block.block: column})
-        return column
+        after = (one for one in self._index.blocks[first + 1 :] if one.block not in known)
+        found = [block, *islice(after, self._ahead)]
+        self._ahead = min(2 * self._ahead + 1, _MOST_AHEAD)
+        return found
+
+    def _read(self, blocks: Sequence[Block]) -> dict[int, Column]:
+        """The sessions of whole blocks."""
+        found: dict[int, Column] = {}
+        for block in blocks:
+            # A trace that is pending may have another session by now than when it was indexed.
+            nothing = array("i", bytes(4 * block.used))
+            found[block.block] = Column(self._index.universe(block), nothing)
+        for row in plans.run(
+            self._index.plpy,
+            "select t.block, array_agg(t.position) as positions,"
+            " array_agg(i.session_id) as sessions"
+            f" from insights.trace t join {self._index.schema}.trace_info i"
+            " on i.request_id = t.trace_id where t.block = any($1) and i.session_id is not null"
+            # Traces for which this is no longer so are pending.
+            " and i.experiment_id = any($2) and i.timestamp_ms between $3 and $4 group by t.block",
+            ("int[]", "int[]", "bigint", "bigint"),
+            (
+                [block.block for block in blocks],
+                list({block.experiment_id for block in blocks}),
+                min(block.first_ms for block in blocks),
+                max(block.last_ms for block in blocks),
+            ),
+        ):
+            numbers = found[row["block"]].numbers
+            values = self.all_numbers(row["sessions"])
+            deque(map(numbers.__setitem__, row["positions"], values), maxlen=0)
+        CACHE.keep(self._key, found)
+        return found
 
     def _look_up(
         self, wanted: Sequence[tuple[Block, int]], known: dict[int, Column]
@@ -14378,7 +14718,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from insights_engine import bitmaps, intervals
-from insights_engine.groups import Group
+from insights_engine.groups import Block, Group
 from insights_engine.intervals import Intervals
 
 Pair = tuple[int, int]
@@ -14430,24 +14770,48 @@ class Series:
             return 0, 0
         if wanted == intervals.ALL:
             return there, there
-        low = self.lowest(group)
-        inside = _inside(low, there, wanted)
-        if bitmaps.HAS_NUMBER not in self._spread:
-            return inside, inside
-        several = group.union((self._spread[bitmaps.HAS_NUMBER],)) & there
+        spread = self._spread.get(bitmaps.HAS_NUMBER)
+        several = 0 if spread is None else group.union((spread,)) & there
+        # Block by block: in most of them a few slices tell all numbers from a constant.
+        pairs = []
+        for block, own, different in zip(
+            group.blocks, group.divided(there), group.divided(several)
+        ):
+            low = _OfBlock(group, block, self._low)
+            inside = _inside(low, own, wanted)
+            if different:
+                high = _Largest(low, _OfBlock(group, block, self._spread))
+                pairs.append(_between(low, high, inside, different, wanted))
+            else:
+                pairs.append((inside, inside))
+        must = group.joined([sure for sure, _ in pairs])
         if not several:
-            return inside, inside
-        high = _Largest(low, _Slices(group, self._spread))
-        must = inside | _inside(high, several, wanted)
-        may = must
-        for start, end in wanted:
-            if start == 0 or end == intervals.LAST:
-                continue  # if any number is inside, the smallest or the largest is
-            # Some number in between, which is not known, may be the one.
-            less, equal = bitmaps.slices_below(low, several, end ^ FLIP)
-            below, _ = bitmaps.slices_below(high, several, start ^ FLIP)
-            may |= (less | equal) & ~below
-        return must, may
+            return must, must
+        return must, group.joined([possible for _, possible in pairs])
+
+
+def _between(
+    low: bitmaps.Slices, high: bitmaps.Slices, inside: int, several: int, wanted: Intervals
+) -> Pair:
+    """Must and may, where the smallest number of some is inside and ``several`` have more."""
+    must = inside | _inside(high, several, wanted)
+    may = must
+    for start, end in wanted:
+        if start == 0 or end == intervals.LAST:
+            continue  # if any number is inside, the smallest or the largest is
+        # Some number in between, which is not known, may be the one.
+        may |= bitmaps.below(low, several, end + 1) & ~bitmaps.below(high, several, start)
+    return must, may
+
+
+def _inside(slices: bitmaps.Slices, there: int, wanted: Intervals) -> int:
+    found = 0
+    for start, end in wanted:
+        inside = there if end >= intervals.LAST else bitmaps.below(slices, there, end + 1)
+        if start > 0:
+            inside &= ~bitmaps.below(slices, inside, start)
+        found |= inside
+    return found
 
 
 class _Slices:
@@ -14461,10 +14825,35 @@ class _Slices:
         term = self._terms.get(bit)
         if term is None:
             return otherwise
-        if not self._group.has(term):
-            rest = sorted((slot for slot in self._terms if slot <= bit), reverse=True)
-            self._group.fetch(self._terms[slot] for slot in rest[:READ_AT_ONCE])
+        _fetch(self._group, self._terms, bit)
         return self._group.union((term,))
+
+
+class _OfBlock:
+    """The slices of one block of a group, of which each is read and decoded but once."""
+
+    def __init__(self, group: Group, block: Block, terms: dict[int, int]) -> None:
+        self._group = group
+        self._block = block
+        self._terms = terms
+        self._known: dict[int, int] = {}
+
+    def get(self, bit: int, otherwise: int, /) -> int:
+        term = self._terms.get(bit)
+        if term is None:
+            return otherwise
+        known = self._known.get(bit)
+        if known is None:
+            _fetch(self._group, self._terms, bit)
+            known = self._known[bit] = self._group.members(term, self._block)
+        return known
+
+
+def _fetch(group: Group, terms: dict[int, int], bit: int) -> None:
+    """Reads a slice unless it was read, and with it some of those below."""
+    if not group.has(terms[bit]):
+        rest = sorted((slot for slot in terms if slot <= bit), reverse=True)
+        group.fetch(terms[slot] for slot in rest[:READ_AT_ONCE])
 
 
 class _Largest:
@@ -14476,24 +14865,6 @@ class _Largest:
 
     def get(self, bit: int, otherwise: int, /) -> int:
         return self._low.get(bit, otherwise) ^ self._spread.get(bit, otherwise)
-
-
-#: From the ordered number back to the pattern that the slices hold.
-FLIP = 1 << (bitmaps.WIDTH - 1)
-
-
-def _inside(slices: bitmaps.Slices, there: int, wanted: Intervals) -> int:
-    found = 0
-    for start, end in wanted:
-        inside = there
-        if end < intervals.LAST:
-            less, equal = bitmaps.slices_below(slices, there, end ^ FLIP)
-            inside = less | equal
-        if start > 0:
-            below, _ = bitmaps.slices_below(slices, inside, start ^ FLIP)
-            inside &= ~below
-        found |= inside
-    return found
 ''',
 "insights_engine.span_conditions": r'''"""Conditions on spans, as the index knows them.
 
@@ -14822,156 +15193,151 @@ twenty times, so the search is paid for in the p value.  A threshold is found
 rather than a Kolmogorov-Smirnov or Mann-Whitney test done because it *is* a
 filter, to go on with, and because it also finds what sets in at some value and
 no shift of the whole distribution shows: a timeout, a score of 0.
+
+Of a field whose units have one number each, ``x >= cut`` and ``x < cut`` are
+compared for all cuts; without missing values they are each other's negation.
+Where a unit may have several numbers (attributes, durations, feedback), "some
+number is at least" is asked of the largest and "some number is below" of the
+smallest; those are two searches, both of which are paid for.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
-from insights_engine.independence import (
-    chi_square_sf,
-    fisher_exact,
-    g_squared,
-    needs_fisher,
-)
-
-# The expected count up to which the p value of the best is Fisher's; there is
-# only one to compute, and beyond, G² is as good.
-_EXACT_BELOW = 1000
-
-_POSITIVE, _NEGATIVE, _BOTH = "positive", "negative", "both"
+from insights_engine import independence
+from insights_engine.options import goes
+from insights_engine.thresholds import quantile_cuts
+from insights_engine.units import CellCounts
 
 
-@dataclass(frozen=True)
-class Histogram:
-    """How many units of base and target lie below each cut of a number.
-
-    ``below[i]`` units of the base, and ``target_below[i]`` of them in the
-    target, have a value below cut i; cuts ascend, as `quantile_cuts` yields
-    them.  ``present`` units of the base and ``target_present`` of the target
-    have a value at all, of ``total`` and ``target``.
-    """
-
-    below: Sequence[int]
-    target_below: Sequence[int]
-    present: int
-    target_present: int
-    target: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """The best threshold: the fact ``value >= cut`` or ``value < cut``."""
 
-    # Which cut, and whether the fact is ``value >= cut``.
+    op: str
+    #: Cut 1 is between the cells 1 and 2.
     cut: int
-    at_least: bool
-    # (n11, n10, n01, n00) of target and fact, among all units of the base:
-    # those without a value do not match the fact.
-    table: tuple[int, int, int, int]
-    # After paying for the search, and without: of the table alone.
-    p_value: float
-    single_p_value: float
-    # How many different thresholds the search compared.
-    searched: int
-    # "best of N splits, Fisher", or "..., G2" from an expected count of 1,000 on.
-    test: str
+    #: Units of the base, and of the target, that have the fact.
+    among: int
+    joint: int
+    searches: tuple[Search, ...]
+    #: The p value of these counts by themselves, roughly.
+    estimate: float
+
+    @property
+    def searched(self) -> int:
+        """How many different thresholds were compared."""
+        return sum([search.size for search in self.searches])
+
+    def price(self, p: float) -> float:
+        """Pays for the search: the p value of the best of all compared, whose own is ``p``."""
+        return min(1.0, sum([search.price(p) for search in self.searches]))
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    cut: int
-    at_least: bool
-    table: tuple[int, int, int, int]
-    single_p_value: float
-    statistic: float
+class _Side(NamedTuple):
+    """The facts of one operator: cuts with the numbers of units beyond them."""
+
+    op: str
+    cuts: list[int]
+    among: list[int]
+    joint: list[int]
+    #: Units with a number.
+    present: int
 
 
 def best_split(
-    histogram: Histogram, direction: str = _POSITIVE, min_support: int = 1
-) -> Optional[Split]:
-    """The threshold with the smallest p value, or None if there is none.
+    counts: CellCounts, target: int, total: int, direction: str, min_support: int
+) -> tuple[bool, Optional[Split]]:
+    """Whether there is any threshold, and the one with the smallest p value.
 
-    Each cut offers two facts, ``value >= cut`` and ``value < cut``; without
-    missing values they are each other's negation.  Considered are those that
-    ``min_support`` units of the base or more match (not all of them), and
-    returned is the best that goes with the target in the ``direction`` wanted:
+    Considered are those that ``min_support`` units of the base or more match
+    (not all of them), at the `quantile_cuts` of the cells; the best is of those
+    that go with the ``target`` of ``total`` units in the ``direction`` wanted:
     ``positive``, ``negative`` or ``both``.  The price is that of all considered
-    in either direction.  Where None is returned after a search, p is 1.
+    in either direction.  Where none goes there after a search, p is 1.
 
-    Of equal p values (0 where a strong one underflows) the greater G² wins,
-    then the lower cut.  Raises ValueError for counts that contradict each other.
+    Of equal p values (0 where a strong one underflows) the greater G² wins, then
+    the fact that goes with the target and not its negation, then the lower cut.
     """
-    if direction not in (_POSITIVE, _NEGATIVE, _BOTH):
-        raise ValueError(f"no direction: {direction}")
-    if not 0 < histogram.target < histogram.total:
-        return None
-    candidates = list(_candidates(histogram, min_support))
-    wanted = [c for c in candidates if _goes(c.table, direction)]
-    if not wanted:
-        return None
-    best = min(wanted, key=lambda c: (c.single_p_value, -c.statistic, c.cut))
-    # Whatever chose it: that one of several exact p values is small is no
-    # likelier than `Search.price` says, and the approximate ones may be too small.
-    single, test = best.single_p_value, "G2"
-    fact = best.table[0] + best.table[2]
-    if needs_fisher(histogram.target, fact, histogram.total, _EXACT_BELOW):
-        single, test = fisher_exact(*best.table), "Fisher"
-    search = Search(
-        [histogram.below[c.cut] for c in candidates if not c.at_least],
-        [histogram.below[c.cut] for c in candidates if c.at_least],
-        histogram.total - histogram.present,
-        histogram.target,
-        histogram.total,
-    )
-    return Split(
-        best.cut,
-        best.at_least,
-        best.table,
-        search.price(single),
-        single,
-        search.size,
-        f"best of {search.size} splits, {test}",
-    )
-
-
-def _candidates(histogram: Histogram, min_support: int) -> Iterator[_Candidate]:
-    target, total, present = histogram.target, histogram.total, histogram.present
-    for cut, (below, joint) in enumerate(zip(histogram.below, histogram.target_below)):
-        tested = None
-        for at_least, fact, both in (
-            (True, present - below, histogram.target_present - joint),
-            (False, below, joint),
-        ):
-            if not max(1, min_support) <= fact < total:
+    sides = _sides(counts, min_support, total)
+    best: Optional[tuple[tuple[float, float, bool, int], _Side, int]] = None
+    for side in sides:
+        for number, (among, joint) in enumerate(zip(side.among, side.joint)):
+            table = (joint, target - joint, among - joint, total - target - among + joint)
+            if not goes(table, direction):
                 continue
-            table = (both, target - both, fact - both, total - target - fact + both)
-            if min(table) < 0:
-                raise ValueError(f"counts contradict each other: {table} at cut {cut}")
-            # A fact and its negation have the same test.
-            if tested is None or present < total:
-                tested = _tested(*table)
-            yield _Candidate(cut, at_least, table, *tested)
+            # Fisher's test where it is quick.  Whatever chooses, the price holds: that
+            # one of several exact p values is small is no likelier than it says.
+            p_value = independence.p_value(*table, independence.SMALL_EXPECTED_COUNT)
+            if p_value is None:
+                continue
+            against = not goes(table, "positive")
+            order = (p_value, -independence.g_squared(*table), against, side.cuts[number])
+            if best is None or order < best[0]:
+                best = (order, side, number)
+    if best is None:
+        return bool(sides), None
+    (estimate, *_), side, number = best
+    return True, Split(
+        side.op,
+        side.cuts[number],
+        side.among[number],
+        side.joint[number],
+        tuple(_searches(sides, counts.several, target, total)),
+        estimate,
+    )
 
 
-def _tested(n11: int, n10: int, n01: int, n00: int) -> tuple[float, float]:
-    """The p value to choose by, and G²."""
-    statistic = g_squared(n11, n10, n01, n00)
-    if needs_fisher(n11 + n10, n11 + n01, n11 + n10 + n01 + n00):
-        return fisher_exact(n11, n10, n01, n00), statistic
-    return chi_square_sf(statistic), statistic
+def _sides(counts: CellCounts, min_support: int, total: int) -> list[_Side]:
+    """The facts that are compared; those of the smallest numbers first."""
+    sides = []
+    for op, number in (("<", 0), (">=", 1)):
+        base, inside = counts.base[number], counts.target[number]
+        cells = sorted(base)
+        cumulative: list[int] = []
+        joint: list[int] = []
+        below = joint_below = 0
+        for cell in cells:
+            below += base[cell]
+            joint_below += inside.get(cell, 0)
+            cumulative.append(below)
+            joint.append(joint_below)
+        side = _Side(op, [], [], [], below)
+        for cut in quantile_cuts(cumulative):
+            among, of_target = cumulative[cut - 1], joint[cut - 1]
+            if op == ">=":
+                among, of_target = below - among, joint_below - of_target
+            if max(1, min_support) <= among < total:
+                # The cut that begins the cell: cell 1 is before cut 1.
+                side.cuts.append(cells[cut] - 1)
+                side.among.append(among)
+                side.joint.append(of_target)
+        if side.cuts:
+            sides.append(side)
+    return sides
 
 
-def _goes(table: tuple[int, int, int, int], direction: str) -> bool:
-    determinant = table[0] * table[3] - table[1] * table[2]
-    if direction == _POSITIVE:
-        return determinant > 0
-    return determinant < 0 if direction == _NEGATIVE else True
+def _searches(sides: Sequence[_Side], several: bool, target: int, total: int) -> list[Search]:
+    """What was compared, for its price: two searches where smallest and largest differ."""
+    below: list[int] = []
+    at_least_below: list[int] = []
+    missing = total
+    for side in sides:
+        missing = total - side.present
+        if side.op == "<":
+            below = side.among
+        else:
+            at_least_below = [side.present - among for among in side.among]
+    if not several:
+        return [Search(below, at_least_below, missing, target, total)]
+    return [
+        Search(below, [], missing, target, total),
+        Search([], at_least_below, missing, target, total),
+    ]
 
 
 # ----------------------------------------------------------------- the price
@@ -15054,14 +15420,19 @@ class Search:
         """The part of p that one of two nested sets adds to the other's."""
         if inner == outer:
             return 0.0
-        target, total = self.target, self.total
-        if needs_fisher(target, inner, total) or needs_fisher(target, outer, total):
+        total = self.total
+        if self._is_small(inner) or self._is_small(outer):
             return 1.0
         # 1 - r², of r² = s (n - t) / (t (n - s)) for sets of s and t units.
         apart = total * (outer - inner) / (outer * (total - inner))
         a = math.sqrt(apart) / (1 + math.sqrt(max(0.0, 1 - apart)))
         # 2 phi(b) / b is at most (1 + 1 / b²) P(|Z| >= b).
         return min(1.0, (1 + 1 / (b * b)) * math.erf(a * b / math.sqrt(2)))
+
+    def _is_small(self, count: int) -> bool:
+        return independence.needs_fisher(
+            self.target, count, self.total, independence.SMALL_EXPECTED_COUNT
+        )
 
 
 def normal_quantile(p: float) -> float:
@@ -15083,61 +15454,30 @@ def normal_quantile(p: float) -> float:
             break
     return b
 ''',
-"insights_engine.splitting": r'''"""Numbers as facts: for each field the threshold that tells most about the target.
-
-Of a field whose traces have one number each, ``x >= cut`` and ``x < cut`` are
-compared for all cuts.  Where a trace may have several (attributes, durations,
-feedback), "some number is at least" is asked of the largest and "some number is
-below" of the smallest; those are two searches, both of which are paid for.
-"""
+"insights_engine.splitting": r'''"""Numbers as facts: for each field the threshold that tells most about the target."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Callable, NamedTuple, Optional, Union
+from typing import NamedTuple, Optional, Union
 
-from insights_engine import independence
 from insights_engine.candidates import Name
-from insights_engine.cells import Cuts
-from insights_engine.options import goes
 from insights_engine.population import Population
-from insights_engine.splits import Search
-from insights_engine.thresholds import quantile_cuts
-from insights_engine.units import CellCounts, Traces
+from insights_engine.splits import Split, best_split
+from insights_engine.units import Traces
 
 
 class Threshold(NamedTuple):
-    """A field compared with a constant."""
+    """A field compared with a constant, the best of all constants that were."""
 
     name: Name
-    op: str
     value: Union[int, float]
-    #: The constant is cut so many, from 1.
-    cut: int
-    #: Traces of the base, and of the target, that have the fact.
-    among: int
-    joint: int
-    #: Pays for the search: turns a p value into that of the best of all compared.
-    price: Callable[[float], float]
-    searched: int
-    #: The p value of these counts by themselves, roughly.
-    estimate: float
+    split: Split
 
     @property
     def fact(self) -> Name:
         """The name of the fact."""
-        return (*self.name, self.op, self.value, self.cut)
-
-
-class _Side(NamedTuple):
-    """The facts of one operator: cuts with the numbers of traces beyond them."""
-
-    op: str
-    cuts: list[int]
-    among: list[int]
-    joint: list[int]
-    #: Traces with a number.
-    present: int
+        return (*self.name, self.split.op, self.value, self.split.cut)
 
 
 def best_thresholds(
@@ -15151,102 +15491,16 @@ def best_thresholds(
 
     Fields that have no threshold at all are left out.
     """
-    cuts = {name: chosen for name, chosen in population.cuts(names).items() if chosen.values}
-    total, target = units.total, units.target
     found: list[Optional[Threshold]] = []
-    for name, counts in units.cells(cuts).items():
-        searched = _searched(counts, min_support, total)
-        if searched:
-            searches = _searches(searched, counts.several, target, total)
-            found.append(_best(name, cuts[name], searched, searches, direction, target, total))
+    for some in population.some_series(names):
+        cuts = {name: chosen for name, chosen in population.cuts(some).items() if chosen.values}
+        for name, counts in units.cells(cuts).items():
+            searched, best = best_split(counts, units.target, units.total, direction, min_support)
+            if best is not None:
+                found.append(Threshold(name, cuts[name].values[best.cut - 1], best))
+            elif searched:
+                found.append(None)
     return found
-
-
-def _searched(counts: CellCounts, min_support: int, total: int) -> list[_Side]:
-    """The facts that are compared; those of the smallest numbers first."""
-    sides = []
-    for op, number in (("<", 0), (">=", 1)):
-        base, inside = counts.base[number], counts.target[number]
-        cells = sorted(base)
-        cumulative: list[int] = []
-        joint: list[int] = []
-        below = joint_below = 0
-        for cell in cells:
-            below += base[cell]
-            joint_below += inside.get(cell, 0)
-            cumulative.append(below)
-            joint.append(joint_below)
-        side = _Side(op, [], [], [], below)
-        for cut in quantile_cuts(cumulative):
-            among, of_target = cumulative[cut - 1], joint[cut - 1]
-            if op == ">=":
-                among, of_target = below - among, joint_below - of_target
-            if max(1, min_support) <= among < total:
-                # The cut that begins the cell: cell 1 is before cut 1.
-                side.cuts.append(cells[cut] - 1)
-                side.among.append(among)
-                side.joint.append(of_target)
-        if side.cuts:
-            sides.append(side)
-    return sides
-
-
-def _best(
-    name: Name,
-    cuts: Cuts,
-    sides: Sequence[_Side],
-    searches: Sequence[Search],
-    direction: str,
-    target: int,
-    total: int,
-) -> Optional[Threshold]:
-    best: Optional[tuple[tuple[float, float, bool, int], _Side, int]] = None
-    for side in sides:
-        for number, (among, joint) in enumerate(zip(side.among, side.joint)):
-            table = (joint, target - joint, among - joint, total - target - among + joint)
-            if not goes(table, direction):
-                continue
-            p_value = independence.p_value(*table)
-            if p_value is None:
-                continue
-            # Of a fact and its negation the one that goes with the target.
-            against = not goes(table, "positive")
-            order = (p_value, -independence.g_squared(*table), against, side.cuts[number])
-            if best is None or order < best[0]:
-                best = (order, side, number)
-    if best is None:
-        return None
-    side, number = best[1], best[2]
-    return Threshold(
-        name,
-        side.op,
-        cuts.values[side.cuts[number] - 1],
-        side.cuts[number],
-        side.among[number],
-        side.joint[number],
-        lambda p: min(1.0, sum(search.price(p) for search in searches)),
-        sum(search.size for search in searches),
-        best[0][0],
-    )
-
-
-def _searches(sides: Sequence[_Side], several: bool, target: int, total: int) -> list[Search]:
-    """What was compared, for its price: two searches where smallest and largest differ."""
-    below: list[int] = []
-    at_least_below: list[int] = []
-    missing = total
-    for side in sides:
-        missing = total - side.present
-        if side.op == "<":
-            below = side.among
-        else:
-            at_least_below = [side.present - among for among in side.among]
-    if not several:
-        return [Search(below, at_least_below, missing, target, total)]
-    return [
-        Search(below, [], missing, target, total),
-        Search([], at_least_below, missing, target, total),
-    ]
 ''',
 "insights_engine.statement": r'''"""One SQL statement in the making: its scope, its parameters, how it is run."""
 
@@ -15384,10 +15638,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from insights_engine.independence import p_value
+from insights_engine import independence
 
 # Jeffreys' prior for a multinomial cell, the smoothing that MLflow uses.
 JEFFREYS_PRIOR = 0.5
+
+# What the odds ratio adds to each cell.
+HALDANE_ANSCOMBE = 0.5
 
 # The 97.5 % quantile of the standard normal distribution: a 95 % interval.
 Z_95 = 1.959963984540054
@@ -15423,10 +15680,12 @@ class Association:
     npmi_smoothed: float
     lift: float | None
     phi: float | None
-    odds_ratio: float | None
-    odds_ratio_low: float | None
-    odds_ratio_high: float | None
-    p_value: float | None
+    odds_ratio: float | None = None
+    odds_ratio_low: float | None = None
+    odds_ratio_high: float | None = None
+    p_value: float | None = None
+    #: The test that the p value comes from: ``Fisher`` or ``G2``.
+    test: str | None = None
 
 
 def associate(counts: Counts) -> Association:
@@ -15437,10 +15696,14 @@ def associate(counts: Counts) -> Association:
     table = counts.table
     if min(table) < 0:
         raise ValueError(f"counts contradict each other: {counts}")
-    odds, low, high = odds_ratio(*table)
-    return Association(
-        npmi, npmi_smoothed, lift(*table), phi(*table), odds, low, high, p_value(*table)
-    )
+    known = npmi, npmi_smoothed, lift(*table), phi(*table)
+    p_value = independence.p_value(*table)
+    if p_value is None:
+        # A filter that matches all traces or none: nothing about association.
+        return Association(*known)
+    odds = odds_ratio(*table)
+    test = independence.name_of_test(counts.filter1, counts.filter2, counts.total)
+    return Association(*known, odds.value, odds.low, odds.high, p_value, test)
 
 
 # ------------------------------------------------------------------------ NPMI
@@ -15515,25 +15778,35 @@ def phi(n11: int, n10: int, n01: int, n00: int) -> float | None:
     return max(-1.0, min(1.0, ((n11 * n00 - n10 * n01) << scale) / root))
 
 
-def odds_ratio(
-    n11: int, n10: int, n01: int, n00: int
-) -> tuple[float | None, float | None, float | None]:
-    """The odds ratio ``n11 n00 / (n10 n01)`` with its 95 % interval.
+@dataclass(frozen=True)
+class OddsRatio:
+    """An odds ratio with its 95 % bounds; all finite and greater than 0."""
 
-    The interval is Woolf's: ``exp(log(ratio) -+ 1.96 sqrt(sum of 1/n))``
-    (Annals of Human Genetics 19, 1955).  If, and only if, some cell is 0, the
-    Haldane-Anscombe correction adds 0.5 to every cell first, for the ratio and
-    for its bounds, so that they are finite.  Undefined, all three, if a filter
-    matches all traces or none: the table then says nothing about association.
+    value: float
+    low: float
+    high: float
+
+
+def odds_ratio(n11: int, n10: int, n01: int, n00: int) -> OddsRatio:
+    """The odds ratio of a table after adding 0.5 to each cell, with its 95 % interval.
+
+    ``(n11 + 0.5)(n00 + 0.5) / ((n10 + 0.5)(n01 + 0.5))`` (Haldane, Annals of Human
+    Genetics 20, 1956; Anscombe, Biometrika 43, 1956), whose logarithm is nearly
+    unbiased (Agresti, Categorical Data Analysis, 3.1.1), and to both sides of that
+    1.96 of Gart's standard errors, ``sqrt(sum of 1 / (n + 0.5))`` (Gart,
+    Biometrika 53, 1966).
+
+    Every table is corrected, not only one with a 0 in it: an estimate must not
+    jump where a cell becomes 1, and the flukes of small tables must not lead.
+
+    The bounds hold the true value in 95 % of cases on average, in 94 % or more
+    wherever each cell is expected to be 1.5 or greater.  Below that, where
+    hardly a unit of one filter is expected to match the other, it can be markedly less.
     """
-    cells = (float(n11), float(n10), float(n01), float(n00))
-    if 0 in (n11 + n10, n01 + n00, n11 + n01, n10 + n00):
-        return None, None, None
-    if 0 in cells:
-        cells = (cells[0] + 0.5, cells[1] + 0.5, cells[2] + 0.5, cells[3] + 0.5)
-    ratio = (cells[0] * cells[3]) / (cells[1] * cells[2])
-    spread = math.exp(Z_95 * math.sqrt(math.fsum(1 / cell for cell in cells)))
-    return ratio, ratio / spread, ratio * spread
+    a, b, c, d = (cell + HALDANE_ANSCOMBE for cell in (n11, n10, n01, n00))
+    ratio = (a * d) / (b * c)
+    spread = math.exp(Z_95 * math.sqrt(1 / a + 1 / b + 1 / c + 1 / d))
+    return OddsRatio(ratio, ratio / spread, ratio * spread)
 ''',
 "insights_engine.syntax": r'''"""The concrete syntax of a filter."""
 
@@ -15847,6 +16120,186 @@ def name_bucket_of(name: str) -> int:
     """The hash bucket of a span's name that has no signature of its own."""
     return crc32(name.encode("utf-8", "surrogatepass")) % NAME_BUCKETS
 ''',
+"insights_engine.testing": r'''"""Every fact tested: which of them there are, how many units have each, and its p value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from insights_engine import candidates, tree
+from insights_engine.candidates import Name
+from insights_engine.findings import NOTHING, Tested, measured, written
+from insights_engine.multiple import TargetTests
+from insights_engine.options import Options
+from insights_engine.population import Population
+from insights_engine.splitting import Threshold, best_thresholds
+from insights_engine.units import Traces
+
+#: Facts that the index leaves uncertain are counted one by one if they might be
+#: significant: the most promising of them, so many.
+MOST_SETTLED = 50
+#: Fields whose thresholds are searched.
+MOST_SERIES = 500
+
+
+class Question(NamedTuple):
+    """A target among a base, as trees; and what tells which facts restate it."""
+
+    base: tree.Node
+    target: tree.Node
+    restated: candidates.Restated
+
+
+def tested(
+    population: Population, units: Traces, question: Question, options: Options
+) -> Iterator[Tested]:
+    """Every fact that is tested; p may be 1 where it is far above what counts.
+
+    Their counts are exact, but in a sample, where what the index leaves uncertain
+    is left out: nobody sees them.
+    """
+    tests = TargetTests(units.target, units.total)
+    counts, joints = units.items(options.min_support)
+    items = population.items
+    question.restated.is_of_roots = _of_roots(items, counts)
+    chosen: list[int] = []
+    unsure: dict[int, tuple[int, ...]] = {}
+    for item, count in enumerate(counts):
+        if not options.min_support <= count < units.total:
+            continue
+        name = items.name(item)
+        if name[0] not in candidates.FACTS or not _is_wanted(name, items, question, options):
+            continue
+        opaque = () if units.sampled else _there(items, candidates.uncertain_by(name), counts)
+        if opaque:
+            unsure[item] = opaque
+        elif not _is_whole(name, count, items, counts):
+            chosen.append(item)
+    p_values = tests.p_values(
+        [counts[item] for item in chosen], [joints[item] for item in chosen], options.fdr
+    )
+    for item, p_value in zip(chosen, p_values):
+        count = counts[item]
+        yield Tested(items.name(item), count, joints[item], p_value, tests.test(count))
+    for item in _promising(units, options, tests, unsure, counts, joints):
+        name = items.name(item)
+        if written(name, apart=True) is not None:
+            fact = measured(name, *units.matching(candidates.node_of(name)), tests)
+            if options.min_support <= fact.among < units.total:
+                yield fact
+    if "number" in options.kinds:
+        yield from _tested_thresholds(population, units, question, options, tests, counts)
+
+
+def _of_roots(items: candidates.Items, counts: Sequence[int]) -> Callable[[str], bool]:
+    def is_of_roots(span_name: str) -> bool:
+        """Whether spans of a name are in no more traces than MLflow has called by it."""
+        spans, traces = [items.known(("v", kind, "name", span_name)) for kind in ("span", "trace")]
+        return spans is not None and traces is not None and 0 < counts[spans] <= counts[traces]
+
+    return is_of_roots
+
+
+def _there(
+    items: candidates.Items, names: Iterable[Name], counts: Sequence[int]
+) -> tuple[int, ...]:
+    """Those of some items that some trace has."""
+    known = [items.known(name) for name in names]
+    return tuple([item for item in known if item is not None and counts[item]])
+
+
+def _tested_thresholds(
+    population: Population,
+    units: Traces,
+    question: Question,
+    options: Options,
+    tests: TargetTests,
+    counts: Sequence[int],
+) -> Iterator[Tested]:
+    """The best threshold of every field with numbers, with the search for it paid for."""
+    items = population.items
+    names = [
+        name for name in population.series() if options.restatements or not question.restated(name)
+    ][:MOST_SERIES]
+    unsure: list[Threshold] = []
+    for threshold in best_thresholds(
+        population, units, names, options.direction, options.min_support
+    ):
+        if threshold is None:
+            yield NOTHING
+        elif not units.sampled and _there(items, candidates.uncertain_by(threshold.name), counts):
+            unsure.append(threshold)
+        else:
+            split = threshold.split
+            yield measured(threshold.fact, split.among, split.joint, tests, split)
+    unsure.sort(key=lambda threshold: threshold.split.estimate)
+    for place, threshold in enumerate(unsure):
+        if (
+            place < MOST_SETTLED
+            and threshold.split.estimate <= options.fdr
+            and written(threshold.fact, apart=True) is not None
+        ):
+            counted = units.matching(candidates.node_of(threshold.fact))
+            yield measured(threshold.fact, *counted, tests, threshold.split)
+        else:
+            yield NOTHING
+
+
+def _promising(
+    units: Traces,
+    options: Options,
+    tests: TargetTests,
+    unsure: Mapping[int, Sequence[int]],
+    counts: Sequence[int],
+    joints: Sequence[int],
+) -> list[int]:
+    """The uncertain facts that are most likely to be significant."""
+    if not unsure:
+        return []
+    total, target = units.total, units.target
+    opaque = units.opaque({other for others in unsure.values() for other in others})
+    promises = []
+    for item, others in unsure.items():
+        count, joint = counts[item], joints[item]
+        # At most so many more; the same unit may be among them twice.
+        base = sum([opaque[other][0] for other in others])
+        inside = sum([opaque[other][1] for other in others])
+        outside = min(base - inside, total - target - (count - joint))
+        inside = min(inside, target - joint)
+        promise = 1.0
+        if options.direction != "negative":
+            promise = tests.p_value(count + inside, joint + inside)
+        if options.direction != "positive":
+            promise = min(promise, tests.p_value(count + outside, joint))
+        if promise <= options.fdr:
+            promises.append((promise, item))
+    return [item for _, item in sorted(promises)[:MOST_SETTLED]]
+
+
+def _is_wanted(name: Name, items: candidates.Items, question: Question, options: Options) -> bool:
+    if candidates.kind_of(name) not in options.kinds:
+        return False
+    if not options.restatements and question.restated(name):
+        return False
+    if name[0] == "v":
+        # Of what is measured no single value is of interest.
+        numeric = items.numeric_values(name[1], name[2])
+        if numeric > candidates.MOST_EQUAL_NUMBERS and candidates.reads_as_number(name):
+            return False
+    return True
+
+
+def _is_whole(name: Name, count: int, items: candidates.Items, counts: Sequence[int]) -> bool:
+    """Whether a pair of span columns says no more than one of them."""
+    if name[0] != "s":
+        return False
+    for other in (("v", "span", name[1], name[2]), ("v", "span", "status", name[3])):
+        number = items.known(other)
+        if number is not None and counts[number] == count:
+            return True
+    return False
+''',
 "insights_engine.thresholds": r'''"""Where to cut a number: candidates by quantiles, and readable values for them.
 
 Cuts are chosen from the base alone, before anyone looks at the target; only
@@ -16085,6 +16538,11 @@ class Timeline:
         """How many began before then, if ``start`` of them did."""
         return bisect_left(self._times, time_ms - self._first_ms, start)
 
+    def ends_before(self, times_ms: Iterable[int]) -> list[int]:
+        """How many began before each of some moments."""
+        times, first_ms = self._times, self._first_ms
+        return [bisect_left(times, time_ms - first_ms) for time_ms in times_ms]
+
 
 def narrow(numbers: array[int]) -> array[int]:
     """The same integers in half the room, if they fit."""
@@ -16290,6 +16748,7 @@ _TIME = re.compile(
     r"\s*(Z|UTC|[+-]\d{2}(?::?\d{2})?)?)?\s*",
     re.ASCII | re.IGNORECASE,
 )
+_DAY_MS = 86_400_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 #: No duration reaches farther: 2**53 ms are 285,000 years.
 _MAX_DURATION_MS = 2**53
@@ -16358,6 +16817,23 @@ def time_in_ms(text: str) -> int | float | None:
     return milliseconds
 
 
+def text_of(milliseconds: int) -> str | None:
+    """The shortest ISO 8601 text of a time in UTC; None beyond the years that it can write.
+
+    ``time_in_ms(text_of(n)) == n``.
+    """
+    try:
+        moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return None
+    if not milliseconds % _DAY_MS:
+        return moment.date().isoformat()
+    parts = "minutes" if not milliseconds % 60_000 else "seconds"
+    if milliseconds % 1000:
+        parts = "milliseconds"
+    return moment.replace(tzinfo=None).isoformat(timespec=parts) + "Z"
+
+
 def _zone(zone: str | None) -> timezone:
     if zone is None or zone.upper() in ("Z", "UTC"):
         return timezone.utc
@@ -16374,9 +16850,8 @@ the two nearest by rank, in a straight line.  Costs are summed without rounding 
 them, from the index; without it PostgreSQL sums the decimals that they print as, which
 differs by less than one part in a billion of what is summed.
 
-A bucket that has traces of one block only, as most buckets have that are much shorter than
-what a block covers, is written once a session for each filter: blocks never change.  The
-others are put together anew each time, as are those with pending traces.
+What is told of a bucket is kept by filter (cache.py): the blocks that its traces are in never
+change.  Only buckets with pending traces are put together anew each time.
 
 The answer goes to PostgreSQL column by column, as the texts of arrays: making a row of
 each bucket takes several times as long.
@@ -16389,13 +16864,15 @@ tokens and costs are always those of the traces that match.
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
-from itertools import accumulate
-from typing import Any, Callable, Optional
+from itertools import accumulate, compress
+from operator import itemgetter
+from typing import Any, Callable, NamedTuple, Optional
 
 from insights_engine import bitmaps, buckets, plans, sessions, tree
 from insights_engine.cache import CACHE
@@ -16488,17 +16965,22 @@ class Bucket:
         """Adds the tokens of some traces."""
         self.tokens = sum(tokens) + (self.tokens or 0)
 
+    def counts(self, unit: str) -> tuple[str, str, str]:
+        """How many match, how many there are, and how many failed."""
+        total, matched, errors = self.total, self.matched, self.errors
+        if unit != sessions.TRACE:
+            total, matched, errors = map(len, self.sessions)
+            if unit == sessions.SESSION_ALL:
+                matched, errors = total - matched, total - errors
+        return str(matched), str(total), str(errors)
+
     def row(self, unit: str) -> Row:
         """What is told of it."""
-        if unit != sessions.TRACE:
-            self.total, self.matched, self.errors = map(len, self.sessions)
-            if unit == sessions.SESSION_ALL:
-                self.matched, self.errors = self.total - self.matched, self.total - self.errors
         cost = None
         if self.spent is not None or self.costs:
             cost = total_of(self.costs, self.spent or 0)
         numbers = self.latencies.percentiles(_PERCENTILES)
-        return _row(self.matched, self.total, self.errors, numbers, self.tokens, cost)
+        return (*self.counts(unit), *_texts(*numbers, self.tokens, cost))
 
 
 #: The `COLUMNS` of a bucket, as PostgreSQL writes them in an array.
@@ -16507,48 +16989,35 @@ _NULL = "NULL"
 _NOTHING: Row = ("0",) * 3 + (_NULL,) * 5
 
 
-def _row(
-    matched: int,
-    total: int,
-    errors: int,
-    latencies: Sequence[Optional[float]],
-    tokens: Optional[int],
-    cost: Optional[float],
-) -> Row:
-    if tokens is not None and not -(2**63) <= tokens < 2**63:
-        raise InsightsError("The sum of the tokens is out of range for bigint.", "22003")
-    numbers = (*latencies, tokens, cost)
-    return (
-        *map(str, (matched, total, errors)),
-        *(_NULL if number is None else repr(number) for number in numbers),
-    )
+def _texts(*numbers: Optional[float]) -> Iterator[str]:
+    return (_NULL if number is None else repr(number) for number in numbers)
 
 
-class Rows:
-    """The rows of the buckets, column by column."""
-
-    def __init__(self, size: int) -> None:
-        self._columns = [[text] * size for text in _NOTHING]
-
-    def put(self, number: int, row: Row) -> None:
-        """Puts the row of a bucket."""
-        for column, text in zip(self._columns, row):
-            column[number] = text
-
-    def put_all(self, first: int, columns: Sequence[Sequence[str]]) -> None:
-        """Puts the rows of some buckets in succession."""
-        for column, texts in zip(self._columns, columns):
-            column[first : first + len(texts)] = texts
-
-    def arrays(self, starts: Sequence[int]) -> dict[str, str]:
-        """The columns as texts of arrays, with when the buckets begin."""
-        found = {"start_ms": _array(map(str, starts))}
-        found.update(zip(COLUMNS, map(_array, self._columns)))
-        return found
+#: The columns of buckets in succession, each as one text.
+Columns = tuple[str, ...]
 
 
-def _array(texts: Iterable[str]) -> str:
-    return "{" + ",".join(texts) + "}"
+def _columns(rows: Sequence[Row]) -> Columns:
+    return tuple(map(",".join, zip(*rows)))
+
+
+def _nothing(size: int) -> Columns:
+    """The columns of so many buckets without traces."""
+    return tuple(",".join([text] * size) for text in _NOTHING)
+
+
+def _answer(starts: Iterable[int], columns: Columns) -> dict[str, str]:
+    """The columns as texts of arrays, with when the buckets begin."""
+    named = dict(zip(COLUMNS, columns))
+    for tokens in _LONG.findall(named["tokens"]):
+        if not -(2**63) <= int(tokens) < 2**63:
+            raise InsightsError("The sum of the tokens is out of range for bigint.", "22003")
+    named["start_ms"] = ",".join(map(str, starts))
+    return {name: "{" + texts + "}" for name, texts in named.items()}
+
+
+#: Integers that may be beyond 64 bits.
+_LONG = re.compile("-?[0-9]{19,}")
 
 
 def percentiles(ranked: Sequence[int], fractions: Sequence[float]) -> list[Optional[float]]:
@@ -16647,7 +17116,7 @@ def series(
     end_ms: Optional[int],
     unit: str,
 ) -> dict[str, str]:
-    """By column the array of the buckets, see `Rows`.
+    """By column, and ``start_ms``, the text of an array with an element for each bucket.
 
     The buckets go from ``first_ms`` to before ``end_ms``, None: as far as traces go.
     """
@@ -16657,17 +17126,17 @@ def series(
         extent = _extent(plpy, statement)
         if extent is None:
             buckets.edges(plpy, width, time_zone, 0, 1)  # for its errors
-            return Rows(0).arrays(())
+            return _answer((), _nothing(0))
         first_ms = extent[0] if first_ms is None else first_ms
         end_ms = extent[1] + 1 if end_ms is None else end_ms
         if end_ms <= first_ms:
-            return Rows(0).arrays(())
+            return _answer((), _nothing(0))
     edges = buckets.edges(plpy, width, time_zone, first_ms, end_ms)
     within = [max(edges[0], first_ms), *edges[1:-1], min(edges[-1], end_ms)]
-    rows = _of_index(plpy, statement, node, within, unit, (width, time_zone))
-    if rows is None:
-        rows = _of_tables(plpy, statement, node, within, unit)
-    return rows.arrays(edges[:-1])
+    columns = _of_index(plpy, statement, node, array("q", within), unit, (width, time_zone))
+    if columns is None:
+        columns = _of_tables(plpy, statement, node, within, unit)
+    return _answer(edges[:-1], columns)
 
 
 def _extent(plpy: Any, statement: Statement) -> Optional[tuple[int, int]]:
@@ -16704,16 +17173,16 @@ def _of_index(
     plpy: Any,
     statement: Statement,
     node: tree.Node,
-    edges: Sequence[int],
+    edges: array[int],
     unit: str,
     calendar: Any,
-) -> Optional[Rows]:
-    """The rows, if the index is of use; bucket n ends at edge n + 1.
+) -> Optional[Columns]:
+    """The columns, if the index is of use; bucket n ends at edge n + 1.
 
     ``calendar`` is what the edges come from.
     """
     if statement.experiments == []:
-        return Rows(len(edges) - 1)
+        return _nothing(len(edges) - 1)
     index = open_index(plpy, statement, (node,))
     if index is None:
         return None
@@ -16724,109 +17193,162 @@ def _of_index(
     key = ("series", index.scope, one.text, unit, calendar) if one.lasting else None
     pending = _pending(index, statement.again(), node) if index.pending else ()
     collected = _Collected(index, edges, unit, key, [row["timestamp_ms"] for row in pending])
-    for covered, sets in zip(collected.covered(), decided(index, (one, prepare(_FAILED)))):
-        collected.add(covered, *sets)
+    # What is kept leaves little to ask about, or nothing.
+    index.blocks = [part.block for part in collected.lacking]
+    ways = zip(
+        collected.lacking,
+        timelines(index, index.blocks),
+        decided(index, (one, prepare(_FAILED))),
+    )
+    for part, timeline, (matching, failed) in ways:
+        collected.add(part, timeline, matching, failed)
     if index.overcharged:
         return None
+    collected.keep()
     for row in pending:
         collected.add_pending(row)
-    return collected.rows()
+    return collected.columns()
 
 
-class Kept:
-    """What a session keeps of the buckets of a block for one filter."""
+class Kept(NamedTuple):
+    """What is told of the buckets of a stretch, see `_Stretch`."""
 
-    __slots__ = ("columns", "edges", "nbytes", "universe")
+    #: Where the buckets begin, and the last one ends.
+    edges: array[int]
+    #: Of which blocks which positions were looked at.
+    looked_at: tuple[tuple[int, int], ...]
+    columns: Columns
 
-    def __init__(
-        self, edges: Sequence[int], universe: int, columns: Sequence[Sequence[str]]
-    ) -> None:
-        #: Where the buckets begin, and the last one ends.
-        self.edges = edges
-        #: The positions that were looked at.
-        self.universe = universe
-        self.columns = columns
-        #: About what it takes in memory.
-        self.nbytes = (universe.bit_length() >> 3) + len(edges) * (40 + _TEXT_BYTES * len(columns))
+    @property
+    def nbytes(self) -> int:
+        """About what it takes in memory."""
+        return (
+            _KEPT_BYTES
+            + self.edges.itemsize * len(self.edges)
+            + sum(universe.bit_length() >> 3 for _, universe in self.looked_at)
+            + sum(map(len, self.columns))
+        )
 
 
-#: What a text and the reference to it take.
-_TEXT_BYTES = 64
+#: What the parts take beside what is in them.
+_KEPT_BYTES = 1200
 
 
-class _Covered:
-    """A block with the buckets that its traces are in: from ``first`` to before ``end``."""
+class AllKept(dict[int, Kept]):
+    """What is kept of the stretches of which a block is the first, by when they begin."""
 
-    __slots__ = ("block", "end", "first", "kept", "timeline")
+    @property
+    def nbytes(self) -> int:
+        """About what it takes in memory."""
+        return sum(one.nbytes for one in self.values())
 
-    def __init__(self, block: Block, first: int, end: int) -> None:
+
+class _Part:
+    """A block with the buckets that it has traces in: from ``first`` to before ``end``."""
+
+    __slots__ = ("block", "end", "first", "universe", "whole")
+
+    def __init__(self, block: Block, universe: int, first: int, end: int) -> None:
         self.block = block
+        self.universe = universe
         self.first = first
         self.end = end
-        #: The buckets as they were kept; None: they are not known.
+        #: Stretches that are looked at as a whole.
+        self.whole: list[_Stretch] = []
+
+
+class _Stretch:
+    """Buckets in succession that the same blocks have traces in."""
+
+    __slots__ = ("columns", "edges", "end", "first", "kept", "looked_at", "parts")
+
+    def __init__(self, first: int, end: int, parts: Sequence[_Part], edges: array[int]) -> None:
+        self.first = first
+        self.end = end
+        self.parts = parts
+        #: These two as in `Kept`.
+        self.edges = edges
+        self.looked_at = tuple((part.block.block, part.universe) for part in parts)
+        self.columns = None if parts else _nothing(end - first)
         self.kept: Optional[Kept] = None
-        #: None: there is no need of it.
-        self.timeline: Optional[Timeline] = None
 
 
 class _Collected:
     """Buckets that fill with the traces of blocks.
 
-    The buckets of a block that no other block has traces in are written at once; the
-    others are filled by one block after the other.
+    Those of a stretch that one block alone has traces in are made from all of its traces
+    at once; the others are filled by one block after the other.
     """
 
     def __init__(
-        self, index: Index, edges: Sequence[int], unit: str, key: Any, moments: Sequence[int]
+        self, index: Index, edges: array[int], unit: str, key: Any, moments: Iterable[int]
     ) -> None:
-        """``key``: what buckets are kept by, None: not at all; ``moments`` of pending traces."""
+        """``key``: what is kept by, None: nothing is; ``moments`` of pending traces."""
         self._index = index
         self._edges = edges
         self._unit = unit
         self._key = key
         self._sessions = sessions.Sessions(index)
         self._buckets: dict[int, Bucket] = {}
-        self._rows = Rows(len(edges) - 1)
         last = len(edges) - 1
-        self._covered = [
-            _Covered(
+        parts = [
+            _Part(
                 block,
+                index.universe(block),
                 max(bisect_right(edges, block.first_ms) - 1, 0),
                 min(bisect_right(edges, block.last_ms), last),
             )
             for block in index.blocks
         ]
-        #: By bucket 1 if a single block has traces in it, and is to be written at once.
-        self._alone = self._single(moments)
+        self._stretches = list(self._divide(parts))
+        #: By bucket 1 if it is filled by one block after the other.
+        self._filled = bytearray(last)
+        #: The buckets that pending traces are in.
+        self._pending = {number for number in map(self._number, moments) if number is not None}
+        for number in self._pending:
+            self._filled[number] = 1
+        known: Mapping[int, AllKept] = {} if key is None else CACHE.columns(key)
+        for stretch in self._stretches:
+            if stretch.parts:
+                self._begin(stretch, known.get(stretch.parts[0].block.block, {}))
+        #: The blocks that have to be added.
+        self.lacking = [
+            part for part in parts if part.whole or self._filled.find(1, part.first, part.end) >= 0
+        ]
 
-    def _single(self, moments: Sequence[int]) -> bytearray:
-        changes = [0] * len(self._edges)
-        for one in self._covered:
-            changes[one.first] += 1
-            changes[one.end] -= 1
-        alone = bytearray(number == 1 for number in accumulate(changes))
-        for moment in moments:
-            number = self._number(moment)
-            if number is not None:
-                alone[number] = 0
-        for one in self._covered:
-            size = one.end - one.first
-            # All of its buckets are looked at for those that it has alone.
-            if 2 * alone.count(1, one.first, one.end) < size:
-                alone[one.first : one.end] = bytes(size)
-        return alone
+    def _divide(self, parts: Sequence[_Part]) -> Iterator[_Stretch]:
+        """All buckets."""
+        begin: dict[int, list[_Part]] = {}
+        finish: dict[int, list[_Part]] = {}
+        for part in parts:
+            begin.setdefault(part.first, []).append(part)
+            finish.setdefault(part.end, []).append(part)
+        now: dict[int, _Part] = {}
+        ends = sorted({0, len(self._edges) - 1, *begin, *finish})
+        for first, end in zip(ends, ends[1:]):
+            for part in finish.get(first, ()):
+                del now[part.block.block]
+            for part in begin.get(first, ()):
+                now[part.block.block] = part
+            yield _Stretch(first, end, tuple(now.values()), self._edges[first : end + 1])
 
-    def _stretches(self, one: _Covered, alone: int) -> Iterator[tuple[int, int]]:
-        """The buckets of a block that are alone or not, from a first one to before another."""
-        end = one.first
-        while True:
-            start = self._alone.find(alone, end, one.end)
-            if start < 0:
-                return
-            end = self._alone.find(1 - alone, start, one.end)
-            if end < 0:
-                end = one.end
-            yield start, end
+    def _begin(self, stretch: _Stretch, known: Mapping[int, Kept]) -> None:
+        kept = known.get(stretch.edges[0])
+        if kept is not None and kept.edges == stretch.edges and kept.looked_at == stretch.looked_at:
+            stretch.kept = kept
+            stretch.columns = kept.columns
+            return
+        size = stretch.end - stretch.first
+        part = stretch.parts[0]
+        # To look at all traces of a block is worth it for much of it.
+        if len(stretch.parts) == 1 and 2 * size >= part.end - part.first:
+            part.whole.append(stretch)
+        else:
+            self._fill(stretch)
+
+    def _fill(self, stretch: _Stretch) -> None:
+        """Has the buckets of a stretch filled by one block after the other."""
+        self._filled[stretch.first : stretch.end] = b"\1" * (stretch.end - stretch.first)
 
     def _bucket(self, number: int) -> Bucket:
         found = self._buckets.get(number)
@@ -16834,121 +17356,115 @@ class _Collected:
             found = self._buckets[number] = Bucket()
         return found
 
-    def covered(self) -> Iterator[_Covered]:
-        """The blocks, with what is needed of them."""
-        known = {} if self._key is None else CACHE.columns(self._key)
-        wanted = []
-        for one in self._covered:
-            kept: Optional[Kept] = known.get(one.block.block)
-            if (
-                kept is not None
-                and kept.edges == self._edges[one.first : one.end + 1]
-                and kept.universe == self._index.universe(one.block)
-            ):
-                one.kept = kept
-            if one.kept is None or self._alone.count(0, one.first, one.end):
-                wanted.append(one.block)
-        read = timelines(self._index, wanted)
-        left = iter(wanted)
-        following = next(left, None)
-        for one in self._covered:
-            if one.block is following:
-                one.timeline = next(read)
-                following = next(left, None)
-            yield one
-            one.timeline = None
-
-    def add(self, one: _Covered, matching: int, failed: int) -> None:
+    def add(self, part: _Part, timeline: Timeline, matching: int, failed: int) -> None:
         """Adds the traces of a block: those that match, and those that failed."""
-        timeline, kept = one.timeline, one.kept
-        if timeline is not None:
-            odd = timeline.odd & matching
-            if odd:
-                # They are asked about by themselves.
-                self._alone[one.first : one.end] = bytes(one.end - one.first)
-                self._add_odd(one.block, odd)
-            traces = self._in_order(one.block, timeline, matching, failed)
-            for start, end in self._stretches(one, 0):
-                self._add_stretch(traces, start, end)
-            if kept is None and self._alone.count(1, one.first, one.end):
-                kept = self._keep(one, traces)
-        if kept is not None:
-            for start, end in self._stretches(one, 1):
-                own = slice(start - one.first, end - one.first)
-                self._rows.put_all(start, [column[own] for column in kept.columns])
+        odd = timeline.odd & matching
+        if odd:
+            for stretch in part.whole:
+                self._fill(stretch)
+            part.whole = []
+        traces = self._in_order(part, timeline, matching, failed)
+        for stretch in part.whole:
+            stretch.columns = self._single(traces, stretch.edges)
+        end = part.first
+        while True:
+            start = self._filled.find(1, end, part.end)
+            if start < 0:
+                break
+            end = self._filled.find(0, start, part.end)
+            end = part.end if end < 0 else end
+            self._add_buckets(traces, start, end)
+        if odd:
+            self._add_odd(part.block, odd)
 
-    def rows(self) -> Rows:
-        """The rows of all buckets."""
-        for number, bucket in self._buckets.items():
-            self._rows.put(number, bucket.row(self._unit))
-        return self._rows
+    def keep(self) -> None:
+        """Keeps what has become known of buckets, before pending traces are added."""
+        found: dict[int, AllKept] = {}
+        fresh = set()
+        for stretch in self._stretches:
+            if stretch.columns is None:
+                numbers = range(stretch.first, stretch.end)
+                stretch.columns = _columns([self._row(number) for number in numbers])
+            if stretch.parts:
+                block = stretch.parts[0].block.block
+                if stretch.kept is None:
+                    stretch.kept = Kept(stretch.edges, stretch.looked_at, stretch.columns)
+                    fresh.add(block)
+                found.setdefault(block, AllKept())[stretch.edges[0]] = stretch.kept
+        if fresh and self._key is not None:
+            # In place of what was kept of other stretches, which are no more.
+            CACHE.keep(self._key, {block: found[block] for block in fresh})
 
-    def _in_order(
-        self, block: Block, timeline: Timeline, matching: int, failed: int
-    ) -> _InOrder:
-        universe = self._index.universe(block)
+    def _row(self, number: int) -> Row:
+        bucket = self._buckets.get(number)
+        return _NOTHING if bucket is None else bucket.row(self._unit)
+
+    def columns(self) -> Columns:
+        """What is told of all buckets."""
+        found = []
+        for stretch in self._stretches:
+            columns: Sequence[str] = stretch.columns or ()
+            numbers = self._pending.intersection(range(stretch.first, stretch.end))
+            if numbers:
+                texts = [column.split(",") for column in columns]
+                for number in numbers:
+                    for column, text in zip(texts, self._row(number)):
+                        column[number - stretch.first] = text
+                columns = tuple(map(",".join, texts))
+            found.append(columns)
+        return tuple(map(",".join, zip(*found)))
+
+    def _in_order(self, part: _Part, timeline: Timeline, matching: int, failed: int) -> _InOrder:
         numbers: Sequence[int] = ()
         if self._unit != sessions.TRACE:
-            (by_position,) = self._sessions.numbers([block], [universe])
+            (by_position,) = self._sessions.numbers([part.block], [part.universe])
             numbers = timeline.in_order(by_position)
-        sets = (timeline.ordered(bits) for bits in (universe, matching, matching & failed))
-        return _InOrder(timeline, *sets, numbers)
+        sets = [timeline.ordered(bits) for bits in (part.universe, matching, matching & failed)]
+        return _InOrder(timeline, sets, numbers)
 
-    # ------------------------------------------------------ buckets written at once
+    # ---------------------------------------------------- buckets of a single block
 
-    def _keep(self, one: _Covered, traces: _InOrder) -> Kept:
-        """The rows of the buckets of a block, which are kept."""
-        edges = self._edges[one.first : one.end + 1]
-        columns = self._columns(traces, edges)
-        kept = Kept(edges, self._index.universe(one.block), columns)
-        if self._key is not None:
-            CACHE.keep(self._key, {one.block.block: kept})
-        return kept
-
-    def _columns(self, traces: _InOrder, edges: Sequence[int]) -> list[list[str]]:
-        timeline, places = traces.timeline, [0]
-        for edge in edges:
-            places.append(timeline.end_before(edge, places[-1]))
-        del places[0]
+    def _single(self, traces: _InOrder, edges: Sequence[int]) -> Columns:
+        """What is told of buckets that a block alone has traces in, column by column."""
+        timeline = traces.timeline
+        places = timeline.ends_before(edges)
         runs = list(zip(places, places[1:]))
-        total, matched, errors = (
-            _counts(bits, runs, len(timeline))
-            for bits in (traces.universe, traces.matching, traces.failed)
-        )
-        few = traces.matching
-        for number, (start, end) in enumerate(runs):
-            if matched[number] > _FEW:
-                few &= ~(((1 << (end - start)) - 1) << start)
-        numbers = [
-            _by_run(sliced, values, few, runs)
-            for sliced, values in zip(
-                (timeline.execution, timeline.tokens, timeline.costs), timeline.numbers
-            )
+        used = len(timeline)
+        matched = _counts(traces.matching, runs, used)
+        # Without those before the first of the buckets, and after the last.
+        few = traces.matching & ((1 << places[-1]) - (1 << places[0]))
+        many = [number for number, count in enumerate(matched) if count > _FEW]
+        counts = matched[:] if many else matched
+        for number in many:
+            start, end = runs[number]
+            few &= ~((1 << end) - (1 << start))
+            counts[number] = 0
+        latencies, tokens, costs = _by_run(timeline, few, runs, counts)
+        columns = [
+            list(map(str, matched)),
+            list(map(str, _counts(traces.universe, runs, used))),
+            list(map(str, _counts(traces.failed, runs, used))),
+            *_texts_of_percentiles(latencies),
+            [str(sum(numbers)) if numbers else _NULL for numbers in tokens],
+            _texts_of_totals(costs),
         ]
-        rows = []
-        for number, (latencies, tokens, costs) in enumerate(zip(*numbers)):
-            if self._unit != sessions.TRACE or matched[number] > _FEW:
+        for number in many:
+            bucket = Bucket()
+            self._add_run(bucket, traces, *runs[number])
+            for texts, text in zip(columns, bucket.row(self._unit)):
+                texts[number] = text
+        if self._unit != sessions.TRACE:
+            for number, (start, end) in enumerate(runs):
                 bucket = Bucket()
-                self._add_run(bucket, traces, *runs[number])
-                rows.append(bucket.row(self._unit))
-            elif total[number]:
-                rows.append(
-                    _row(
-                        matched[number],
-                        total[number],
-                        errors[number],
-                        percentiles(sorted(latencies), _PERCENTILES),
-                        sum(tokens) if tokens else None,
-                        total_of(costs, 0) if costs else None,
-                    )
-                )
-            else:
-                rows.append(_NOTHING)
-        return [list(column) for column in zip(*rows)]
+                sets = traces.part(start, end)
+                self._add_sessions(bucket, traces.sessions[start:end], *sets)
+                for texts, text in zip(columns, bucket.counts(self._unit)):
+                    texts[number] = text
+        return tuple(map(",".join, columns))
 
     # ---------------------------------------------------- buckets of several blocks
 
-    def _add_stretch(self, traces: _InOrder, first: int, last: int) -> None:
+    def _add_buckets(self, traces: _InOrder, first: int, last: int) -> None:
         """Adds the traces in some buckets, from a first one to before another."""
         timeline, edges = traces.timeline, self._edges
         number = first
@@ -16968,22 +17484,14 @@ class _Collected:
         """Adds the traces at some places in time, which a bucket has of a block."""
         timeline = traces.timeline
         first, last = start >> 3, (end + 7) >> 3
-        mask = ((1 << (end - start)) - 1) << (start & 7)
-        universe, matching, failed = (
-            int.from_bytes(bits[first:last], "little") & mask for bits in traces.stored
-        )
+        universe, matching, failed = sets = traces.part(start, end)
         bucket.total += bitmaps.count(universe)
         if self._unit != sessions.TRACE:
-            shift = start & 7
-            self._add_sessions(
-                bucket,
-                traces.sessions[start:end],
-                universe >> shift,
-                matching >> shift,
-                failed >> shift,
-            )
+            self._add_sessions(bucket, traces.sessions[start:end], *sets)
         if not matching:
             return
+        # As a set of bits of whole bytes.
+        matching <<= start & 7
         bucket.matched += bitmaps.count(matching)
         bucket.errors += bitmaps.count(failed)
         if bitmaps.count(matching) <= _FEW:
@@ -17037,7 +17545,7 @@ class _Collected:
             known.discard(0)
 
     def _add_odd(self, block: Block, odd: int) -> None:
-        """Adds costs that are no finite numbers."""
+        """Adds costs that are no finite numbers to buckets that are being filled."""
         index = self._index
         for row in plans.run(
             index.plpy,
@@ -17047,7 +17555,7 @@ class _Collected:
             (index.ids([block], [odd]),),
         ):
             number = self._number(row["timestamp_ms"])
-            if number is not None:
+            if number is not None and self._filled[number]:
                 self._bucket(number).costs.append(row["total_cost"])
 
     def _number(self, time_ms: int) -> Optional[int]:
@@ -17083,23 +17591,23 @@ class _InOrder:
 
     __slots__ = ("failed", "matching", "sessions", "stored", "timeline", "universe")
 
-    def __init__(
-        self,
-        timeline: Timeline,
-        universe: int,
-        matching: int,
-        failed: int,
-        sessions: Sequence[int],
-    ) -> None:
+    def __init__(self, timeline: Timeline, sets: Sequence[int], sessions: Sequence[int]) -> None:
         self.timeline = timeline
-        self.universe = universe
-        self.matching = matching
-        #: Those that match and failed.
-        self.failed = failed
+        #: All traces, those that match, and those that match and failed.
+        self.universe, self.matching, self.failed = sets
         size = (len(timeline) + 7) >> 3
-        self.stored = [bits.to_bytes(size, "little") for bits in (universe, matching, failed)]
+        self.stored = [bits.to_bytes(size, "little") for bits in sets]
         #: The numbers of their sessions, if sessions are counted.
         self.sessions = sessions
+
+    def part(self, start: int, end: int) -> tuple[int, int, int]:
+        """The three sets of the traces at some places, of which the first is 0."""
+        first, last, shift = start >> 3, (end + 7) >> 3, start & 7
+        mask = (1 << (end - start)) - 1
+        universe, matching, failed = (
+            int.from_bytes(bits[first:last], "little") >> shift & mask for bits in self.stored
+        )
+        return universe, matching, failed
 
 
 def _counts(bits: int, runs: Sequence[tuple[int, int]], used: int) -> list[int]:
@@ -17120,15 +17628,70 @@ def _counts(bits: int, runs: Sequence[tuple[int, int]], used: int) -> list[int]:
 
 
 def _by_run(
-    sliced: Sliced, values: array[Any], bits: int, runs: Sequence[tuple[int, int]]
-) -> Iterator[Sequence[Any]]:
-    """For each run of places the values at the members of a set that have one."""
-    having = bits & int.from_bytes(sliced.there, "little")
-    found = list(bitmaps.chosen(values, having))
-    end = 0
-    for number in _counts(having, runs, len(values)):
-        start, end = end, end + number
-        yield found[start:end]
+    timeline: Timeline, bits: int, runs: Sequence[tuple[int, int]], counts: Sequence[int]
+) -> Iterator[list[Sequence[Any]]]:
+    """Latencies, tokens and costs: for each run of places those of the members of a set.
+
+    ``counts`` says how many members are in each.
+    """
+    used = len(timeline)
+    # Most often those that have one number have all.
+    before, chosen = bits, _chooser(bits, used)
+    columns: tuple[array[Any], ...] = timeline.numbers
+    for sliced, numbers in zip((timeline.execution, timeline.tokens, timeline.costs), columns):
+        having = bits & int.from_bytes(sliced.there, "little")
+        if having != before:
+            before, chosen = having, _chooser(having, used)
+            counts = _counts(having, runs, used)
+        yield _cut(chosen(numbers), counts)
+
+
+def _chooser(bits: int, used: int) -> Callable[[array[Any]], Sequence[Any]]:
+    """What takes the members of a set out of columns."""
+    if bits == all_positions(used):
+        return list
+    if 2 * bitmaps.count(bits) > used:
+        flags = bitmaps.flags(bits, used)
+        return lambda column: list(compress(column, flags))
+    places = bitmaps.positions(bits)
+    if len(places) < 2:
+        # Of one place `itemgetter` would give no sequence.
+        return lambda column: [column[place] for place in places]
+    return itemgetter(*places)
+
+
+def _cut(numbers: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
+    """Numbers in parts of some sizes."""
+    ends = list(accumulate(counts))
+    return [numbers[start:end] for start, end in zip([0, *ends], ends)]
+
+
+def _texts_of_percentiles(parts: Sequence[Sequence[int]]) -> list[list[str]]:
+    """The columns of the percentiles of some numbers each."""
+    found = []
+    for numbers in parts:
+        if numbers:
+            ranked = sorted(numbers)
+            found.append(
+                [
+                    # An integer is read as the double it is nearest to.
+                    repr((low := float(ranked[below])) + share * (float(ranked[above]) - low))
+                    if share
+                    else str(ranked[below])
+                    for below, above, share in _ranks(len(ranked), _PERCENTILES)
+                ]
+            )
+        else:
+            found.append([_NULL] * len(_PERCENTILES))
+    return [list(texts) for texts in zip(*found)]
+
+
+def _texts_of_totals(parts: Sequence[Sequence[float]]) -> list[str]:
+    """The column of the sums of some numbers each."""
+    try:
+        return [repr(math.fsum(numbers)) if numbers else _NULL for numbers in parts]
+    except (OverflowError, ValueError):
+        return [repr(total_of(numbers, 0)) if numbers else _NULL for numbers in parts]
 
 
 def _pending(index: Index, statement: Statement, node: tree.Node) -> Sequence[Any]:
@@ -17149,7 +17712,7 @@ def _pending(index: Index, statement: Statement, node: tree.Node) -> Sequence[An
 
 def _of_tables(
     plpy: Any, statement: Statement, node: tree.Node, within: Sequence[int], unit: str
-) -> Rows:
+) -> Columns:
     """The rows, by one statement over MLflow's tables."""
     add = statement.params.add
     matching = (
@@ -17195,18 +17758,17 @@ def _of_tables(
         f"where {statement.scope()} and t.timestamp_ms >= {add(within[0], 'bigint')}"
         f" and t.timestamp_ms < {add(within[-1], 'bigint')}\n) t\ngroup by t.number",
     )
-    found = Rows(len(within) - 1)
+    found = [_NOTHING] * (len(within) - 1)
     for number, total, matched, errors, latencies, tokens, cost in rows:
-        row = _row(
-            int(matched or 0),
-            int(total or 0),
-            int(errors or 0),
-            _doubles(latencies),
-            None if tokens is None else int(tokens),
-            None if cost is None else float(cost),
+        found[int(number or 0) - 1] = (
+            *(matched or "0", total or "0", errors or "0"),
+            *_texts(
+                *_doubles(latencies),
+                None if tokens is None else int(tokens),
+                None if cost is None else float(cost),
+            ),
         )
-        found.put(int(number or 0) - 1, row)
-    return found
+    return _columns(found)
 
 
 def _doubles(array: Optional[str]) -> Sequence[Optional[float]]:
@@ -17938,9 +18500,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Any, Optional
 
-from insights_engine import bitmaps, plans, ranking
+from insights_engine import bitmaps, plans, ranking, tree
 from insights_engine.cache import CACHE
-from insights_engine.candidates import Name
+from insights_engine.candidates import Name, node_of
 from insights_engine.cells import Cuts, Histogram, bytes_of
 from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
 
@@ -17953,6 +18515,9 @@ MOST_POSITIONS = 400_000
 BYTES_OF_A_POSITION = 220
 #: ... of about so many.
 SAMPLED_POSITIONS = 250_000
+
+#: Parts whose sets of some facts are in memory at once.
+_PARTS_AT_ONCE = 64
 
 #: Pairs of sessions and facts that are looked at together.
 _AT_ONCE = 1_000_000
@@ -17981,7 +18546,8 @@ class Traces:
     ) -> None:
         """``parts``: other ones than the population's, as a sample of it."""
         self._population = population
-        self._sampled = sampled
+        #: Whether these are a sample of the units that are meant.
+        self.sampled = sampled
         self.parts = population.parts if parts is None else parts
         #: Units of the base, and of the target.
         self.total = sum(bitmaps.count(part.base) for part in self.parts)
@@ -18017,10 +18583,14 @@ class Traces:
                 )
         return found
 
-    def measured(self, sets: Sequence[int]) -> tuple[int, int]:
+    def matching(self, node: tree.Node) -> tuple[int, int]:
+        """How many units of the base, and of the target, match a filter."""
+        return self._measured(self._population.matching(node, self.parts), self.parts)
+
+    def _measured(self, sets: Sequence[int], parts: Sequence[Part]) -> tuple[int, int]:
         """How many units of the base, and of the target, a set for each part comes to."""
         among = joint = 0
-        for part, bits in zip(self.parts, sets):
+        for part, bits in zip(parts, sets):
             among += bitmaps.count(bits & part.base)
             joint += bitmaps.count(bits & part.target)
         return among, joint
@@ -18031,18 +18601,12 @@ class Traces:
         """Those pairs of facts, of these counts, that match nearly the same units."""
         met = dict.fromkeys(pairs, 0)
         names = {name for pair in pairs for name in pair}
-        sizes = dict.fromkeys(names, 0)
         for part in self.parts:
             sets = self._population.sets(part, names)
-            if self._sampled:
-                for name, bits in sets.items():
-                    sizes[name] += bitmaps.count(bits)
             for pair in pairs:
                 both = sets.get(pair[0], 0) & sets.get(pair[1], 0)
                 if both:
                     met[pair] += bitmaps.count(both)
-        if self._sampled:
-            pairs = {pair: (sizes[pair[0]], sizes[pair[1]]) for pair in pairs}
         return self._near_identical(pairs, met)
 
     def _near_identical(
@@ -18089,16 +18653,26 @@ class Traces:
         some += [part for part in self.parts if isinstance(part, Unindexed)]
         return Traces(self._population, some, sampled=True)
 
-    def counted(self, items: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """How many units of the base, and of the target, have some items."""
-        among = dict.fromkeys(items, 0)
-        joint = dict.fromkeys(items, 0)
-        for part in self.parts:
-            for item, bits in part.sets(items).items():
-                among[item] += bitmaps.count(bits & part.base)
-                joint[item] += bitmaps.count(bits & part.target)
-        for item in items:
-            yield among[item], joint[item]
+    def counted(self, names: Iterable[Name]) -> dict[Name, tuple[int, int]]:
+        """How many units of the base, and of the target, have some facts; and members of pairs.
+
+        Exactly, whatever the index leaves uncertain.
+        """
+        single = {one for name in names for one in (name[1:] if name[0] == "a" else (name,))}
+        pairs = [name for name in names if name[0] == "a"]
+        asked = {name for name in single if name[0] == "n"}
+        counts = dict.fromkeys([*single, *pairs], (0, 0))
+        for start in range(0, len(self.parts), _PARTS_AT_ONCE):
+            parts = self.parts[start : start + _PARTS_AT_ONCE]
+            facts, unsure = self._population.facts(parts, single - asked)
+            for name in unsure | asked:
+                facts[name] = self._population.matching(node_of(name), parts)
+            for pair in pairs:
+                facts[pair] = [one & other for one, other in zip(facts[pair[1]], facts[pair[2]])]
+            for name, sets in facts.items():
+                before, more = counts[name], self._measured(sets, parts)
+                counts[name] = before[0] + more[0], before[1] + more[1]
+        return counts
 
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, CellCounts]:
         """Where the numbers of some fields lie."""
@@ -18172,7 +18746,7 @@ class Sessions(Traces):
         found = super().opaque(items)
         return {item: (2 * base, base) for item, (base, _) in found.items()}
 
-    def measured(self, sets: Sequence[int]) -> tuple[int, int]:
+    def _measured(self, sets: Sequence[int], parts: Sequence[Part]) -> tuple[int, int]:
         sessions = self._sessions(sets)
         return len(sessions), len(sessions & self._targets)
 
@@ -18196,7 +18770,7 @@ class Sessions(Traces):
             for part in self.parts:
                 found = self._population.sets(part, (one, other))
                 sets.append(found.get(one, 0) & found.get(other, 0))
-            yield self.measured(sets)
+            yield self._measured(sets, self.parts)
 
     def screen(self) -> Traces:
         return self  # some traces of many sessions would tell nothing
@@ -18554,7 +19128,7 @@ class Problem(NamedTuple):
 
 def verify(plpy: Any, schema: str, limit: int) -> Iterator[Problem]:
     """Up to ``limit`` problems; none: the index is right."""
-    return islice(_problems(plpy, schema), max(limit, 0))
+    return islice(_problems(plpy, schema), limit)
 
 
 def _problems(plpy: Any, schema: str) -> Iterator[Problem]:
@@ -19051,7 +19625,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 7931ac4bb8a637a0 " + name + ">"
+        place = "<insights cb1e59a2b1d203eb " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -19066,8 +19640,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["7931ac4bb8a637a0"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["7931ac4bb8a637a0"]
+GD["cb1e59a2b1d203eb"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["cb1e59a2b1d203eb"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -19122,9 +19696,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].build_index(plpy, '@mlflow@', max_traces)
+return GD["cb1e59a2b1d203eb"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -19343,9 +19917,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["cb1e59a2b1d203eb"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -19639,6 +20213,7 @@ returns table (
     restates boolean,
     similar text[],
     tested bigint,
+    screened_count bigint,
     problem insights.problem
 )
 language plpython3u
@@ -19646,9 +20221,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].compare(
+return GD["cb1e59a2b1d203eb"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19679,6 +20254,7 @@ create or replace function insights.run_correlate(
     out odds_ratio_low double precision,
     out odds_ratio_high double precision,
     out p_value double precision,
+    out test text,
     out problem insights.problem
 )
 language plpython3u
@@ -19686,9 +20262,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].correlate(
+return GD["cb1e59a2b1d203eb"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -19723,6 +20299,7 @@ returns table (
     odds_ratio_low double precision,
     odds_ratio_high double precision,
     p_value double precision,
+    test text,
     problem insights.problem
 )
 language plpython3u
@@ -19730,9 +20307,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].correlation_matrix(
+return GD["cb1e59a2b1d203eb"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -19756,9 +20333,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["cb1e59a2b1d203eb"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -19805,6 +20382,7 @@ returns table (
     restates boolean,
     similar text[],
     tested bigint,
+    screened_count bigint,
     problem insights.problem
 )
 language plpython3u
@@ -19812,9 +20390,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].discover(
+return GD["cb1e59a2b1d203eb"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -19842,9 +20420,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["cb1e59a2b1d203eb"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -19875,9 +20453,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].facets(
+return GD["cb1e59a2b1d203eb"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -19890,6 +20468,7 @@ grant execute on function insights.run_facets(text[], text, text, int, text) to 
 
 -- sql/internal/run_rebuild.sql
 create or replace function insights.run_rebuild(
+    batch_size int default 32000,
     out busy boolean,
     out problem insights.problem
 )
@@ -19898,15 +20477,15 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].start_over(plpy)
+return GD["cb1e59a2b1d203eb"].start_over(plpy, batch_size)
 $python$;
 
-comment on function insights.run_rebuild() is
-    'Marks the index as to be built anew, without raising';
+comment on function insights.run_rebuild(int) is
+    'Marks the index as to be built anew, in batches of the size given; without raising';
 
-revoke all on function insights.run_rebuild() from public;
+revoke all on function insights.run_rebuild(int) from public;
 
 -- sql/internal/run_refresh.sql
 create or replace function insights.run_refresh(
@@ -19923,9 +20502,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["cb1e59a2b1d203eb"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -19962,9 +20541,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].search_traces(
+return GD["cb1e59a2b1d203eb"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -19993,9 +20572,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].search_page(
+return GD["cb1e59a2b1d203eb"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -20032,9 +20611,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].timeseries(
+return GD["cb1e59a2b1d203eb"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -20056,9 +20635,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].validate(plpy, filter)
+return GD["cb1e59a2b1d203eb"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -20075,9 +20654,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7931ac4bb8a637a0" not in GD:
+if "cb1e59a2b1d203eb" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7931ac4bb8a637a0"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["cb1e59a2b1d203eb"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
@@ -20573,6 +21152,31 @@ comment on function insights.span_attribute_number(text, text[]) is
 revoke all on function insights.span_attribute_number(text, text[]) from public;
 grant execute on function insights.span_attribute_number(text, text[]) to public;
 
+-- sql/internal/try_commit.sql
+-- A transaction block, or a function, around a procedure does not let it commit, which PostgreSQL
+-- says in three words when it is too late.  There is no other way to ask than to try, and
+-- PL/pgSQL cannot catch what comes of it: its exception blocks do not let commit either.
+--
+-- A procedure that commits can have no SET clause; it resolves no names.
+create or replace procedure insights.try_commit(
+    caller text,
+    inout problem insights.problem
+)
+language plpython3u
+as $python$
+try:
+    plpy.commit()
+except plpy.spiexceptions.InvalidTransactionTermination:
+    return ("25001", caller + " cannot run inside a transaction block",
+            None, "It commits time and again. Call it by itself, with autocommit."),
+return None,
+$python$;
+
+comment on procedure insights.try_commit(text, insights.problem) is
+    'Commits, for a procedure that is going to; the problem says where it cannot';
+
+revoke all on procedure insights.try_commit(text, insights.problem) from public;
+
 -- sql/internal/build_batch.sql
 -- A session may plan its statements while the index is still empty, and keep the plans:
 -- they must use indexes nevertheless.
@@ -20591,6 +21195,7 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 set enable_seqscan = off
 as $sql$
+select insights.load_engine();
 select r.indexed, r.done, r.busy
 from insights.run_build_batch(max_traces) r
 where insights.accept(r.problem)
@@ -20638,6 +21243,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select r.trace_id
 from insights.run_match_trace_ids(exp_ids, filter, trace_ids) r
 where insights.accept(r.problem)
@@ -20901,6 +21507,7 @@ as $plpgsql$
 declare
     page record;
 begin
+    perform insights.load_engine();
     page := insights.run_search_page(
         exp_ids, filter, max_results, order_by, page_token, page_offset
     );
@@ -20985,7 +21592,8 @@ returns table (
     test text,
     restates boolean,
     similar text[],
-    tested bigint
+    tested bigint,
+    screened_count bigint
 )
 language sql
 stable
@@ -20993,6 +21601,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select
     r.filter,
     r.kind,
@@ -21016,7 +21625,8 @@ select
     r.test,
     r.restates,
     r.similar,
-    r.tested
+    r.tested,
+    r.screened_count
 from insights.run_compare(
     exp_ids, selection, baseline, kinds, min_support, max_results, fdr, direction, pairs, restatements, unit
 ) r
@@ -21024,8 +21634,23 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'What sets a selection of traces apart from a baseline: a row per significant fact, as a '
-    'filter to go on with, the surest effect first';
+    'What sets a selection of traces apart from a baseline: a row per significant fact, as a filter to go on
+with, the surest effect first.
+
+- `exp_ids`: as in insights_count
+- `selection`, `baseline`: two filters. Traces that match both count as selected, those that match neither are left out
+- `kinds`: the kinds of facts to test: trace, tag, metadata, feedback, expectation, run, prompt, issue, span, attribute,
+  number; NULL means all
+- `min_support`: facts of fewer traces of the base are not tested
+- `max_results`: rows at most, 1 to 50000
+- `fdr`: the false discovery rate, above 0 and at most 1: the share of rows that may be chance
+- `direction`: ''positive'' for facts that are more frequent in the selection, ''negative'' for rarer ones, ''both''
+- `pairs`: conjunctions of two facts, too, where they go with it more strongly than each alone
+- `restatements`: also facts about the fields that one of the two asks about
+- `unit`: as in insights_count; ''session'' and ''session_all'' count sessions
+
+The columns are those of insights_discover with the selection as target and the baseline as the rest: `target_share` is
+the share of the fact in the selection, `other_share` that in the baseline. SQLSTATEs as there.';
 
 revoke all on function @mlflow@.insights_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
@@ -21069,7 +21694,8 @@ returns table (
     test text,
     restates boolean,
     similar text[],
-    tested bigint
+    tested bigint,
+    screened_count bigint
 )
 language sql
 stable
@@ -21081,8 +21707,7 @@ select * from @mlflow@.insights_compare(
 $sql$;
 
 comment on function @mlflow@.insights_compare(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'What sets a selection of traces apart from a baseline: a row per significant fact, as a '
-    'filter to go on with, the surest effect first';
+    'As insights_compare of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_compare(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_compare(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
@@ -21123,7 +21748,8 @@ returns table (
     test text,
     restates boolean,
     similar text[],
-    tested bigint
+    tested bigint,
+    screened_count bigint
 )
 language sql
 stable
@@ -21135,8 +21761,7 @@ select * from @mlflow@.insights_compare(
 $sql$;
 
 comment on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'What sets a selection of traces apart from a baseline: a row per significant fact, as a '
-    'filter to go on with, the surest effect first';
+    'As insights_compare of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
@@ -21162,7 +21787,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language plpgsql
 stable
@@ -21173,6 +21799,7 @@ set jit = off
 as $plpgsql$
 #variable_conflict use_column
 begin
+    perform insights.load_engine();
     return query
     select
         r.filter1_count,
@@ -21186,15 +21813,41 @@ begin
         r.odds_ratio,
         r.odds_ratio_low,
         r.odds_ratio_high,
-        r.p_value
+        r.p_value,
+        r.test
     from insights.run_correlate(exp_ids, f1, f2, base_filter, unit) r
     where insights.accept(r.problem);
 end
 $plpgsql$;
 
 comment on function @mlflow@.insights_correlate(text[], text, text, text, text) is
-    'How two filters go together among the traces of a base filter: counts, NPMI as MLflow '
-    'defines it, lift, phi, odds ratio with its 95 % interval, p-value; unit as in insights_count';
+    'How two filters go together among the traces of a base filter. One row.
+
+- `exp_ids`, `unit`: as in insights_count. With unit ''session'' all counts are of sessions
+- `f1`, `f2`: the filters
+- `base_filter`: only its traces are looked at; conditions on spans that are joined to it by AND speak of one span
+
+With n traces in all, n11 of them match both filters, n10 only the first, n01 only the second, and n00 neither:
+
+- `filter1_count`, `filter2_count`, `joint_count`, `total_count`: n11 + n10, n11 + n01, n11 and n
+- `npmi`: normalised pointwise mutual information as MLflow has it, to the last bit:
+  log(n11 n / ((n11 + n10) (n11 + n01))) / -log(n11 / n). From -1 (never together) over 0 (independent) to 1 (only
+  together)
+- `npmi_smoothed`: the same after adding 0.5 to n11, n10, n01 and n00
+- `lift`: n11 n / ((n11 + n10) (n11 + n01)), how many times as often together as by chance
+- `phi`: (n11 n00 - n10 n01) / sqrt((n11 + n10) (n01 + n00) (n11 + n01) (n10 + n00)), Pearson''s correlation, from -1
+  to 1
+- `odds_ratio`: (n11 + 0.5) (n00 + 0.5) / ((n10 + 0.5) (n01 + 0.5)). 0.5 is always added (Haldane-Anscombe), which
+  makes it nearly unbiased, and finite
+- `odds_ratio_low`, `odds_ratio_high`: its 95 % bounds, odds_ratio * exp(-+1.96 s) with s the root of the sum of
+  1 / (n.. + 0.5) over the four
+- `p_value`: how probable an association at least this strong would be by chance, two-sided
+- `test`: where it comes from. ''Fisher'', the exact test, if some expected count, such as (n11 + n10) (n11 + n01) / n,
+  is below 100; ''G2'', the likelihood-ratio test without continuity correction, otherwise. insights_discover has
+  the same rule
+
+If a filter matches nothing, `npmi` and `npmi_smoothed` are NaN and `lift` is NULL. If it matches nothing or everything,
+`phi`, the odds ratio, its bounds, `p_value` and `test` are NULL. SQLSTATE 22023 as in insights_count.';
 
 revoke all on function @mlflow@.insights_correlate(text[], text, text, text, text) from public;
 grant execute on function @mlflow@.insights_correlate(text[], text, text, text, text) to public;
@@ -21221,7 +21874,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language sql
 stable
@@ -21231,8 +21885,7 @@ select * from @mlflow@.insights_correlate(exp_ids::pg_catalog.text[], f1, f2, ba
 $sql$;
 
 comment on function @mlflow@.insights_correlate(int[], text, text, text, text) is
-    'How two filters go together among the traces of a base filter: counts, NPMI as MLflow '
-    'defines it, lift, phi, odds ratio with its 95 % interval, p-value; unit as in insights_count';
+    'As insights_correlate of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_correlate(int[], text, text, text, text) from public;
 grant execute on function @mlflow@.insights_correlate(int[], text, text, text, text) to public;
@@ -21256,7 +21909,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language sql
 stable
@@ -21267,8 +21921,7 @@ from @mlflow@.insights_correlate(insights.experiment_ids(exp_ids), f1, f2, base_
 $sql$;
 
 comment on function @mlflow@.insights_correlate(text, text, text, text, text) is
-    'How two filters go together among the traces of a base filter: counts, NPMI as MLflow '
-    'defines it, lift, phi, odds ratio with its 95 % interval, p-value; unit as in insights_count';
+    'As insights_correlate of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_correlate(text, text, text, text, text) from public;
 grant execute on function @mlflow@.insights_correlate(text, text, text, text, text) to public;
@@ -21296,7 +21949,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language sql
 stable
@@ -21304,6 +21958,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select
     r.filter1_number,
     r.filter2_number,
@@ -21320,14 +21975,22 @@ select
     r.odds_ratio,
     r.odds_ratio_low,
     r.odds_ratio_high,
-    r.p_value
+    r.p_value,
+    r.test
 from insights.run_correlation_matrix(exp_ids, filters, base_filter, unit) r
 where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_correlation_matrix(text[], text[], text, text) is
-    'Each two of some filters as insights_correlate has them, numbered from 1 in the order given: '
-    'a row per pair, found in one pass';
+    'Each two of several filters as insights_correlate has them, found in one pass: a row per pair.
+
+- `exp_ids`, `base_filter`, `unit`: as in insights_correlate
+- `filters`: 2 to 50 filters; each may be NULL, which matches every trace
+- `filter1_number`, `filter2_number`: the places of the two in the array, from 1; the first is the smaller
+- `filter1`, `filter2`: the filters as they were given
+
+The other columns are those of insights_correlate. SQLSTATE 22023 as in insights_count (the message names the number of
+the filter), and for another number of filters.';
 
 revoke all on function @mlflow@.insights_correlation_matrix(text[], text[], text, text) from public;
 grant execute on function @mlflow@.insights_correlation_matrix(text[], text[], text, text) to public;
@@ -21357,7 +22020,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language sql
 stable
@@ -21368,8 +22032,7 @@ from @mlflow@.insights_correlation_matrix(exp_ids::pg_catalog.text[], filters, b
 $sql$;
 
 comment on function @mlflow@.insights_correlation_matrix(int[], text[], text, text) is
-    'Each two of some filters as insights_correlate has them, numbered from 1 in the order given: '
-    'a row per pair, found in one pass';
+    'As insights_correlation_matrix of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_correlation_matrix(int[], text[], text, text) from public;
 grant execute on function @mlflow@.insights_correlation_matrix(int[], text[], text, text) to public;
@@ -21396,7 +22059,8 @@ returns table (
     odds_ratio double precision,
     odds_ratio_low double precision,
     odds_ratio_high double precision,
-    p_value double precision
+    p_value double precision,
+    test text
 )
 language sql
 stable
@@ -21409,8 +22073,7 @@ from @mlflow@.insights_correlation_matrix(
 $sql$;
 
 comment on function @mlflow@.insights_correlation_matrix(text, text[], text, text) is
-    'Each two of some filters as insights_correlate has them, numbered from 1 in the order given: '
-    'a row per pair, found in one pass';
+    'As insights_correlation_matrix of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_correlation_matrix(text, text[], text, text) from public;
 grant execute on function @mlflow@.insights_correlation_matrix(text, text[], text, text) to public;
@@ -21428,14 +22091,22 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select r.result
 from insights.run_count(exp_ids, filter, unit) r
 where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_count(text[], text, text) is
-    'How many traces of the experiments (NULL: of all) match the filter; with unit ''session'' the '
-    'sessions of which some trace matches, with ''session_all'' those of which all do';
+    'How many traces match a filter.
+
+- `exp_ids`: the experiments; NULL means all, an empty array none
+- `filter`: in the language of MLflow''s search_traces and more; NULL and '''' match every trace
+- `unit`: what is counted. ''trace''; ''session'': the sessions of which some trace matches; ''session_all'': those of
+  which all traces do, among the requested experiments. Traces without a session id belong to none. NULL is ''trace''
+
+Exact, whatever the state of the index. SQLSTATE 22023 if the filter (DETAIL: the filter with a caret under the
+place), an experiment id or the unit is wrong; the HINT says what to write.';
 
 revoke all on function @mlflow@.insights_count(text[], text, text) from public;
 grant execute on function @mlflow@.insights_count(text[], text, text) to public;
@@ -21457,8 +22128,7 @@ select @mlflow@.insights_count(exp_ids::pg_catalog.text[], filter, unit)
 $sql$;
 
 comment on function @mlflow@.insights_count(int[], text, text) is
-    'How many traces of the experiments (NULL: of all) match the filter; with unit ''session'' the '
-    'sessions of which some trace matches, with ''session_all'' those of which all do';
+    'As insights_count of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_count(int[], text, text) from public;
 grant execute on function @mlflow@.insights_count(int[], text, text) to public;
@@ -21477,8 +22147,7 @@ select @mlflow@.insights_count(insights.experiment_ids(exp_ids), filter, unit)
 $sql$;
 
 comment on function @mlflow@.insights_count(text, text, text) is
-    'How many traces of the experiments (NULL: of all) match the filter; with unit ''session'' the '
-    'sessions of which some trace matches, with ''session_all'' those of which all do';
+    'As insights_count of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_count(text, text, text) from public;
 grant execute on function @mlflow@.insights_count(text, text, text) to public;
@@ -21520,7 +22189,8 @@ returns table (
     test text,
     restates boolean,
     similar text[],
-    tested bigint
+    tested bigint,
+    screened_count bigint
 )
 language sql
 stable
@@ -21528,6 +22198,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select
     r.filter,
     r.kind,
@@ -21551,7 +22222,8 @@ select
     r.test,
     r.restates,
     r.similar,
-    r.tested
+    r.tested,
+    r.screened_count
 from insights.run_discover(
     exp_ids, target, base_filter, kinds, min_support, max_results, fdr, direction, pairs, restatements, unit
 ) r
@@ -21559,8 +22231,42 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'What goes with a target among the traces of a base filter: a row per significant fact, as a '
-    'filter to go on with, the surest effect first';
+    'What goes with a target: a row per significant fact of the traces, as a filter to go on with, the surest
+effect first.
+
+- `exp_ids`: as in insights_count
+- `target`: the filter in question
+- `base_filter`: only its traces are looked at, those of the target and others
+- `kinds`: the kinds of facts to test: trace, tag, metadata, feedback, expectation, run, prompt, issue, span, attribute,
+  number; NULL means all
+- `min_support`: facts of fewer traces of the base are not tested
+- `max_results`: rows at most, 1 to 50000
+- `fdr`: the false discovery rate, above 0 and at most 1: the share of rows that may be chance
+- `direction`: ''positive'' for facts that are more frequent in the target, ''negative'' for rarer ones, ''both''
+- `pairs`: conjunctions of two facts, too, where they go with it more strongly than each alone
+- `restatements`: also facts about the fields that the target asks about
+- `unit`: as in insights_count; ''session'' and ''session_all'' count sessions
+
+Every fact of the wanted kinds is counted exactly inside and outside of the target (beyond 400,000 traces those that
+stand out in a sample) and tested:
+
+- `filter`: the fact; insights_correlate(exp_ids, target, filter, base_filter) gives its counts
+- `kind`, `key`, `value`: what it is about; `value` is NULL where it is that there is one
+- `target_count`, `fact_count`, `joint_count`, `total_count`: traces of the base in the target, with the fact, with
+  both, and all
+- `target_share`, `other_share`: joint / target, and (fact - joint) / (total - target)
+- `difference`: the first minus the second
+- `lift`, `npmi`, `phi`, `odds_ratio`, `odds_ratio_low`, `odds_ratio_high`: as in insights_correlate
+- `p_value`, `test`: as in insights_correlate; for the best of several thresholds ''best of N splits, ...'', with the
+  search paid for in p
+- `q_value`: the least false discovery rate that admits the row (Benjamini-Hochberg over all facts tested)
+- `restates`: whether the fact merely restates the target
+- `similar`: filters of near-identical facts (phi of 0.95 or more), which have no row of their own
+- `tested`: how many facts were tested
+- `screened_count`: among how many traces facts were sought: total_count, or fewer in a sample of very many
+
+Rows are ordered by the lower bound of the odds ratio (''negative'': the upper bound ascending; ''both'': the bound nearer
+to 1). A target of none or all of the traces has no rows. SQLSTATE 22023 as in insights_count, and for the options.';
 
 revoke all on function @mlflow@.insights_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
@@ -21604,7 +22310,8 @@ returns table (
     test text,
     restates boolean,
     similar text[],
-    tested bigint
+    tested bigint,
+    screened_count bigint
 )
 language sql
 stable
@@ -21616,8 +22323,7 @@ select * from @mlflow@.insights_discover(
 $sql$;
 
 comment on function @mlflow@.insights_discover(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'What goes with a target among the traces of a base filter: a row per significant fact, as a '
-    'filter to go on with, the surest effect first';
+    'As insights_discover of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_discover(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_discover(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
@@ -21658,7 +22364,8 @@ returns table (
     test text,
     restates boolean,
     similar text[],
-    tested bigint
+    tested bigint,
+    screened_count bigint
 )
 language sql
 stable
@@ -21670,8 +22377,7 @@ select * from @mlflow@.insights_discover(
 $sql$;
 
 comment on function @mlflow@.insights_discover(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'What goes with a target among the traces of a base filter: a row per significant fact, as a '
-    'filter to go on with, the surest effect first';
+    'As insights_discover of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_discover(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_discover(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
@@ -21692,6 +22398,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select
     r.step,
     r.detail
@@ -21700,8 +22407,19 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_explain(text[], text) is
-    'How a filter is understood and answered: its canonical form, its predicates, the SQL '
-    'with its parameters, PostgreSQL''s plan';
+    'How a filter is understood and answered.
+
+- `exp_ids`, `filter`: as in insights_count
+
+A row says:
+
+- `step`: ''filter'' (the canonical form), ''predicate'' (a part of it), ''index'' (whether it is used), ''vocabulary'',
+  ''bounds'' (how many traces must match, and how many may), ''residue'' (of how many MLflow''s tables decide), ''sql'' and
+  ''parameter'' (the query that MLflow''s tables alone would answer), ''plan'' (PostgreSQL''s for it)
+- `detail`: a line of text about it
+
+It changes nothing, and is VOLATILE only because PostgreSQL runs EXPLAIN in no other function. SQLSTATE 22023 as in
+insights_count.';
 
 revoke all on function @mlflow@.insights_explain(text[], text) from public;
 grant execute on function @mlflow@.insights_explain(text[], text) to public;
@@ -21725,8 +22443,7 @@ select * from @mlflow@.insights_explain(exp_ids::pg_catalog.text[], filter)
 $sql$;
 
 comment on function @mlflow@.insights_explain(int[], text) is
-    'How a filter is understood and answered: its canonical form, its predicates, the SQL '
-    'with its parameters, PostgreSQL''s plan';
+    'As insights_explain of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_explain(int[], text) from public;
 grant execute on function @mlflow@.insights_explain(int[], text) to public;
@@ -21747,8 +22464,7 @@ select * from @mlflow@.insights_explain(insights.experiment_ids(exp_ids), filter
 $sql$;
 
 comment on function @mlflow@.insights_explain(text, text) is
-    'How a filter is understood and answered: its canonical form, its predicates, the SQL '
-    'with its parameters, PostgreSQL''s plan';
+    'As insights_explain of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_explain(text, text) from public;
 grant execute on function @mlflow@.insights_explain(text, text) to public;
@@ -21768,6 +22484,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select
     r.value,
     r.low,
@@ -21780,9 +22497,22 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_facets(text[], text, text, int, text) is
-    'The values of a field among the traces that match a filter, most frequent first, or intervals '
-    'of its numbers in ascending order: each with its count, its share of the matching traces, and '
-    'a filter for it';
+    'The values of a field among the traces that match a filter, most frequent first; or intervals of its
+numbers in ascending order, once there are more different ones than `max_results`.
+
+- `exp_ids`, `filter`, `unit`: as in insights_count
+- `field`: any field of the language, such as ''tags.env'' or ''span.attributes.model''
+- `max_results`: values or intervals at most, 1 to 1000
+
+A row says:
+
+- `value`: the value as text, or the interval; NULL in the last row, for traces without any
+- `low`, `high`: of an interval, low <= x < high; of a number itself, twice; otherwise NULL
+- `filter`: matches what the row counts, joined to the filter by AND; NULL if it would be longer than 64 KiB
+- `count`: the matching traces that have the value; a trace of several values counts for each
+- `share`: `count` over all matching traces
+
+SQLSTATE 22023 as in insights_count, and for `field` and `max_results`.';
 
 revoke all on function @mlflow@.insights_facets(text[], text, text, int, text) from public;
 grant execute on function @mlflow@.insights_facets(text[], text, text, int, text) to public;
@@ -21806,9 +22536,7 @@ select * from @mlflow@.insights_facets(exp_ids::pg_catalog.text[], filter, field
 $sql$;
 
 comment on function @mlflow@.insights_facets(int[], text, text, int, text) is
-    'The values of a field among the traces that match a filter, most frequent first, or intervals '
-    'of its numbers in ascending order: each with its count, its share of the matching traces, and '
-    'a filter for it';
+    'As insights_facets of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_facets(int[], text, text, int, text) from public;
 grant execute on function @mlflow@.insights_facets(int[], text, text, int, text) to public;
@@ -21830,9 +22558,7 @@ from @mlflow@.insights_facets(insights.experiment_ids(exp_ids), filter, field, m
 $sql$;
 
 comment on function @mlflow@.insights_facets(text, text, text, int, text) is
-    'The values of a field among the traces that match a filter, most frequent first, or intervals '
-    'of its numbers in ascending order: each with its count, its share of the matching traces, and '
-    'a filter for it';
+    'As insights_facets of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_facets(text, text, text, int, text) from public;
 grant execute on function @mlflow@.insights_facets(text, text, text, int, text) to public;
@@ -21848,10 +22574,14 @@ language plpgsql
 as $plpgsql$
 declare
     step record;
+    problem insights.problem;
 begin
+    perform insights.load_engine();
+    call insights.try_commit('insights_rebuild', problem);
+    perform insights.accept(problem);
     loop
         select r.busy, insights.accept(r.problem) as accepted into step
-        from insights.run_rebuild() r;
+        from insights.run_rebuild(batch_size) r;
         commit;
         exit when not step.busy;
         perform pg_catalog.pg_sleep(0.05);
@@ -21868,8 +22598,12 @@ end
 $plpgsql$;
 
 comment on procedure @mlflow@.insights_rebuild(int) is
-    'Builds the index anew, batch_size traces a transaction; filters are answered all the while, '
-    'but without the index. To be called with CALL, outside of a transaction';
+    'Builds the index anew. Filters are answered all the while, but without the index.
+
+- `batch_size`: traces a transaction
+
+It commits batch by batch, so it has to be called with CALL outside of a transaction; interrupted, `insights index`
+goes on, and another call begins anew.';
 
 revoke all on procedure @mlflow@.insights_rebuild(int) from public;
 
@@ -21891,13 +22625,26 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 set enable_seqscan = off
 as $sql$
+select insights.load_engine();
 select r.indexed, r.removed, r.merged, r.pending, r.busy
 from insights.run_refresh(max_traces) r
 where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_refresh(int) is
-    'Indexes up to max_traces of the traces that changed; busy: another session is at it';
+    'Indexes traces that have changed, in the caller''s transaction, and merges small blocks. It is what
+pg_cron calls.
+
+- `max_traces`: so many pending traces at most; those that share a session with them may come on top
+
+A row says:
+
+- `indexed`, `removed`: traces that were indexed anew, and that are gone from the index
+- `merged`: blocks that were merged into others
+- `pending`: changes that are still to be indexed; a million at most are counted
+- `busy`: another session is at it, so nothing was done
+
+SQLSTATE 22023 in a transaction that is not READ COMMITTED.';
 
 revoke all on function @mlflow@.insights_refresh(int) from public;
 
@@ -21931,6 +22678,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select
     r.trace_id,
     r.experiment_id,
@@ -21955,9 +22703,25 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_search(text[], text, int, text[], text) is
-    'The traces of the experiments (NULL: of all) that match the filter, newest first or as '
-    'order_by says, a page at a time: each row carries the token of the next page, NULL on '
-    'the last page';
+    'The traces that match a filter, newest first or as `order_by` says, a page at a time.
+
+- `exp_ids`, `filter`: as in insights_count
+- `max_results`: rows of a page, 1 to 50000
+- `order_by`: clauses such as ''timestamp_ms DESC'', ''tags.env'', ''feedback.quality desc'', of fields with one value a
+  trace. Missing values come last in both directions; `timestamp_ms DESC` and `trace_id ASC` decide ties
+- `page_token`: the `next_page_token` of the page before. It belongs to the same experiments, filter and order
+
+A row is a trace as MLflow has it:
+
+- `trace_id`, `experiment_id`, `trace_name`, `session_id`, `status`
+- `request_time`, `timestamp_ms`: when it began; the former is NULL if that is no time that PostgreSQL knows
+- `execution_time_ms`: how long it took, in milliseconds
+- `request_preview`, `response_preview`: the first characters of input and output
+- `tags`, `metadata`: objects of texts
+- `assessments`: an array of objects, those of the trace itself
+- `next_page_token`: the same in each row; NULL on the last page
+
+SQLSTATE 22023 as in insights_count, and for `max_results`, `order_by` and `page_token`.';
 
 revoke all on function @mlflow@.insights_search(text[], text, int, text[], text) from public;
 grant execute on function @mlflow@.insights_search(text[], text, int, text[], text) to public;
@@ -21999,9 +22763,7 @@ from @mlflow@.insights_search(
 $sql$;
 
 comment on function @mlflow@.insights_search(int[], text, int, text[], text) is
-    'The traces of the experiments (NULL: of all) that match the filter, newest first or as '
-    'order_by says, a page at a time: each row carries the token of the next page, NULL on '
-    'the last page';
+    'As insights_search of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_search(int[], text, int, text[], text) from public;
 grant execute on function @mlflow@.insights_search(int[], text, int, text[], text) to public;
@@ -22040,9 +22802,7 @@ from @mlflow@.insights_search(
 $sql$;
 
 comment on function @mlflow@.insights_search(text, text, int, text[], text) is
-    'The traces of the experiments (NULL: of all) that match the filter, newest first or as '
-    'order_by says, a page at a time: each row carries the token of the next page, NULL on '
-    'the last page';
+    'As insights_search of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_search(text, text, int, text[], text) from public;
 grant execute on function @mlflow@.insights_search(text, text, int, text[], text) to public;
@@ -22070,16 +22830,18 @@ set jit = off
 as $sql$
 select
     s.built,
-    p.traces,
-    greatest(extract(epoch from statement_timestamp() - p.oldest), 0),
+    case when a.visible then p.traces end,
+    case when a.visible then greatest(extract(epoch from statement_timestamp() - p.oldest), 0) end,
     s.missed,
-    b.traces,
-    b.blocks,
+    case when a.visible then b.traces end,
+    case when a.visible then b.blocks end,
     case
+        when not a.visible then null
         when pg_relation_size('insights.term') < 2 ^ 24 then (select count(*) from insights.term)
         else (select c.reltuples from pg_class c where c.oid = 'insights.term'::regclass)
     end,
     case
+        when not a.visible then null
         when pg_relation_size('insights.posting') < 2 ^ 24
             then (select count(*) from insights.posting)
         else (select c.reltuples from pg_class c where c.oid = 'insights.posting'::regclass)
@@ -22087,7 +22849,9 @@ select
     size.index_bytes,
     size.mlflow_bytes,
     size.index_bytes / nullif(size.mlflow_bytes, 0)::double precision
-from (
+-- Row-level security leaves others no rows to count, and 0 would read as up to date.
+from (select exists (select from insights.state)) a (visible)
+cross join (
     select
         count(distinct n.trace_id) as traces,
         min(n.noted_at) as oldest
@@ -22124,11 +22888,16 @@ left join (
 $sql$;
 
 comment on function @mlflow@.insights_status() is
-    'The state of the index, one row: built (until then it is not used); pending, the changed traces '
-    'that are not indexed yet (only a million changes are looked at), and for how many seconds the '
-    'oldest has been; missed, the changes that could not be noted (if any, the index is not used '
-    'until insights_rebuild); traces, blocks, terms and postings in it; its bytes, those of MLflow''s '
-    'trace tables, and the ratio of the two. NULL or 0 for roles that may not read MLflow''s tables';
+    'The state of the index. One row, in milliseconds however large the index is.
+
+- `built`: until then the index is not used
+- `pending`: changed traces that are not indexed yet; only a million changes are looked at
+- `lag_seconds`: for how long the oldest of them has been pending
+- `missed`: changes that could not be noted; if there are any, the index is not used until insights_rebuild
+- `traces`, `blocks`, `terms`, `postings`: what is in it; the last two are estimated where they are many
+- `index_bytes`, `mlflow_bytes`, `index_share`: its size on disk, that of MLflow''s trace tables, and the ratio of the two
+
+NULL, but for the sizes, for roles that may not read MLflow''s tables.';
 
 revoke all on function @mlflow@.insights_status() from public;
 grant execute on function @mlflow@.insights_status() to public;
@@ -22162,6 +22931,7 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select
     to_timestamp(b.start_ms / 1000.0::double precision),
     b.matched,
@@ -22201,8 +22971,24 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     text[], text, text, timestamptz, timestamptz, text, text
 ) is
-    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
-    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+    'The traces that match a filter, and all traces, by time: a row per bucket, empty ones too.
+
+- `exp_ids`, `filter`, `unit`: as in insights_count; the unit is of `matched`, `total`, `errors` and their ratios
+- `bucket`: an interval or its text: whole months, whole days, or less than a day. At most 10,000 buckets
+- `start_time`, `end_time`: from the one on and before the other; NULL or infinite: as far as the traces go
+- `time_zone`: where days and months begin
+
+A row says:
+
+- `time`: when the bucket begins
+- `matched`, `total`, `rate`: traces that match, all of them, and the ratio of the two
+- `errors`, `error_rate`: those that match and have status ERROR, and their share of those that match
+- `p50_ms`, `p95_ms`, `p99_ms`: percentiles of the execution time of those that match, in milliseconds, as
+  percentile_cont has them
+- `tokens`, `cost`: sums of total_tokens and total_cost of those that match
+
+Ratios of nothing, and percentiles and sums of no numbers, are NULL. SQLSTATE 22023 as in insights_count, and for
+`bucket`, `time_zone` and the times.';
 
 revoke all on function @mlflow@.insights_timeseries(
     text[], text, text, timestamptz, timestamptz, text, text
@@ -22249,8 +23035,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     int[], text, text, timestamptz, timestamptz, text, text
 ) is
-    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
-    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+    'As insights_timeseries of text[], with ids as numbers';
 
 revoke all on function @mlflow@.insights_timeseries(
     int[], text, text, timestamptz, timestamptz, text, text
@@ -22294,8 +23079,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     text, text, text, timestamptz, timestamptz, text, text
 ) is
-    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
-    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+    'As insights_timeseries of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_timeseries(
     text, text, text, timestamptz, timestamptz, text, text
@@ -22339,8 +23123,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     text[], text, interval, timestamptz, timestamptz, text, text
 ) is
-    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
-    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+    'As insights_timeseries of text[], with a bucket as interval';
 
 revoke all on function @mlflow@.insights_timeseries(
     text[], text, interval, timestamptz, timestamptz, text, text
@@ -22390,8 +23173,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     int[], text, interval, timestamptz, timestamptz, text, text
 ) is
-    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
-    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+    'As insights_timeseries of text[], with a bucket as interval and with ids as numbers';
 
 revoke all on function @mlflow@.insights_timeseries(
     int[], text, interval, timestamptz, timestamptz, text, text
@@ -22441,8 +23223,7 @@ $sql$;
 comment on function @mlflow@.insights_timeseries(
     text, text, interval, timestamptz, timestamptz, text, text
 ) is
-    'The traces that match a filter, and all traces, by time: a row per bucket of the time zone, '
-    'empty ones too, with error rate, latency percentiles, tokens and cost of those that match';
+    'As insights_timeseries of text[], with a bucket as interval and with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
 revoke all on function @mlflow@.insights_timeseries(
     text, text, interval, timestamptz, timestamptz, text, text
@@ -22462,13 +23243,18 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select r.result
 from insights.run_validate(filter) r
 where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_validate(text) is
-    'The canonical form of a filter; an error that says what is wrong with a bad one';
+    'The canonical form of a filter.
+
+- `filter`: as in insights_count; NULL and '''' have the form ''''
+
+SQLSTATE 22023 as in insights_count if it is wrong: to check filters before they are used.';
 
 revoke all on function @mlflow@.insights_validate(text) from public;
 grant execute on function @mlflow@.insights_validate(text) to public;
@@ -22482,13 +23268,21 @@ parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
 as $sql$
+select insights.load_engine();
 select r.trace_id, r.disagreement
 from insights.run_verify(max_problems) r
 where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_verify(int) is
-    'Reads every indexed trace again and reports where the index is wrong; no rows: nowhere';
+    'Reads every indexed trace again and reports where the index is wrong. No rows: nowhere.
+
+- `max_problems`: rows at most
+
+A row says:
+
+- `trace_id`: the trace; NULL where it is no single one
+- `problem`: what is wrong';
 
 revoke all on function @mlflow@.insights_verify(int) from public;
 
@@ -22509,7 +23303,15 @@ cross join lateral json_array_elements(t.assessments::json) as a (item)
 where (select insights.may_read());
 
 comment on view insights.assessment_rollup is
-    'Per indexed trace and name: how many valid assessments, and the latest, its value as stored';
+    'The valid assessments of each indexed trace by kind and name, for BI tools. As fresh as the index.
+
+- `trace_id`
+- `kind`, `name`: feedback or expectation, and its name
+- `assessment_count`: how many there are
+- `value`: the latest, as stored
+- `numeric_value`: that as a number, if it is one
+
+No rows for roles that may not read all of MLflow''s tables.';
 
 revoke all on insights.assessment_rollup from public;
 grant select on insights.assessment_rollup to public;
@@ -22540,7 +23342,14 @@ join insights.signature s on s.signature = i.item[1]::int
 where (select insights.may_read());
 
 comment on view insights.span_rollup is
-    'Per indexed trace and type, name and status of spans: how many, and how long they took';
+    'The spans of each indexed trace by type, name and status, for BI tools. As fresh as the index.
+
+- `trace_id`
+- `span_type`, `span_name`, `status`: what the spans have in common
+- `span_count`: how many there are
+- `total_ms`, `min_ms`, `max_ms`: their durations in milliseconds: the sum, the shortest and the longest; NULL without an end
+
+No rows for roles that may not read all of MLflow''s tables.';
 
 revoke all on insights.span_rollup from public;
 grant select on insights.span_rollup to public;
@@ -22616,7 +23425,8 @@ declare
     ];
     writers constant name[] := array[
         'insights_refresh', 'insights_rebuild', 'insights_verify', 'build_batch',
-        'run_refresh', 'run_rebuild', 'run_verify', 'run_build_batch'
+        'run_refresh', 'run_rebuild', 'run_verify', 'run_build_batch',
+        'try_commit'
     ];
     mlflow_schema oid;
     mlflow_owner oid;
