@@ -58,9 +58,22 @@ _ASSESSMENTS = ("feedback", "expectation")
 MARK_OF_SESSIONS: Name = ("o", "trace", "assessments", SESSION)
 _ANY_SPAN: Name = ("o", "span", "", "")
 
+#: What MLflow notes for itself: how much it has stored, where, and in which form.
+_BOOKKEEPING = frozenset(
+    (
+        ("tag", "mlflow.artifactLocation"),
+        ("tag", "mlflow.trace.archiveLocation"),
+        ("tag", "mlflow.trace.spansLocation"),
+        ("metadata", "mlflow.trace.infoFinalized"),
+        ("metadata", "mlflow.trace.sizeBytes"),
+        ("metadata", "mlflow.trace.sizeStats"),
+        ("metadata", "mlflow.trace_schema.version"),
+    )
+)
+
 #: What MLflow keeps elsewhere, or every trace has; and what went in and out, which
 #: for spans is no fact either.
-_NO_FACTS = frozenset(
+_NO_FACTS = _BOOKKEEPING.union(
     (
         ("tag", "mlflow.traceName"),
         ("tag", "mlflow.linkedPrompts"),
@@ -134,7 +147,7 @@ def series_of(
     kind: str, key: str, signature: int, signatures: Mapping[int, Signature]
 ) -> Optional[Name]:
     """The field that numbers of a key and signature belong to, if it is tested."""
-    if (kind, key) == ("trace", "end_time_ms"):
+    if (kind, key) == ("trace", "end_time_ms") or (kind, key) in _BOOKKEEPING:
         return None
     if (kind, key) == ("span", "duration") and signature:
         known = signatures.get(signature)

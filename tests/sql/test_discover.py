@@ -320,6 +320,29 @@ def test_pairs_that_are_stronger_than_both_of_their_facts(
         refresh(module_conn)
 
 
+def test_what_mlflow_notes_for_itself_is_no_news(
+    module_conn: psycopg.Connection[Any], put: Loader
+) -> None:
+    put(
+        *(
+            Trace(
+                f"t{n}",
+                1,
+                START + n,
+                status="ERROR" if n < 30 else "OK",
+                tags={"mlflow.trace.spansLocation": "ARCHIVE_REPO" if n < 30 else "TRACKING_STORE"},
+                metadata={"mlflow.trace.sizeBytes": str(n), "size": str(n)},
+            )
+            for n in range(200)
+        )
+    )
+    for _ in range(2):
+        assert filters(discover(module_conn, ERRORS, kinds=["tag", "metadata", "number"])) == [
+            "metadata.size < 30"
+        ]
+        refresh(module_conn)
+
+
 def test_a_target_of_no_or_of_all_traces_has_nothing_to_tell(
     world: psycopg.Connection[Any],
 ) -> None:
