@@ -32,6 +32,7 @@ from insights_engine.columns import Columns, united
 from insights_engine.facts import Facts, Number, Series
 from insights_engine.groups import Block, all_positions
 from insights_engine.index_reader import Index, Prepared, decided, open_index, prepare
+from insights_engine.interrupts import Watched
 from insights_engine.rows import MARK, Placed, Reader
 from insights_engine.statement import Statement
 
@@ -428,7 +429,7 @@ class Population:
         self._known: Optional[Items] = None
         self._blocks: Sequence[Block] = ()
         self.items = Items()
-        self.parts: list[Part] = []
+        self.parts: list[Part] = Watched(plpy)
         if statement.experiments == []:
             return
         index = open_index(plpy, statement, (base, target, _ASSESSED))

@@ -37,6 +37,6 @@ comment on procedure @mlflow@.insights_rebuild(int) is
 - `batch_size`: traces a transaction
 
 It commits batch by batch, so it has to be called with CALL outside of a transaction; interrupted, `insights index`
-goes on, and another call begins anew.';
+goes on, and another call begins anew. SQLSTATE 25001 in a transaction block, 22023 if `batch_size` is not positive.';
 
 revoke all on procedure @mlflow@.insights_rebuild(int) from public;

@@ -398,6 +398,35 @@ def test_sessions(world: psycopg.Connection[Any]) -> None:
             assert counted == (row["fact_count"], row["joint_count"]), row["filter"]
 
 
+@pytest.mark.parametrize("unit", ["trace", "session"])
+def test_a_discovery_that_only_computes_can_be_cancelled(
+    world: psycopg.Connection[Any], module_dsn: str, unit: str
+) -> None:
+    """When it looks whether it has been cancelled, another session has just done that."""
+    with psycopg.connect(module_dsn, autocommit=True) as connection:
+        expected = discover(connection, ERRORS, unit=unit)
+        connection.execute(
+            """
+            do language plpython3u $$
+            import insights_engine.interrupts as interrupts
+            interrupts.SECONDS, interrupts.LOOK = 0, "select pg_cancel_backend(pg_backend_pid())"
+            $$
+            """
+        )
+        with pytest.raises(psycopg.errors.QueryCanceled) as caught:
+            discover(connection, ERRORS, unit=unit)
+        assert "Python" not in (caught.value.diag.context or "")
+        connection.execute(
+            """
+            do language plpython3u $$
+            import insights_engine.interrupts as interrupts
+            interrupts.LOOK = "select"
+            $$
+            """
+        )
+        assert discover(connection, ERRORS, unit=unit) == expected
+
+
 # ------------------------------------------------------- however it is answered
 
 
