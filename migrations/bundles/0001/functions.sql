@@ -4,7 +4,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "cb1e59a2b1d203eb" in GD:
+if "19cc33efba1b71f6" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -1565,9 +1565,22 @@ _ASSESSMENTS = ("feedback", "expectation")
 MARK_OF_SESSIONS: Name = ("o", "trace", "assessments", SESSION)
 _ANY_SPAN: Name = ("o", "span", "", "")
 
+#: What MLflow notes for itself: how much it has stored, where, and in which form.
+_BOOKKEEPING = frozenset(
+    (
+        ("tag", "mlflow.artifactLocation"),
+        ("tag", "mlflow.trace.archiveLocation"),
+        ("tag", "mlflow.trace.spansLocation"),
+        ("metadata", "mlflow.trace.infoFinalized"),
+        ("metadata", "mlflow.trace.sizeBytes"),
+        ("metadata", "mlflow.trace.sizeStats"),
+        ("metadata", "mlflow.trace_schema.version"),
+    )
+)
+
 #: What MLflow keeps elsewhere, or every trace has; and what went in and out, which
 #: for spans is no fact either.
-_NO_FACTS = frozenset(
+_NO_FACTS = _BOOKKEEPING.union(
     (
         ("tag", "mlflow.traceName"),
         ("tag", "mlflow.linkedPrompts"),
@@ -1641,7 +1654,7 @@ def series_of(
     kind: str, key: str, signature: int, signatures: Mapping[int, Signature]
 ) -> Optional[Name]:
     """The field that numbers of a key and signature belong to, if it is tested."""
-    if (kind, key) == ("trace", "end_time_ms"):
+    if (kind, key) == ("trace", "end_time_ms") or (kind, key) in _BOOKKEEPING:
         return None
     if (kind, key) == ("span", "duration") and signature:
         known = signatures.get(signature)
@@ -6896,6 +6909,51 @@ def _reason(plpy: Any, statement: Statement) -> str:
         return "it has missed a change (insights_rebuild)"
     return "too many traces are pending (insights_refresh)"
 ''',
+"insights_engine.interrupts": r'''"""Lets a statement be cancelled in the midst of a long computation.
+
+PostgreSQL attends to a cancel or a timeout whenever it runs something, but not while
+Python computes.  What takes long, and asks the database nothing, looks at times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from insights_engine import plans
+
+Item = TypeVar("Item")
+
+#: Looks are as far apart at least: each costs as much as the smallest query, some 20 us.
+SECONDS = 0.05
+
+#: What the database is asked for nothing but that.
+LOOK = "select"
+
+_last = 0.0
+
+
+def look(plpy: Any) -> None:
+    """Raises plpy.SPIError if the statement has been cancelled; looks now and then only."""
+    global _last
+    if time.monotonic() >= _last + SECONDS:
+        plans.run(plpy, LOOK)
+        _last = time.monotonic()
+
+
+class Watched(list[Item]):
+    """A list with items that take long each: going through it looks before every one."""
+
+    def __init__(self, plpy: Any) -> None:
+        super().__init__()
+        self._plpy = plpy
+
+    def __iter__(self) -> Iterator[Item]:
+        for item in super().__iter__():
+            look(self._plpy)
+            yield item
+''',
 "insights_engine.intervals": r'''"""Numeric conditions as intervals of whole numbers.
 
 A condition on a number holds on a few intervals of its ordered domain: the
@@ -10068,6 +10126,7 @@ from insights_engine.columns import Columns, united
 from insights_engine.facts import Facts, Number, Series
 from insights_engine.groups import Block, all_positions
 from insights_engine.index_reader import Index, Prepared, decided, open_index, prepare
+from insights_engine.interrupts import Watched
 from insights_engine.rows import MARK, Placed, Reader
 from insights_engine.statement import Statement
 
@@ -10464,7 +10523,7 @@ class Population:
         self._known: Optional[Items] = None
         self._blocks: Sequence[Block] = ()
         self.items = Items()
-        self.parts: list[Part] = []
+        self.parts: list[Part] = Watched(plpy)
         if statement.experiments == []:
             return
         index = open_index(plpy, statement, (base, target, _ASSESSED))
@@ -19625,7 +19684,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights cb1e59a2b1d203eb " + name + ">"
+        place = "<insights 19cc33efba1b71f6 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -19640,8 +19699,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["cb1e59a2b1d203eb"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["cb1e59a2b1d203eb"]
+GD["19cc33efba1b71f6"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["19cc33efba1b71f6"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -19696,9 +19755,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].build_index(plpy, '@mlflow@', max_traces)
+return GD["19cc33efba1b71f6"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -19917,9 +19976,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["19cc33efba1b71f6"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -20221,9 +20280,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].compare(
+return GD["19cc33efba1b71f6"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -20262,9 +20321,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].correlate(
+return GD["19cc33efba1b71f6"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -20307,9 +20366,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].correlation_matrix(
+return GD["19cc33efba1b71f6"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -20333,9 +20392,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["19cc33efba1b71f6"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -20390,9 +20449,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].discover(
+return GD["19cc33efba1b71f6"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -20420,9 +20479,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["19cc33efba1b71f6"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -20453,9 +20512,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].facets(
+return GD["19cc33efba1b71f6"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -20477,9 +20536,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].start_over(plpy, batch_size)
+return GD["19cc33efba1b71f6"].start_over(plpy, batch_size)
 $python$;
 
 comment on function insights.run_rebuild(int) is
@@ -20502,9 +20561,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["19cc33efba1b71f6"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -20541,9 +20600,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].search_traces(
+return GD["19cc33efba1b71f6"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -20572,9 +20631,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].search_page(
+return GD["19cc33efba1b71f6"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -20611,9 +20670,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].timeseries(
+return GD["19cc33efba1b71f6"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -20635,9 +20694,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].validate(plpy, filter)
+return GD["19cc33efba1b71f6"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -20654,9 +20713,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "cb1e59a2b1d203eb" not in GD:
+if "19cc33efba1b71f6" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["cb1e59a2b1d203eb"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["19cc33efba1b71f6"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
@@ -22414,7 +22473,8 @@ comment on function @mlflow@.insights_explain(text[], text) is
 A row says:
 
 - `step`: ''filter'' (the canonical form), ''predicate'' (a part of it), ''index'' (whether it is used), ''vocabulary'',
-  ''bounds'' (how many traces must match, and how many may), ''residue'' (of how many MLflow''s tables decide), ''sql'' and
+  ''bounds'' (how many traces must match, and how many may), ''residue'' (of how many MLflow''s tables decide, pending ones
+  included), ''left out'' (of how many the spans cannot be read, as they are archived), ''sql'' and
   ''parameter'' (the query that MLflow''s tables alone would answer), ''plan'' (PostgreSQL''s for it)
 - `detail`: a line of text about it
 
@@ -22603,7 +22663,7 @@ comment on procedure @mlflow@.insights_rebuild(int) is
 - `batch_size`: traces a transaction
 
 It commits batch by batch, so it has to be called with CALL outside of a transaction; interrupted, `insights index`
-goes on, and another call begins anew.';
+goes on, and another call begins anew. SQLSTATE 25001 in a transaction block, 22023 if `batch_size` is not positive.';
 
 revoke all on procedure @mlflow@.insights_rebuild(int) from public;
 
