@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,12 +46,12 @@ __all__ = [
 Item = TypeVar("Item", bound="Row")
 
 
-class Drawn:
+class Drawn(ABC):
     """Draws ``self.grid()`` wherever it is shown."""
 
+    @abstractmethod
     def grid(self) -> Grid:
         """The table that shows this."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return self.grid().plain(terminal_width())

@@ -250,6 +250,7 @@ def timeseries(
     """Traces by time: arrays, of which each element belongs to a bucket."""
     from insights_engine import buckets
     from insights_engine import timeseries as by_time
+    from insights_engine.series_rows import COLUMNS
 
     def answer() -> dict[str, Any]:
         experiments = experiment_ids(exp_ids)
@@ -259,7 +260,7 @@ def timeseries(
         statement = Statement(schema, experiments, _now_ms(plpy, filter), parallel=True)
         return by_time.series(plpy, statement, node, width, time_zone, first_ms, end_ms, counted)
 
-    return _one(plpy, answer, _nothing("start_ms", *by_time.COLUMNS))
+    return _one(plpy, answer, _nothing("start_ms", *COLUMNS))
 
 
 DISCOVERY_COLUMNS = (

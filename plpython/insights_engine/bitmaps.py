@@ -239,34 +239,13 @@ def ordered(pattern: int) -> int:
     return pattern ^ _SIGN
 
 
-def slices_below(slices: Slices, within: int, pattern: int) -> tuple[int, int]:
-    """The members of ``within`` whose number is less than, and equal to, a constant."""
-    less, equal = 0, within
-    for bit in range(WIDTH - 1, -1, -1):
-        members = slices.get(bit, 0)
-        wanted = pattern >> bit & 1
-        if bit == WIDTH - 1:
-            # Set means negative, hence smaller.
-            if wanted:
-                equal &= members
-            else:
-                less |= equal & members
-                equal &= ~members
-        elif wanted:
-            less |= equal & ~members
-            equal &= members
-        else:
-            equal &= ~members
-        if not equal:
-            break
-    return less, equal
-
-
 def below(slices: Slices, within: int, bound: int) -> int:
     """The members of ``within`` whose number comes before a bound, as `ordered` has it.
 
     Slices are asked for from the highest bit on, as few as it takes.
     """
+    if bound >> WIDTH:
+        return within  # beyond all numbers
     less, equal = 0, within
     # What agrees with the bound down to its lowest bit does not come before it.
     lowest = bound & -bound

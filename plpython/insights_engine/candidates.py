@@ -458,7 +458,7 @@ class Restated:
         #: Whether all spans of a name are root spans, as far as is known.
         self.is_of_roots: Callable[[str], bool] = lambda name: False
         for node in nodes:
-            for field in fields_of(node):
+            for field in tree.fields_of(node):
                 self._add(field)
 
     def __call__(self, name: Name) -> bool:
@@ -536,28 +536,6 @@ _USAGE = {
         ("trace", name) for name in tree.TRACE_NUMBER_FIELDS if name.endswith("_cost")
     ),
 }
-
-
-def fields_of(node: tree.Node) -> Iterator[tree.Field]:
-    """The fields of all predicates of a filter."""
-    todo: list[tree.Node] = [node]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, (tree.And, tree.Or)):
-            todo.extend(node.items)
-        elif isinstance(node, tree.Not):
-            todo.append(node.item)
-        elif isinstance(node, tree.AnySpan):
-            todo.append(node.condition)
-        elif isinstance(node, (tree.CountSpans, tree.AggregateSpans)):
-            if isinstance(node, tree.AggregateSpans):
-                yield node.field
-            else:
-                yield tree.TraceNumber("span_count")
-            if node.condition is not None:
-                todo.append(node.condition)
-        else:
-            yield node.field
 
 
 def has_span_condition(node: tree.Node) -> bool:

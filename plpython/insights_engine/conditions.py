@@ -7,6 +7,7 @@ and may are the same the index alone answers; the raw predicate settles the rest
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from copy import copy
 from typing import Any, Callable, Optional
@@ -17,7 +18,7 @@ from insights_engine.intervals import Intervals
 from insights_engine.slices import Pair, Series
 
 
-class Condition:
+class Condition(ABC):
     """A condition on traces."""
 
     def parts(self) -> Sequence[Condition]:
@@ -28,9 +29,9 @@ class Condition:
         """The terms whose postings it needs."""
         return ()
 
+    @abstractmethod
     def bounds(self, group: Group) -> Pair:
         """Must and may, within the group's universe."""
-        raise NotImplementedError
 
 
 class Constant(Condition):

@@ -71,7 +71,8 @@ def _recounted(
                 facts.append(NOTHING)
             elif fact.name[0] == "a":
                 members = [counts[member] for member in fact.name[1:]]
-                facts.append(tested_pair(units, fact, (among, joint), members, options))
+                pair = fact._replace(among=among, joint=joint)
+                facts.append(tested_pair(units, pair, members, options))
             else:
                 facts.append(fact.counted(among, joint, tests))
         found = significant(facts, units, options, tested)

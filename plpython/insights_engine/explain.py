@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from insights_engine import correlate, indexed, printer, tree
+from insights_engine import correlate, fields, indexed, printer, tree
 from insights_engine.statement import Statement
 
 _LONGEST_VALUE = 200
@@ -92,26 +92,13 @@ def _kept_in(plpy: Any, statement: Statement, location: str) -> int:
 
 def _looked_at(node: tree.Node) -> tuple[bool, bool]:
     """Whether a filter looks at spans, and whether at what is in their contents."""
-    spans = contents = False
-    todo = [node]
-    while todo:
-        part = todo.pop()
-        if isinstance(part, (tree.And, tree.Or)):
-            todo += part.items
-            continue
-        if isinstance(part, tree.Not):
-            todo.append(part.item)
-            continue
-        if isinstance(part, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
-            spans = True
-            if part.condition is not None:
-                todo.append(part.condition)
-        if isinstance(part, (tree.AnySpan, tree.CountSpans)):
-            continue
-        field = part.field
-        contents |= isinstance(field, tree.SpanAttribute)
-        contents |= isinstance(field, tree.SpanText) and field.name == "content"
-    return spans, contents
+    looked_at = set(tree.fields_of(node))
+    return (
+        any(fields.is_span_field(field) for field in looked_at)
+        or tree.TraceNumber("span_count") in looked_at,
+        any(isinstance(field, tree.SpanAttribute) for field in looked_at)
+        or tree.SpanText("content") in looked_at,
+    )
 
 
 def _residue(undecided: int, most: int, pending: int) -> str:

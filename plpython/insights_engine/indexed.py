@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
-from insights_engine import bitmaps, plans, tree
+from insights_engine import bitmaps, intervals, plans, tree
 from insights_engine.conditions import Condition
 from insights_engine.groups import Group
 from insights_engine.index_reader import (
@@ -144,10 +144,9 @@ def newest(
         slices = times.lowest(group)
         tied_with_start = 0
         if before_ms is not None:
-            less, tied_with_start = bitmaps.slices_below(
-                slices, may, bitmaps.pattern_of_integer(before_ms)
-            )
-            may = less | tied_with_start
+            less = bitmaps.below(slices, may, intervals.ZERO + before_ms)
+            may = bitmaps.below(slices, may, intervals.ZERO + before_ms + 1)
+            tied_with_start = may & ~less
             must &= may
         if not may:
             continue
@@ -161,10 +160,7 @@ def newest(
             own_ms = _least(slices, chosen)
             oldest_ms = own_ms if oldest_ms is None else min(oldest_ms, own_ms)
             if bitmaps.count(sure | tied) >= limit:
-                older, _ = bitmaps.slices_below(
-                    slices, undecided, bitmaps.pattern_of_integer(own_ms)
-                )
-                undecided &= ~older
+                undecided &= ~bitmaps.below(slices, undecided, intervals.ZERO + own_ms)
         if bitmaps.count(chosen) > limit + FEW_UNDECIDED:
             return None
         found += bitmaps.count(undecided)

@@ -39,41 +39,41 @@ def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> lis
             facts.append(NOTHING)
             continue
         name = ("a", one.fact.name, other.fact.name)
-        fact = Tested(name, among, joint, 1.0, "", _search(one, other))
+        pair = Tested(name, among, joint, 1.0, "", _search(one, other))
         alone = [(member.fact.among, member.fact.joint) for member in (one, other)]
-        facts.append(tested_pair(units, fact, (among, joint), alone, options))
+        facts.append(tested_pair(units, pair, alone, options))
     return facts
 
 
 def tested_pair(
     units: Traces,
     pair: Tested,
-    counts: tuple[int, int],
     members: Sequence[tuple[int, int]],
     options: Options,
 ) -> Tested:
-    """A pair with its p value; counts, also those of its members, are of base and target.
+    """A pair with its p value; ``members`` are the counts of base and target of its facts.
 
     Two facts that go with the target do so together as well, which is no news.  News
     are pairs in which each fact tells something among the traces that have the other:
     p is the largest of both tests and that of the pair itself, as all three have to
     hold (Berger, Technometrics 24, 1982).
     """
+    counts = (pair.among, pair.joint)
     if not _is_stronger(units, counts, members, options):
         return NOTHING
     tests = [TargetTests(units.target, units.total)]
     for among, joint in members:
-        if not goes(statistics.Counts(joint, counts[0], counts[1], among).table, options.direction):
+        if not goes(statistics.Counts(joint, *counts, among).table, options.direction):
             return NOTHING
         tests.append(TargetTests(joint, among))
     p_values = [test.p_value(*counts) for test in tests]
     weakest = max(range(len(tests)), key=p_values.__getitem__)
     p_value = p_values[weakest]
-    test = f"both count, {tests[weakest].test(counts[0])}"
+    test = f"both count, {tests[weakest].test(pair.among)}"
     if pair.search is not None:
         p_value = pair.search.price(p_value)
         test = f"best of {pair.search.searched} splits, {test}"
-    return pair._replace(among=counts[0], joint=counts[1], p_value=p_value, test=test)
+    return pair._replace(p_value=p_value, test=test)
 
 
 class _Searches(NamedTuple):

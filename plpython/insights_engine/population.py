@@ -9,6 +9,7 @@ item of its own (see `candidates`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -56,7 +57,7 @@ KEPT_POSITIONS = 1_000_000
 _ASSESSED = tree.IsNull(tree.Assessment("assessment", "any"), negated=True)
 
 
-class Part:
+class Part(ABC):
     """Some traces by position: which are in the base, and which in the target as well."""
 
     def __init__(self, used: int, base: int, target: int) -> None:
@@ -71,25 +72,25 @@ class Part:
         found.target = 0
         return found
 
+    @abstractmethod
     def columns(self) -> Columns:
         """The items that the traces have."""
-        raise NotImplementedError
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
         """The traces that have some items, as far as there are any."""
         return self.columns().sets(items)
 
+    @abstractmethod
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
         """Where their numbers lie."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
         """Some of the numbers in the base, for `cells.choose_cuts`; all of few traces."""
-        raise NotImplementedError
 
+    @abstractmethod
     def trace_ids(self) -> Sequence[Optional[str]]:
         """The trace at each position, where there is one in the base."""
-        raise NotImplementedError
 
 
 #: By block and field: slices that were read, and will be read again at once.

@@ -94,10 +94,8 @@ def _between(
 def _inside(slices: bitmaps.Slices, there: int, wanted: Intervals) -> int:
     found = 0
     for start, end in wanted:
-        inside = there if end >= intervals.LAST else bitmaps.below(slices, there, end + 1)
-        if start > 0:
-            inside &= ~bitmaps.below(slices, inside, start)
-        found |= inside
+        inside = bitmaps.below(slices, there, end + 1)
+        found |= inside & ~bitmaps.below(slices, inside, start)
     return found
 
 

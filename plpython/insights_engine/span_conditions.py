@@ -9,6 +9,7 @@ where the trace has one span of the signature, and bounded where it has more.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Optional
 
@@ -19,7 +20,7 @@ from insights_engine.intervals import Intervals
 from insights_engine.slices import Pair, Series
 
 
-class SpanCondition:
+class SpanCondition(ABC):
     """A condition on a span, asked about the spans of some signatures.
 
     `some` bounds the traces of which some span of the signatures satisfies it.
@@ -28,8 +29,9 @@ class SpanCondition:
     def terms(self, signatures: Sequence[int]) -> Iterable[int]:
         return ()
 
+    @abstractmethod
     def some(self, spans: Spans, group: Group, signatures: Sequence[int]) -> Pair:
-        raise NotImplementedError
+        """Must and may of the traces, for `terms` of the signatures."""
 
     def candidates(self, signatures: Sequence[int]) -> Sequence[int]:
         """The signatures that can satisfy it at all."""

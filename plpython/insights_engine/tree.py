@@ -19,6 +19,7 @@ need no context of their own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Union
 
@@ -287,3 +288,25 @@ class Not:
 Node = Union[And, Or, Not, Predicate, AnySpan, CountSpans, AggregateSpans]
 
 EVERYTHING = And(())
+
+
+def fields_of(node: Node) -> Iterator[Field]:
+    """The fields of all predicates of a filter."""
+    todo: list[Node] = [node]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (And, Or)):
+            todo.extend(node.items)
+        elif isinstance(node, Not):
+            todo.append(node.item)
+        elif isinstance(node, AnySpan):
+            todo.append(node.condition)
+        elif isinstance(node, (CountSpans, AggregateSpans)):
+            if isinstance(node, AggregateSpans):
+                yield node.field
+            else:
+                yield TraceNumber("span_count")
+            if node.condition is not None:
+                todo.append(node.condition)
+        else:
+            yield node.field

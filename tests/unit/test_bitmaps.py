@@ -106,14 +106,27 @@ def test_numbers_at_some_positions_are_stored_as_their_slices(
 NUMBERS = st.dictionaries(st.integers(0, 60), WIDE | st.integers(-3, 3), max_size=30)
 
 
-@given(NUMBERS, WIDE | st.integers(-3, 3))
-def test_slices_tell_what_is_below_and_equal(numbers: dict[int, int], constant: int) -> None:
+@given(
+    NUMBERS, WIDE | st.integers(-3, 3) | st.just(2**63) | st.integers(0, 62).map(lambda n: 1 << n)
+)
+def test_slices_tell_what_is_below(numbers: dict[int, int], constant: int) -> None:
     slices = slices_of({p: bitmaps.pattern_of_integer(n) for p, n in numbers.items()})
-    less, equal = bitmaps.slices_below(
-        slices, as_set(set(numbers)), bitmaps.pattern_of_integer(constant)
-    )
-    assert less == as_set({p for p, n in numbers.items() if n < constant})
-    assert equal == as_set({p for p, n in numbers.items() if n == constant})
+    found = bitmaps.below(slices, as_set(set(numbers)), constant + 2**63)
+    assert found == as_set({p for p, n in numbers.items() if n < constant})
+
+
+@given(NUMBERS)
+def test_no_more_slices_are_read_than_the_constant_has_bits(numbers: dict[int, int]) -> None:
+    slices = slices_of({p: bitmaps.pattern_of_integer(n) for p, n in numbers.items()})
+    read = []
+
+    class Watched(dict[int, int]):
+        def get(self, bit: int, otherwise: int = 0, /) -> int:  # type: ignore[override]
+            read.append(bit)
+            return super().get(bit, otherwise)
+
+    bitmaps.below(Watched(slices), as_set(set(numbers)), (5 << 20) + 2**63)
+    assert min(read) >= 20
 
 
 @given(NUMBERS, st.integers(0, 12))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from insights_engine import bitmaps, timelines
-from insights_engine.timeseries import (
-    _FINEST,
+from insights_engine.series_rows import (
+    FINEST,
     percentiles,
     percentiles_of_slices,
     sum_of,
@@ -91,7 +91,7 @@ def test_fixed_point_sums_are_exact(values: list[float], some: int, dice: Random
         assert max(powers) - min(powers) > 70
         return
     within = some & ((1 << used) - 1)
-    total = sum_of(within, sliced.slices, sliced.sign) << (sliced.exponent - _FINEST)
+    total = sum_of(within, sliced.slices, sliced.sign) << (sliced.exponent - FINEST)
     ordered = [values[position] for position in order]
     assert total_of((), total) == math.fsum(bitmaps.chosen(ordered, within))
 
@@ -102,7 +102,7 @@ def test_sums_beyond_every_double() -> None:
     assert total_of([1e308, 1e308, -1e308], 0) == 1e308
     assert math.isnan(total_of([math.inf, -math.inf], 0))
     assert math.isnan(total_of([math.nan, 1.0], 0))
-    assert total_of([0.1] * 10, 1 << -_FINEST) == 2.0
+    assert total_of([0.1] * 10, 1 << -FINEST) == 2.0
 
 
 def test_a_timeline_puts_sets_into_the_order_of_time() -> None:

@@ -10,6 +10,7 @@ import difflib
 import json
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,16 +26,16 @@ class Refused(ValueError):
 
 
 @dataclass(frozen=True)
-class Kind:
+class Kind(ABC):
     """A type of fields."""
 
+    @abstractmethod
     def schema(self) -> Schema:
         """The values that `read` takes, as JSON schema."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, value: Any, name: str) -> Any:
         """The parameter for the database; ``name`` says in messages what is wrong."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
