@@ -60,6 +60,7 @@ where
         and t.role in ('h', 'o')
     or (t.kind, t.key) = ('attribute', '')
 """
+_CELLS = "block, kind, key, span_name, sample, cuts, low, high"
 _ALL_TERMS = "select t.term from insights.term t"
 _ENGINE = "select md5(p.prosrc) from pg_proc p where p.oid = 'insights.load_engine'::regproc"
 _CORRELATE = (
@@ -191,13 +192,15 @@ def _copy_once(source: str, target: str, terms: str) -> int:
             "from insights.block",
         ),
         ("public.repeated_posting", "block, term, members", chosen),
+        ("public.repeated_cells", _CELLS, f"select {_CELLS} from insights.cells"),
     )
     with psycopg.connect(source) as reader, psycopg.connect(target) as writer:
         if reader.execute(_ENGINE).fetchone() != writer.execute(_ENGINE).fetchone():
             raise OtherEngine("install the functions of today and build the index first")
         writer.execute(
             "create table public.repeated_block (like insights.block);"
-            "create table public.repeated_posting (like insights.posting)"
+            "create table public.repeated_posting (like insights.posting);"
+            "create table public.repeated_cells (like insights.cells)"
         )
         writer.execute("alter table public.repeated_block drop column created_at")
         for table, columns, query in copied:
@@ -235,7 +238,16 @@ def _repeat(dsn: str, copies: int, wanted: int) -> None:
             " order by 1, 2".encode(),
             bounds,
         )
-        connection.execute("vacuum (analyze) insights.block, insights.posting, insights.term")
+        # The largest blocks, from which the cells come, are those of the first copy.
+        connection.execute(
+            f"insert into insights.cells ({_CELLS})"
+            " select c * m.max + p.block, p.kind, p.key, p.span_name, p.sample, p.cuts, p.low,"
+            f" p.high from {numbers}, repeated_cells p".encode(),
+            bounds,
+        )
+        connection.execute(
+            "vacuum (analyze) insights.block, insights.posting, insights.cells, insights.term"
+        )
 
 
 def _ask(dsn: str, pair: Sequence[str], runs: int) -> tuple[tuple[int, ...], float, float]:

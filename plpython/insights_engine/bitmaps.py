@@ -104,7 +104,7 @@ def bits_of_bitmap(members: bytes) -> int:
     return int.from_bytes(stored_bitmap(members), "little")
 
 
-def listed_positions(members: bytes) -> Sequence[int]:
+def listed_positions(members: bytes) -> array[int]:
     """The positions, ascending, of a set that is stored as a list."""
     listed = array("H")
     listed.frombytes(memoryview(members)[1:])

@@ -125,8 +125,12 @@ def items_of(term: Term, signatures: dict[int, Signature]) -> Iterator[Name]:
     elif role == "p":
         if (kind, key) not in _NO_FACTS:
             yield ("p", kind, key)
-    elif role in ("h", "o"):
-        yield (role, kind, key, term.slot)
+    elif role == "h":
+        # Buckets make the values of facts uncertain.
+        if (kind, key) not in _NO_FACTS:
+            yield ("h", kind, key, term.slot)
+    elif role == "o":
+        yield ("o", kind, key, term.slot)
     elif role == "n" and kind == "span" and key == "count":
         signature = signatures.get(term.signature)
         if signature is None:
@@ -227,8 +231,10 @@ class Items:
         #: How many values of a key read as numbers.
         self._numeric: dict[tuple[str, str], int] = {}
         self.signatures: dict[int, Signature] = {}
-        #: Of each term of the index the items it is part of.
-        self.of_term: dict[int, tuple[int, ...]] = {}
+        #: Of each term of the index the facts it is part of, ...
+        self.facts_of: dict[int, tuple[int, ...]] = {}
+        #: ... and the other items.
+        self.doubts_of: dict[int, tuple[int, ...]] = {}
         self._terms: list[int] = []
         self._made_of: dict[int, list[int]] = {}
         self._terms_made_of = 0
@@ -277,19 +283,18 @@ class Items:
         below = 0 if self._below is None else self._below.numeric_values(kind, key)
         return below + self._numeric.get((kind, key), 0)
 
-    def terms(self) -> list[int]:
-        """The terms of the index that are part of items."""
-        return self._terms
-
     def terms_of(self, items: Iterable[int]) -> dict[int, tuple[int, ...]]:
         """The terms that some items are made of, each with what it is part of."""
         if self._terms_made_of < len(self._terms):
             for term in self._terms[self._terms_made_of :]:
-                for item in self.of_term[term]:
+                for item in self._items(term):
                     self._made_of.setdefault(item, []).append(term)
             self._terms_made_of = len(self._terms)
         terms = {term for item in items for term in self._made_of.get(item, ())}
-        return {term: self.of_term[term] for term in terms}
+        return {term: self._items(term) for term in terms}
+
+    def _items(self, term: int) -> tuple[int, ...]:
+        return self.facts_of.get(term, ()) + self.doubts_of.get(term, ())
 
     def read(self, plpy: Any) -> None:
         """Adds what the vocabulary of the index has more.
@@ -315,9 +320,14 @@ class Items:
             if term.role in ("n", "x") and (term.kind, term.key) != ("span", "count"):
                 self._add_slice(term)
                 continue
-            found = tuple([self.number(name) for name in items_of(term, self.signatures)])
-            if found:
-                self.of_term[term.number] = found
+            names = list(items_of(term, self.signatures))
+            facts = tuple([self.number(name) for name in names if name[0] in FACTS])
+            doubts = tuple([self.number(name) for name in names if name[0] not in FACTS])
+            if facts:
+                self.facts_of[term.number] = facts
+            if doubts:
+                self.doubts_of[term.number] = doubts
+            if names:
                 self._terms.append(term.number)
         self._last_term = max(self._last_term, *row["number"])
 

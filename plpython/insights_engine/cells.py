@@ -98,18 +98,18 @@ def _there(planes: Planes) -> int:
 
 def histogram(planes: Planes, within: int) -> Histogram:
     """How often each cell occurs among the members of a set."""
+    # The members whose cell begins with each number of bits so far, in order.
+    parted = [_there(planes) & within]
+    for bits in reversed(planes):
+        deeper: list[int] = []
+        for members in parted:
+            ones = members & bits
+            deeper += (members ^ ones, ones)
+        parted = deeper
     found: Histogram = {}
-    todo = [(_there(planes) & within, len(planes) - 1, 0)]
-    while todo:
-        members, bit, cell = todo.pop()
-        if not members:
-            continue
-        if bit < 0:
+    for cell, members in enumerate(parted):
+        if members:
             found[cell] = bitmaps.count(members)
-            continue
-        ones = members & planes[bit]
-        todo.append((ones, bit - 1, cell | 1 << bit))
-        todo.append((members ^ ones, bit - 1, cell))
     return found
 
 

@@ -8,8 +8,9 @@ The others are bitmaps: an intersection and a population count each.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
+from operator import itemgetter
 from typing import Callable, Optional
 
 from insights_engine import bitmaps
@@ -17,20 +18,33 @@ from insights_engine.groups import all_positions
 
 # Of an item that is kept as an integer: its object, and what refers to it.
 _BITMAP_BYTES = 44
-# Of one that is listed: its numbers, and its place in the dictionary.
+# Of a position that is listed: the number, and what refers to it.
+_POSITION_BYTES = 10
+# Of an item that is listed: its numbers, and its place in the dictionary.
 _LISTED_BYTES = 120
+# Of one that makes facts uncertain: its place in the dictionary.
+_DOUBT_BYTES = 100
+
+
+# Every position once, to be referred to.
+_POSITIONS = tuple(range(bitmaps.POSITIONS))
 
 
 class _Sets:
     """The sets of some items."""
 
-    __slots__ = ("_positions", "bitmap_counts", "bitmap_items", "bitmaps", "ends", "listed_items")
+    __slots__ = (
+        *("_flags_of", "_positions", "bitmap_counts", "bitmap_items", "bitmaps", "ends"),
+        "listed_items",
+    )
 
     def __init__(self) -> None:
         self.listed_items = array("i")
         #: Where the positions of each end; they begin where those before end.
         self.ends = array("I")
         self._positions = array("H")
+        #: Looks all of them up in the flags of a set.
+        self._flags_of: Optional[Callable[[bytes], tuple[int, ...]]] = None
         self.bitmap_items = array("i")
         self.bitmaps: list[int] = []
         self.bitmap_counts = array("I")
@@ -50,28 +64,29 @@ class _Sets:
     def size(self) -> int:
         """About how many bytes of memory they take."""
         return (
-            2 * len(self._positions)
+            _POSITION_BYTES * len(self._positions)
             + _LISTED_BYTES * len(self.listed_items)
             + sum(_BITMAP_BYTES + bits.bit_length() // 7 for bits in self.bitmaps)
         )
 
     def add_counts(self, totals: list[int], within: Optional[bytes], bits: int) -> None:
         """Adds the number of members of each item; of those in a set, unless it is None."""
-        start = 0
         if within is None:
+            start = 0
             for item, end in zip(self.listed_items, self.ends):
                 totals[item] += end - start
                 start = end
             for item, members in zip(self.bitmap_items, self.bitmap_counts):
                 totals[item] += members
             return
+        if self._flags_of is None:
+            # Position 0 twice comes first: of several it gives a tuple, of one it would not.
+            self._flags_of = itemgetter(0, 0, *map(_POSITIONS.__getitem__, self._positions))
         # How many members of the set there are up to each place of the array.
-        hits = list(accumulate(map(within.__getitem__, self._positions)))
-        hits.append(0)
-        # The count before the first place is the one at index -1.
-        before = 0
+        hits = list(accumulate(self._flags_of(within)))
+        before = hits[1]
         for item, end in zip(self.listed_items, self.ends):
-            until = hits[end - 1]
+            until = hits[end + 1]
             if until != before:
                 totals[item] += until - before
                 before = until
@@ -87,56 +102,61 @@ class _Sets:
 class Columns:
     """The items that some traces have, with their positions.
 
-    The facts are apart from what makes facts uncertain, which is seldom counted.
+    Of what makes facts uncertain, which is seldom counted, it is known that it is
+    there, and the positions as they are stored, where they were given.
     """
 
-    __slots__ = ("_facts", "_last", "_opaque", "_places", "size", "used")
+    __slots__ = ("_doubts", "_facts", "_last", "_places", "size", "used")
 
     def __init__(
         self,
         postings: Iterable[tuple[int, bytes]],
         items: Mapping[int, Sequence[int]],
-        is_fact: Callable[[int], bool],
+        doubts: Mapping[int, Sequence[bytes]],
         used: int,
     ) -> None:
-        """Of (term, its positions as stored) and the items that each term is part of."""
+        """Of (term, its positions as stored) and the facts that each term is part of.
+
+        ``doubts``: the items that are no facts, with their positions, if they are known.
+        """
         self.used = used
+        self._doubts = doubts
         first: dict[int, bytes] = {}
         several: dict[int, list[bytes]] = {}
         for term, members in postings:
-            for item in items.get(term, ()):
+            for item in items[term]:
                 if item not in first:
                     first[item] = members
                 elif item in several:
                     several[item].append(members)
                 else:
                     several[item] = [first[item], members]
-        self._facts = _Sets()
-        self._opaque = _Sets()
+        facts = self._facts = _Sets()
         for item, members in first.items():
-            chosen = self._facts if is_fact(item) else self._opaque
             if item in several and all(map(bitmaps.is_list, several[item])):
                 listed: set[int] = set()
                 for one in several[item]:
                     listed.update(bitmaps.listed_positions(one))
                 if len(listed) <= _LONGEST_LIST:
-                    chosen.add_list(item, array("H", sorted(listed)))
+                    facts.add_list(item, array("H", sorted(listed)))
                 else:
-                    chosen.add_bitmap(item, bitmaps.of_positions(sorted(listed)))
+                    facts.add_bitmap(item, bitmaps.of_positions(sorted(listed)))
             elif item in several:
                 bits = united(several[item], used)
                 if bitmaps.count(bits) <= _LONGEST_LIST:
-                    chosen.add_list(item, array("H", bitmaps.positions(bits)))
+                    facts.add_list(item, array("H", bitmaps.positions(bits)))
                 else:
-                    chosen.add_bitmap(item, bits)
+                    facts.add_bitmap(item, bits)
             elif bitmaps.is_list(members):
-                chosen.add_list(item, array("H", bitmaps.listed_positions(members)))
+                facts.add_list(item, bitmaps.listed_positions(members))
             else:
-                chosen.add_bitmap(item, bitmaps.bits_of_bitmap(members))
-        self._places: Optional[dict[int, tuple[_Sets, int]]] = None
+                facts.add_bitmap(item, bitmaps.bits_of_bitmap(members))
+        self._places: Optional[dict[int, int]] = None
         # The set that was last counted as a base, and how many members of it each fact has.
         self._last: tuple[int, array[int]] = (-1, array("I"))
-        self.size = self._facts.size() + self._opaque.size()
+        self.size = facts.size() + sum(
+            [_DOUBT_BYTES + sum(map(len, stored)) for stored in doubts.values()]
+        )
 
     def add_counts(self, totals: list[int], within: Optional[int]) -> None:
         """Adds the number of members of each fact in a set; None: in all positions."""
@@ -158,26 +178,28 @@ class Columns:
         for item, members in zip(items, self._last[1]):
             totals[item] += members
 
-    def add_opaque_counts(self, totals: list[int]) -> None:
-        """Adds the number of members of each item that is no fact."""
-        self._opaque.add_counts(totals, None, 0)
+    @property
+    def doubts(self) -> Collection[int]:
+        """The items that are there and no facts."""
+        return self._doubts.keys()
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
-        """The sets of some items, as far as there are any."""
+        """The sets of some items, as far as there are any; of no facts, what was given."""
+        facts = self._facts
         if self._places is None:
-            self._places = {}
-            for sets in (self._facts, self._opaque):
-                for place, item in enumerate(sets.listed_items):
-                    self._places[item] = (sets, place)
-                for place, item in enumerate(sets.bitmap_items):
-                    self._places[item] = (sets, ~place)
+            self._places = {item: place for place, item in enumerate(facts.listed_items)}
+            self._places.update({item: ~place for place, item in enumerate(facts.bitmap_items)})
         found: dict[int, int] = {}
         for item in items:
-            if item in self._places:
-                sets, place = self._places[item]
+            place = self._places.get(item)
+            if place is not None:
                 found[item] = (
-                    sets.bitmaps[~place] if place < 0 else bitmaps.of_positions(sets.listed(place))
+                    facts.bitmaps[~place]
+                    if place < 0
+                    else bitmaps.of_positions(facts.listed(place))
                 )
+            elif self._doubts.get(item):
+                found[item] = united(self._doubts[item], self.used)
         return found
 
 

@@ -11,20 +11,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain
 from typing import Any, Optional
 
-from insights_engine import bitmaps, cells, plans, tree
+from insights_engine import bitmaps, cells, plans, stored_cells, tree
 from insights_engine.cache import CACHE
 from insights_engine.candidates import (
+    FACTS,
     MARK_OF_SESSIONS,
     Items,
     Name,
     Signature,
     Term,
     items_of,
+    node_of,
     series_of,
     uncertain_by,
 )
@@ -42,8 +44,8 @@ READ_AT_ONCE = 4_000
 #: ... and these bytes of what was found in them are kept, to be looked at again.
 KEPT_BYTES = 64 * 2**20
 
-#: Cuts are chosen from a sample of so many blocks, or batches of other traces, ...
-SAMPLED = 4
+#: Cuts are chosen from a sample of the blocks, or of so many batches of other traces, ...
+SAMPLED = stored_cells.SAMPLED
 #: ... unless there are few traces, among no more positions than these.
 FEW_POSITIONS = 2 * bitmaps.POSITIONS
 
@@ -83,6 +85,10 @@ class Part(ABC):
     @abstractmethod
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
         """Where their numbers lie."""
+
+    def known_cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        """The same of the fields for which it is quickly told."""
+        return self.cells(cuts)
 
     @abstractmethod
     def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
@@ -124,13 +130,18 @@ class Indexed(Part):
         return found
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
+        wanted = set(items)
         known = CACHE.column(self.block.block, "columns")
         if isinstance(known, Columns):
-            return known.sets(items)
-        wanted = set(items)
+            doubts = wanted.intersection(known.doubts)
+            found = known.sets(wanted - doubts)
+            return {**found, **self._stored_sets(doubts)} if doubts else found
+        return self._stored_sets(wanted)
+
+    def _stored_sets(self, wanted: set[int]) -> dict[int, int]:
         of_term = self._items.terms_of(wanted)
         stored: dict[int, list[bytes]] = {}
-        for term, members in self._few_postings(list(of_term)):
+        for term, members in self._postings(list(of_term)):
             for item in wanted.intersection(of_term[term]):
                 stored.setdefault(item, []).append(members)
         found = {item: united(several, self.used) for item, several in stored.items()}
@@ -140,19 +151,31 @@ class Indexed(Part):
         return found
 
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        found = self.known_cells(cuts)
+        rest = {name: chosen for name, chosen in cuts.items() if name not in found}
+        if rest:
+            found.update(self.worked_out(rest))
+        for name, one in found.items():
+            if CACHE.column(self.block.block, name) is not one:
+                CACHE.keep_column(self.block.block, name, one, one.size)
+        return found
+
+    def known_cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        """The cells that the session knows, or that are stored with the index."""
         found: dict[Name, Cells] = {}
         for name, chosen in cuts.items():
             known = CACHE.column(self.block.block, name)
             if isinstance(known, Cells) and known.cuts == chosen:
                 found[name] = known
-        lacking = [name for name in cuts if name not in found]
-        if lacking:
-            sliced = self._sliced(lacking)
-            for name in lacking:
-                fresh = cells.cells_of_slices(sliced[name], cuts[name])
-                CACHE.keep_column(self.block.block, name, fresh, fresh.size)
-                found[name] = fresh
+        lacking = {name: chosen for name, chosen in cuts.items() if name not in found}
+        if lacking and self.used >= stored_cells.LARGE:
+            found.update(stored_cells.read(self._plpy, self.block.block, lacking))
         return found
+
+    def worked_out(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        """The cells, of the numbers bit by bit."""
+        sliced = self._sliced(cuts)
+        return {name: cells.cells_of_slices(sliced[name], chosen) for name, chosen in cuts.items()}
 
     def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
         found: dict[Name, Sequence[int]] = {}
@@ -181,17 +204,16 @@ class Indexed(Part):
             for slot, term in slices.items()
         }
         found: dict[Name, dict[int, dict[tuple[str, int], bytes]]] = {}
-        for term, members in self._few_postings(list(wanted)) if wanted else ():
+        for term, members in self._postings(list(wanted)) if wanted else ():
             name, signature, slot = wanted[term]
             found.setdefault(name, {}).setdefault(signature, {})[slot] = members
         for name in lacking:
             own[name] = [Sliced(slices) for slices in found.get(name, {}).values()]
         return own
 
-    def _few_postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
+    def _postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
         (row,) = plans.run(
             self._plpy,
-            # A few of many: the index of the table finds them.
             "select pg_catalog.array_agg(p.term) as terms,"
             " pg_catalog.array_agg(p.members) as members"
             " from insights.posting p where p.block = $1 and p.term = any($2)",
@@ -200,26 +222,24 @@ class Indexed(Part):
         )
         return list(zip(row["terms"] or (), row["members"] or ()))
 
-    def _postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
+    def _read(self) -> Columns:
         (row,) = plans.run(
             self._plpy,
-            # All postings of the block pass by, since many are wanted; comparing each
-            # with an array instead would take as long as the array is.
-            "select pg_catalog.array_agg(p.term) as terms,"
-            " pg_catalog.array_agg(p.members) as members"
-            " from (select * from insights.posting p where p.block = $1 offset 0) p"
-            " join pg_catalog.unnest($2) as w (term) on w.term = p.term",
-            ("int", "int[]"),
-            (self.block.block, terms),
+            # Of most terms it is enough to know that they are there, which an index tells.
+            "select pg_catalog.array_agg(p.term) as terms from insights.posting p"
+            " where p.block = $1",
+            ("int",),
+            (self.block.block,),
         )
-        return list(zip(row["terms"] or (), row["members"] or ()))
-
-    def _read(self) -> Columns:
-        found = self._postings(self._items.terms())
+        terms = row["terms"] or ()
+        facts_of, doubts_of = self._items.facts_of, self._items.doubts_of
+        stored = self._postings([term for term in terms if term in facts_of])
         everywhere = bitmaps.encode_set(all_positions(self.used), self.used)
         experiment = self._items.number(("e", self.block.experiment_id))
-        of_term = {**self._items.of_term, -1: (experiment,)}
-        return Columns([(-1, everywhere), *found], of_term, self._items.is_fact, self.used)
+        doubts = {item: () for term in terms if term in doubts_of for item in doubts_of[term]}
+        return Columns(
+            [(-1, everywhere), *stored], {**facts_of, -1: (experiment,)}, doubts, self.used
+        )
 
     def trace_ids(self) -> Sequence[Optional[str]]:
         found: list[Optional[str]] = [None] * self.used
@@ -290,19 +310,26 @@ class Unindexed(Part):
     def _of(self, facts: Facts, vocabulary: _Vocabulary) -> Columns:
         of_term: dict[int, tuple[int, ...]] = {}
         stored: list[tuple[int, bytes]] = []
+        doubts: dict[int, list[bytes]] = {}
         for term, positions in _terms(facts):
-            names = items_of(term, vocabulary.signatures)
-            items = tuple([self._items.number(name) for name in names])
-            if items:
-                of_term[len(stored)] = items
-                stored.append((len(stored), bitmaps.encode(positions, self.used)))
+            members = bitmaps.encode(positions, self.used)
+            found = []
+            for name in items_of(term, vocabulary.signatures):
+                item = self._items.number(name)
+                if name[0] in FACTS:
+                    found.append(item)
+                else:
+                    doubts.setdefault(item, []).append(members)
+            if found:
+                of_term[len(stored)] = tuple(found)
+                stored.append((len(stored), members))
         by_experiment: dict[int, list[int]] = {}
         for trace in self._traces:
             by_experiment.setdefault(trace.experiment_id, []).append(trace.position)
         for experiment_id, positions in by_experiment.items():
             of_term[len(stored)] = (self._items.number(("e", experiment_id)),)
             stored.append((len(stored), bitmaps.encode(positions, self.used)))
-        return Columns(stored, of_term, self._items.is_fact, self.used)
+        return Columns(stored, of_term, doubts, self.used)
 
     def trace_ids(self) -> Sequence[Optional[str]]:
         return [trace.trace_id for trace in self._traces]
@@ -470,26 +497,46 @@ class Population:
             found[pair] = found.get(pair[1], 0) & found.get(pair[2], 0)
         return {name: bits & part.base for name, bits in found.items() if name in names}
 
-    def facts(
-        self, parts: Sequence[Part], names: Iterable[Name]
-    ) -> tuple[dict[Name, list[int]], set[Name]]:
+    def facts(self, parts: Sequence[Part], names: Collection[Name]) -> dict[Name, list[int]]:
         """For each of some parts the traces of its base that have each of some facts.
 
-        And the facts that are uncertain there, to be asked about by their filters.
+        Exactly: what the index leaves uncertain is asked about.
         """
-        known = self.items.known
-        items = {name: known(name) for name in names}
-        doubts = {name: [known(one) for one in uncertain_by(name)] for name in items}
-        everything = {*items.values(), *(item for some in doubts.values() for item in some)}
+        items = {name: self.items.known(name) for name in names if name[0] != "n"}
+        doubts = {name: set(map(self.items.known, uncertain_by(name))) for name in names}
+        everything = set(items.values()).union(*doubts.values())
         looked_at = [item for item in everything if item is not None]
-        found: dict[Name, list[int]] = {name: [] for name in items}
+        fields: dict[Name, list[Name]] = {}
+        for name in names:
+            if name[0] == "n":
+                fields.setdefault(name[:4], []).append(name)
+        cuts = self.cuts(list(fields))
+        found: dict[Name, list[int]] = {name: [] for name in names}
+        asked: dict[Name, list[int]] = {name: [] for name in names}
         there: set[Optional[int]] = set()
-        for part in parts:
+        for number, part in enumerate(parts):
             sets = {item: bits & part.base for item, bits in part.sets(looked_at).items()}
             there.update(item for item, bits in sets.items() if bits)
             for name, item in items.items():
                 found[name].append(0 if item is None else sets.get(item, 0))
-        return found, {name for name, some in doubts.items() if not there.isdisjoint(some)}
+            cells = part.known_cells(cuts) if cuts else {}
+            for field, of_field in fields.items():
+                for name in of_field:
+                    if field in cells:
+                        bits = cells[field].members(name[4], name[6]) & part.base
+                        found[name].append(bits)
+                    else:
+                        found[name].append(0)
+                        asked[name].append(number)
+        for name, some in doubts.items():
+            if not there.isdisjoint(some):
+                asked[name] = list(range(len(parts)))
+        for name, numbers in asked.items():
+            if numbers:
+                matching = self.matching(node_of(name), [parts[number] for number in numbers])
+                for number, bits in zip(numbers, matching):
+                    found[name][number] = bits & parts[number].base
+        return found
 
     def targets(self) -> list[Part]:
         """The indexed traces of the target, to be looked at one by one."""
@@ -558,7 +605,8 @@ class Population:
         """Where to cut the fields, whatever the target is.
 
         Of few traces all numbers in the base say so, wherever the traces are.  Of many
-        the constants come from the largest blocks, which change seldom; so do they.
+        the constants come from the largest blocks, which change seldom; so do they, and
+        they are stored with the index.
         """
         if (
             sum(bitmaps.count(part.base) for part in self.parts) <= cells.FEW_TRACES
@@ -570,13 +618,16 @@ class Population:
                 names, [part for part in self.parts if isinstance(part, Unindexed)][:SAMPLED]
             )
         known = self._known
-        largest = sorted(self._blocks, key=lambda block: (-block.used, block.block))[:SAMPLED]
-        everything = [all_positions(block.used) for block in largest]
+        sample = stored_cells.sample_of(self._blocks)
+        everywhere = tuple([(block.block, all_positions(block.used)) for block in sample])
+        if any(known.cuts.get(name, ((), None))[0] != everywhere for name in names):
+            stored = stored_cells.cuts_of(self._plpy, [block.block for block in sample])
+            known.cuts.update({name: (everywhere, cuts) for name, cuts in stored.items()})
         return self._cuts_of(
             names,
             [
-                Indexed(self._plpy, known, block, base, 0, self._at_hand)
-                for block, base in zip(largest, everything)
+                Indexed(self._plpy, known, block, all_positions(block.used), 0, self._at_hand)
+                for block in sample
             ],
         )
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from insights_engine import bitmaps, merging, plans, postings
+from insights_engine import bitmaps, cell_writer, merging, plans, postings
 from insights_engine.errors import InsightsError
 from insights_engine.facts import Facts
 from insights_engine.rows import MARK, Placed, Reader, Rollups
@@ -51,10 +51,12 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     if ids:
         _change_version(plpy)
     indexed, removed, experiments = _index(plpy, schema, ids) if ids else (0, 0, set())
+    merged = merging.merge(plpy, experiments) if experiments else 0
+    cell_writer.complete(plpy)
     return {
         "indexed": indexed,
         "removed": removed,
-        "merged": merging.merge(plpy, experiments) if experiments else 0,
+        "merged": merged,
         "pending": _pending(plpy),
         "busy": False,
     }
@@ -280,13 +282,14 @@ class Batch:
 def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     """Indexes the next traces of a database that had traces before it had an index.
 
-    ``done``: the index is built.  ``busy``: nothing could be done yet.
+    ``done``: the index is built, and the cells of its blocks are stored.
+    ``busy``: nothing could be done yet.
     """
     if not _locked(plpy):
         return {"indexed": 0, "done": False, "busy": True}
     (state,) = plans.run(plpy, "select s.built, s.indexed_through from insights.state s")
     if state["built"]:
-        return {"indexed": 0, "done": True, "busy": False}
+        return {"indexed": 0, "done": not cell_writer.complete(plpy), "busy": False}
     _change_version(plpy)
     through = state["indexed_through"] or ""
     if through == _BEGIN:
@@ -332,6 +335,8 @@ def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     if done:
         plans.run(plpy, "update insights.state set built = true")
     _set_through(plpy, "" if done else through)
+    # Only now is it known which blocks are the largest.
+    done = done and not cell_writer.complete(plpy)
     return {"indexed": len(traces), "done": done, "busy": False}
 
 
@@ -393,7 +398,7 @@ def _clear(plpy: Any) -> bool:
         )
         merging.drop(plpy, blocks)
         return False
-    for table in ("posting", "trace", "term", "vocabulary", "signature", "carrier"):
+    for table in ("posting", "cells", "trace", "term", "vocabulary", "signature", "carrier"):
         plans.run(plpy, f"delete from insights.{table}")
     return True
 

@@ -84,11 +84,13 @@ def best_split(
                 continue
             # Fisher's test where it is quick.  Whatever chooses, the price holds: that
             # one of several exact p values is small is no likelier than it says.
-            p_value = independence.p_value(*table, independence.SMALL_EXPECTED_COUNT)
-            if p_value is None:
-                continue
+            statistic = independence.g_squared(*table)
+            if independence.needs_fisher(target, among, total, independence.SMALL_EXPECTED_COUNT):
+                p_value = independence.fisher_exact(*table)
+            else:
+                p_value = independence.chi_square_sf(statistic)
             against = not goes(table, "positive")
-            order = (p_value, -independence.g_squared(*table), against, side.cuts[number])
+            order = (p_value, -statistic, against, side.cuts[number])
             if best is None or order < best[0]:
                 best = (order, side, number)
     if best is None:

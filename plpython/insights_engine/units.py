@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from insights_engine import bitmaps, plans, ranking, tree
 from insights_engine.cache import CACHE
-from insights_engine.candidates import Name, node_of
+from insights_engine.candidates import Name
 from insights_engine.cells import Cuts, Histogram, bytes_of
 from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
 
@@ -70,8 +70,7 @@ class Traces:
         """Of each item: how many units of the base have it, and how many of the target.
 
         Items of fewer than ``least`` units may be given as having none.  Of those that
-        are no facts only the first is counted: how many traces have them, in the base
-        or not.
+        are no facts it is only told, by a 1, that some trace has them, in the base or not.
         """
         counts: list[int] = []
         joints: list[int] = []
@@ -81,7 +80,8 @@ class Traces:
                 totals += [0] * (len(self._population.items) - len(totals))
             columns.add_base_counts(counts, part.base)
             columns.add_counts(joints, part.target)
-            columns.add_opaque_counts(counts)
+            for item in columns.doubts:
+                counts[item] = 1
         return counts, joints
 
     def opaque(self, items: Iterable[int]) -> dict[int, tuple[int, int]]:
@@ -173,13 +173,10 @@ class Traces:
         """
         single = {one for name in names for one in (name[1:] if name[0] == "a" else (name,))}
         pairs = [name for name in names if name[0] == "a"]
-        asked = {name for name in single if name[0] == "n"}
         counts = dict.fromkeys([*single, *pairs], (0, 0))
         for start in range(0, len(self.parts), _PARTS_AT_ONCE):
             parts = self.parts[start : start + _PARTS_AT_ONCE]
-            facts, unsure = self._population.facts(parts, single - asked)
-            for name in unsure | asked:
-                facts[name] = self._population.matching(node_of(name), parts)
+            facts = self._population.facts(parts, single)
             for pair in pairs:
                 facts[pair] = [one & other for one, other in zip(facts[pair[1]], facts[pair[2]])]
             for name, sets in facts.items():

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, plans, postings
+from insights_engine import bitmaps, cell_writer, plans, postings
+from insights_engine.candidates import Items
 from insights_engine.errors import visible
 from insights_engine.facts import Facts
+from insights_engine.groups import Block
 from insights_engine.rows import MARK, Placed, Reader
 
 _CHUNK = 1_000
@@ -53,8 +55,11 @@ def _problems(plpy: Any, schema: str) -> Iterator[Problem]:
         "select b.block, b.experiment_id, b.used, b.live, b.live_count, b.first_ms, b.last_ms"
         " from insights.block b order by b.block",
     )
+    items = Items()
+    items.read(plpy)
     for row in blocks:
         yield from _Check(plpy, schema, row, sessions).problems()
+        yield from _cells(plpy, items, Block({**row, "live": None}))
 
 
 # ------------------------------------------------------------- whole tables
@@ -85,6 +90,12 @@ def _membership(plpy: Any, schema: str, built: bool) -> Iterator[Problem]:
         yield Problem(row["trace_id"], f"is in block {row['block']}, which is not there")
     for row in _rows(
         plpy,
+        "select distinct c.block from insights.cells c"
+        " where not exists (select from insights.block b where b.block = c.block)",
+    ):
+        yield Problem(None, f"cells of block {row['block']}, which is not there")
+    for row in _rows(
+        plpy,
         # From one block to the next by the index: there are thousands of postings in each.
         "with recursive found as ("
         " (select p.block from insights.posting p order by p.block limit 1)"
@@ -95,6 +106,16 @@ def _membership(plpy: Any, schema: str, built: bool) -> Iterator[Problem]:
         " where not exists (select from insights.block b where b.block = f.block)",
     ):
         yield Problem(None, f"postings of block {row['block']}, which is not there")
+
+
+def _cells(plpy: Any, items: Items, block: Block) -> Iterator[Problem]:
+    """What is stored of the numbers of a block for discoveries."""
+    try:
+        for name in cell_writer.wrong(plpy, items, block):
+            field = _named(*name[1:3]) + (f" of {visible(name[3], 100)}" if name[3] else "")
+            yield Problem(None, f"block {block.block} has other cells than numbers of {field}")
+    except (IndexError, TypeError, ValueError, zlib.error):
+        yield Problem(None, f"cells of block {block.block} cannot be read")
 
 
 def _carriers(plpy: Any, schema: str) -> Iterator[Problem]:

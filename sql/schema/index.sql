@@ -108,6 +108,37 @@ comment on column insights.posting.members is
     'First byte 1: a bitmap, position 0 the lowest bit of the first byte. '
     'First byte 2: such a bitmap in zlib format';
 
+create table insights.cells (
+    block int not null,
+    kind text collate "C" not null,
+    key text collate "C" not null,
+    span_name text collate "C" not null,
+    sample int[] not null,
+    cuts text not null,
+    low bytea[] not null,
+    high bytea[],
+    primary key (block, kind, key, span_name)
+);
+
+alter table insights.cells alter column low set storage external;
+alter table insights.cells alter column high set storage external;
+
+comment on table insights.cells is
+    'In which cell between constants the numbers of traces lie, in large blocks: a copy of what '
+    'discoveries would work out of insights.posting';
+comment on column insights.cells.span_name is
+    'Of durations: those of spans of this name; otherwise empty';
+comment on column insights.cells.sample is
+    'The blocks from whose numbers the constants were chosen';
+comment on column insights.cells.cuts is
+    'JSON: the constants, ascending, each with the first number that is not below it, as an '
+    'integer in the order of numbers';
+comment on column insights.cells.low is
+    'Of the number of the cell of the smallest number, from 1 (0: there is none), the bits, the '
+    'lowest first, each encoded like posting.members';
+comment on column insights.cells.high is
+    'The same of the largest number; NULL: no trace has two different numbers';
+
 create table insights.carrier (
     trace_id text collate "C" primary key,
     session_id text collate "C" not null

@@ -124,8 +124,9 @@ def test_columns_count_the_members_of_sets(sets: list[set[int]], within: set[int
     # Item 0 is all terms together, the others are one term each; the last is no fact.
     items = {term: (0, term + 1) for term in range(len(sets))}
     last = len(sets)
+    items[last - 1] = (0,)
     postings = [(term, bitmaps.encode(sorted(members), USED)) for term, members in enumerate(sets)]
-    found = columns.Columns(postings, items, lambda item: item != last, USED)
+    found = columns.Columns(postings, items, {last: [postings[-1][1]]}, USED)
     expected = [set().union(*sets), *sets]
     for chosen, members in (
         (None, set(range(USED))),
@@ -134,12 +135,16 @@ def test_columns_count_the_members_of_sets(sets: list[set[int]], within: set[int
         totals = [0] * (last + 1)
         found.add_counts(totals, chosen)
         assert totals == [*(len(one & members) for one in expected[:-1]), 0]
-    totals = [0] * (last + 1)
-    found.add_opaque_counts(totals)
-    assert totals == [0] * last + [len(sets[-1])]
+    assert set(found.doubts) == {last}
     assert found.sets(range(last + 2)) == {
         item: bitmaps.of_positions(sorted(one)) for item, one in enumerate(expected)
     }
+
+
+def test_columns_know_of_doubts_whose_positions_were_not_given() -> None:
+    found = columns.Columns([(1, bitmaps.encode([1, 5], USED))], {1: (0,)}, {1: ()}, USED)
+    assert set(found.doubts) == {1}
+    assert found.sets((0, 1)) == {0: 0b100010}
 
 
 @given(members=st.sets(st.integers(0, 40_000), max_size=400))

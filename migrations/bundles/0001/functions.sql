@@ -4,7 +4,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "a072265910a89017" in GD:
+if "1cf05593e4609260" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -767,7 +767,7 @@ def bits_of_bitmap(members: bytes) -> int:
     return int.from_bytes(stored_bitmap(members), "little")
 
 
-def listed_positions(members: bytes) -> Sequence[int]:
+def listed_positions(members: bytes) -> array[int]:
     """The positions, ascending, of a set that is stored as a list."""
     listed = array("H")
     listed.frombytes(memoryview(members)[1:])
@@ -1612,8 +1612,12 @@ def items_of(term: Term, signatures: dict[int, Signature]) -> Iterator[Name]:
     elif role == "p":
         if (kind, key) not in _NO_FACTS:
             yield ("p", kind, key)
-    elif role in ("h", "o"):
-        yield (role, kind, key, term.slot)
+    elif role == "h":
+        # Buckets make the values of facts uncertain.
+        if (kind, key) not in _NO_FACTS:
+            yield ("h", kind, key, term.slot)
+    elif role == "o":
+        yield ("o", kind, key, term.slot)
     elif role == "n" and kind == "span" and key == "count":
         signature = signatures.get(term.signature)
         if signature is None:
@@ -1714,8 +1718,10 @@ class Items:
         #: How many values of a key read as numbers.
         self._numeric: dict[tuple[str, str], int] = {}
         self.signatures: dict[int, Signature] = {}
-        #: Of each term of the index the items it is part of.
-        self.of_term: dict[int, tuple[int, ...]] = {}
+        #: Of each term of the index the facts it is part of, ...
+        self.facts_of: dict[int, tuple[int, ...]] = {}
+        #: ... and the other items.
+        self.doubts_of: dict[int, tuple[int, ...]] = {}
         self._terms: list[int] = []
         self._made_of: dict[int, list[int]] = {}
         self._terms_made_of = 0
@@ -1764,19 +1770,18 @@ class Items:
         below = 0 if self._below is None else self._below.numeric_values(kind, key)
         return below + self._numeric.get((kind, key), 0)
 
-    def terms(self) -> list[int]:
-        """The terms of the index that are part of items."""
-        return self._terms
-
     def terms_of(self, items: Iterable[int]) -> dict[int, tuple[int, ...]]:
         """The terms that some items are made of, each with what it is part of."""
         if self._terms_made_of < len(self._terms):
             for term in self._terms[self._terms_made_of :]:
-                for item in self.of_term[term]:
+                for item in self._items(term):
                     self._made_of.setdefault(item, []).append(term)
             self._terms_made_of = len(self._terms)
         terms = {term for item in items for term in self._made_of.get(item, ())}
-        return {term: self.of_term[term] for term in terms}
+        return {term: self._items(term) for term in terms}
+
+    def _items(self, term: int) -> tuple[int, ...]:
+        return self.facts_of.get(term, ()) + self.doubts_of.get(term, ())
 
     def read(self, plpy: Any) -> None:
         """Adds what the vocabulary of the index has more.
@@ -1802,9 +1807,14 @@ class Items:
             if term.role in ("n", "x") and (term.kind, term.key) != ("span", "count"):
                 self._add_slice(term)
                 continue
-            found = tuple([self.number(name) for name in items_of(term, self.signatures)])
-            if found:
-                self.of_term[term.number] = found
+            names = list(items_of(term, self.signatures))
+            facts = tuple([self.number(name) for name in names if name[0] in FACTS])
+            doubts = tuple([self.number(name) for name in names if name[0] not in FACTS])
+            if facts:
+                self.facts_of[term.number] = facts
+            if doubts:
+                self.doubts_of[term.number] = doubts
+            if names:
                 self._terms.append(term.number)
         self._last_term = max(self._last_term, *row["number"])
 
@@ -2033,6 +2043,110 @@ def has_span_condition(node: tree.Node) -> bool:
         return has_span_condition(node.item)
     return isinstance(node, tree.AnySpan)
 ''',
+"insights_engine.cell_writer": r'''"""Works out the cells of large blocks when the index is written; see `stored_cells`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from insights_engine import cells, plans, stored_cells
+from insights_engine.candidates import Items, Name
+from insights_engine.cells import Cells, Cuts
+from insights_engine.groups import Block, all_positions
+from insights_engine.population import SERIES_AT_ONCE, Indexed
+
+#: Blocks that one call works out: about a third of a second each.
+AT_ONCE = 2
+
+
+class Task(NamedTuple):
+    """A block whose cells are not stored, or by the cuts of another sample."""
+
+    block: Block
+    sample: list[Block]
+
+
+def complete(plpy: Any) -> int:
+    """Stores what is lacking of the cells of large blocks: of so many blocks at most; of how many.
+
+    If the largest blocks of an experiment have changed, then so have its cuts.
+    """
+    tasks = _lacking(plpy)[:AT_ONCE]
+    if not tasks:
+        return 0
+    items = Items()
+    items.read(plpy)
+    for task in tasks:
+        sample = [block.block for block in task.sample]
+        cuts = stored_cells.cuts_of(plpy, sample) or _chosen(plpy, items, task.sample)
+        found = worked_out(plpy, items, task.block, cuts)
+        stored_cells.write(plpy, task.block.block, task.block.used, sample, found)
+    return len(tasks)
+
+
+def worked_out(plpy: Any, items: Items, block: Block, cuts: dict[Name, Cuts]) -> dict[Name, Cells]:
+    """The cells of a block, of its postings."""
+    found: dict[Name, Cells] = {}
+    for names in _some(list(cuts)):
+        part = _part(plpy, items, block)
+        found.update(part.worked_out({name: cuts[name] for name in names}))
+    return found
+
+
+def wrong(plpy: Any, items: Items, block: Block) -> Iterator[Name]:
+    """The fields whose stored cells are not what the postings of a block say."""
+    cuts = stored_cells.cuts_in(plpy, block.block)
+    expected = worked_out(plpy, items, block, cuts)
+    for names in _some(list(cuts)):
+        stored = stored_cells.read(plpy, block.block, {name: cuts[name] for name in names})
+        for name in names:
+            found, right = stored.get(name), expected[name]
+            if found is None or (found.low, found.high) != (right.low, right.high):
+                yield name
+
+
+def _lacking(plpy: Any) -> list[Task]:
+    rows = plans.run(
+        plpy,
+        "select b.block, b.experiment_id, b.used, null::bytea as live, b.live_count, b.first_ms,"
+        " b.last_ms, (select c.sample from insights.cells c where c.block = b.block limit 1)"
+        " as sample from insights.block b where b.used >= $1"
+        # While the index is being built it is not known which blocks will be the largest.
+        " and (select s.built from insights.state s) order by b.experiment_id, b.block",
+        ("int",),
+        (stored_cells.LARGE,),
+    )
+    found = []
+    for _, of_experiment in groupby(rows, key=lambda row: row["experiment_id"]):
+        own = [(Block(row), row["sample"]) for row in of_experiment]
+        sample = stored_cells.sample_of([block for block, _ in own])
+        numbers = [block.block for block in sample]
+        found += [Task(block, sample) for block, stored in own if stored != numbers]
+    return found
+
+
+def _chosen(plpy: Any, items: Items, sample: Sequence[Block]) -> dict[Name, Cuts]:
+    """The cuts that a session would choose, of all fields."""
+    found = {}
+    for names in _some(sorted(items.slices)):
+        numbers: dict[Name, list[int]] = {name: [] for name in names}
+        for block in sample:
+            for name, some in _part(plpy, items, block).sample(names).items():
+                numbers[name] += some
+        found.update({name: cells.choose_cuts(name, some) for name, some in numbers.items()})
+    return {name: cuts for name, cuts in found.items() if cuts.values}
+
+
+def _part(plpy: Any, items: Items, block: Block) -> Indexed:
+    return Indexed(plpy, items, block, all_positions(block.used), 0, {})
+
+
+def _some(names: Sequence[Name]) -> Iterator[Sequence[Name]]:
+    for start in range(0, len(names), SERIES_AT_ONCE):
+        yield names[start : start + SERIES_AT_ONCE]
+''',
 "insights_engine.cells": r'''"""The numbers of traces, cut into cells: what thresholds are chosen from.
 
 The numbers of a field are compared as `bitmaps.ordered` orders them, so that a cell
@@ -2133,18 +2247,18 @@ def _there(planes: Planes) -> int:
 
 def histogram(planes: Planes, within: int) -> Histogram:
     """How often each cell occurs among the members of a set."""
+    # The members whose cell begins with each number of bits so far, in order.
+    parted = [_there(planes) & within]
+    for bits in reversed(planes):
+        deeper: list[int] = []
+        for members in parted:
+            ones = members & bits
+            deeper += (members ^ ones, ones)
+        parted = deeper
     found: Histogram = {}
-    todo = [(_there(planes) & within, len(planes) - 1, 0)]
-    while todo:
-        members, bit, cell = todo.pop()
-        if not members:
-            continue
-        if bit < 0:
+    for cell, members in enumerate(parted):
+        if members:
             found[cell] = bitmaps.count(members)
-            continue
-        ones = members & planes[bit]
-        todo.append((ones, bit - 1, cell | 1 << bit))
-        todo.append((members ^ ones, bit - 1, cell))
     return found
 
 
@@ -2480,8 +2594,9 @@ The others are bitmaps: an intersection and a population count each.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate
+from operator import itemgetter
 from typing import Callable, Optional
 
 from insights_engine import bitmaps
@@ -2489,20 +2604,33 @@ from insights_engine.groups import all_positions
 
 # Of an item that is kept as an integer: its object, and what refers to it.
 _BITMAP_BYTES = 44
-# Of one that is listed: its numbers, and its place in the dictionary.
+# Of a position that is listed: the number, and what refers to it.
+_POSITION_BYTES = 10
+# Of an item that is listed: its numbers, and its place in the dictionary.
 _LISTED_BYTES = 120
+# Of one that makes facts uncertain: its place in the dictionary.
+_DOUBT_BYTES = 100
+
+
+# Every position once, to be referred to.
+_POSITIONS = tuple(range(bitmaps.POSITIONS))
 
 
 class _Sets:
     """The sets of some items."""
 
-    __slots__ = ("_positions", "bitmap_counts", "bitmap_items", "bitmaps", "ends", "listed_items")
+    __slots__ = (
+        *("_flags_of", "_positions", "bitmap_counts", "bitmap_items", "bitmaps", "ends"),
+        "listed_items",
+    )
 
     def __init__(self) -> None:
         self.listed_items = array("i")
         #: Where the positions of each end; they begin where those before end.
         self.ends = array("I")
         self._positions = array("H")
+        #: Looks all of them up in the flags of a set.
+        self._flags_of: Optional[Callable[[bytes], tuple[int, ...]]] = None
         self.bitmap_items = array("i")
         self.bitmaps: list[int] = []
         self.bitmap_counts = array("I")
@@ -2522,28 +2650,29 @@ class _Sets:
     def size(self) -> int:
         """About how many bytes of memory they take."""
         return (
-            2 * len(self._positions)
+            _POSITION_BYTES * len(self._positions)
             + _LISTED_BYTES * len(self.listed_items)
             + sum(_BITMAP_BYTES + bits.bit_length() // 7 for bits in self.bitmaps)
         )
 
     def add_counts(self, totals: list[int], within: Optional[bytes], bits: int) -> None:
         """Adds the number of members of each item; of those in a set, unless it is None."""
-        start = 0
         if within is None:
+            start = 0
             for item, end in zip(self.listed_items, self.ends):
                 totals[item] += end - start
                 start = end
             for item, members in zip(self.bitmap_items, self.bitmap_counts):
                 totals[item] += members
             return
+        if self._flags_of is None:
+            # Position 0 twice comes first: of several it gives a tuple, of one it would not.
+            self._flags_of = itemgetter(0, 0, *map(_POSITIONS.__getitem__, self._positions))
         # How many members of the set there are up to each place of the array.
-        hits = list(accumulate(map(within.__getitem__, self._positions)))
-        hits.append(0)
-        # The count before the first place is the one at index -1.
-        before = 0
+        hits = list(accumulate(self._flags_of(within)))
+        before = hits[1]
         for item, end in zip(self.listed_items, self.ends):
-            until = hits[end - 1]
+            until = hits[end + 1]
             if until != before:
                 totals[item] += until - before
                 before = until
@@ -2559,56 +2688,61 @@ class _Sets:
 class Columns:
     """The items that some traces have, with their positions.
 
-    The facts are apart from what makes facts uncertain, which is seldom counted.
+    Of what makes facts uncertain, which is seldom counted, it is known that it is
+    there, and the positions as they are stored, where they were given.
     """
 
-    __slots__ = ("_facts", "_last", "_opaque", "_places", "size", "used")
+    __slots__ = ("_doubts", "_facts", "_last", "_places", "size", "used")
 
     def __init__(
         self,
         postings: Iterable[tuple[int, bytes]],
         items: Mapping[int, Sequence[int]],
-        is_fact: Callable[[int], bool],
+        doubts: Mapping[int, Sequence[bytes]],
         used: int,
     ) -> None:
-        """Of (term, its positions as stored) and the items that each term is part of."""
+        """Of (term, its positions as stored) and the facts that each term is part of.
+
+        ``doubts``: the items that are no facts, with their positions, if they are known.
+        """
         self.used = used
+        self._doubts = doubts
         first: dict[int, bytes] = {}
         several: dict[int, list[bytes]] = {}
         for term, members in postings:
-            for item in items.get(term, ()):
+            for item in items[term]:
                 if item not in first:
                     first[item] = members
                 elif item in several:
                     several[item].append(members)
                 else:
                     several[item] = [first[item], members]
-        self._facts = _Sets()
-        self._opaque = _Sets()
+        facts = self._facts = _Sets()
         for item, members in first.items():
-            chosen = self._facts if is_fact(item) else self._opaque
             if item in several and all(map(bitmaps.is_list, several[item])):
                 listed: set[int] = set()
                 for one in several[item]:
                     listed.update(bitmaps.listed_positions(one))
                 if len(listed) <= _LONGEST_LIST:
-                    chosen.add_list(item, array("H", sorted(listed)))
+                    facts.add_list(item, array("H", sorted(listed)))
                 else:
-                    chosen.add_bitmap(item, bitmaps.of_positions(sorted(listed)))
+                    facts.add_bitmap(item, bitmaps.of_positions(sorted(listed)))
             elif item in several:
                 bits = united(several[item], used)
                 if bitmaps.count(bits) <= _LONGEST_LIST:
-                    chosen.add_list(item, array("H", bitmaps.positions(bits)))
+                    facts.add_list(item, array("H", bitmaps.positions(bits)))
                 else:
-                    chosen.add_bitmap(item, bits)
+                    facts.add_bitmap(item, bits)
             elif bitmaps.is_list(members):
-                chosen.add_list(item, array("H", bitmaps.listed_positions(members)))
+                facts.add_list(item, bitmaps.listed_positions(members))
             else:
-                chosen.add_bitmap(item, bitmaps.bits_of_bitmap(members))
-        self._places: Optional[dict[int, tuple[_Sets, int]]] = None
+                facts.add_bitmap(item, bitmaps.bits_of_bitmap(members))
+        self._places: Optional[dict[int, int]] = None
         # The set that was last counted as a base, and how many members of it each fact has.
         self._last: tuple[int, array[int]] = (-1, array("I"))
-        self.size = self._facts.size() + self._opaque.size()
+        self.size = facts.size() + sum(
+            [_DOUBT_BYTES + sum(map(len, stored)) for stored in doubts.values()]
+        )
 
     def add_counts(self, totals: list[int], within: Optional[int]) -> None:
         """Adds the number of members of each fact in a set; None: in all positions."""
@@ -2630,26 +2764,28 @@ class Columns:
         for item, members in zip(items, self._last[1]):
             totals[item] += members
 
-    def add_opaque_counts(self, totals: list[int]) -> None:
-        """Adds the number of members of each item that is no fact."""
-        self._opaque.add_counts(totals, None, 0)
+    @property
+    def doubts(self) -> Collection[int]:
+        """The items that are there and no facts."""
+        return self._doubts.keys()
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
-        """The sets of some items, as far as there are any."""
+        """The sets of some items, as far as there are any; of no facts, what was given."""
+        facts = self._facts
         if self._places is None:
-            self._places = {}
-            for sets in (self._facts, self._opaque):
-                for place, item in enumerate(sets.listed_items):
-                    self._places[item] = (sets, place)
-                for place, item in enumerate(sets.bitmap_items):
-                    self._places[item] = (sets, ~place)
+            self._places = {item: place for place, item in enumerate(facts.listed_items)}
+            self._places.update({item: ~place for place, item in enumerate(facts.bitmap_items)})
         found: dict[int, int] = {}
         for item in items:
-            if item in self._places:
-                sets, place = self._places[item]
+            place = self._places.get(item)
+            if place is not None:
                 found[item] = (
-                    sets.bitmaps[~place] if place < 0 else bitmaps.of_positions(sets.listed(place))
+                    facts.bitmaps[~place]
+                    if place < 0
+                    else bitmaps.of_positions(facts.listed(place))
                 )
+            elif self._doubts.get(item):
+                found[item] = united(self._doubts[item], self.used)
         return found
 
 
@@ -7764,9 +7900,9 @@ def vacate(plpy: Any, trace_ids: Sequence[str]) -> set[int]:
 
 
 def drop(plpy: Any, blocks: Sequence[int]) -> None:
-    """Deletes blocks with their postings."""
+    """Deletes blocks with their postings and cells."""
     if blocks:
-        for table in ("posting", "block"):
+        for table in ("posting", "cells", "block"):
             plans.run(
                 plpy,
                 f"delete from insights.{table} d where d.block = any($1)",
@@ -10048,20 +10184,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import chain
 from typing import Any, Optional
 
-from insights_engine import bitmaps, cells, plans, tree
+from insights_engine import bitmaps, cells, plans, stored_cells, tree
 from insights_engine.cache import CACHE
 from insights_engine.candidates import (
+    FACTS,
     MARK_OF_SESSIONS,
     Items,
     Name,
     Signature,
     Term,
     items_of,
+    node_of,
     series_of,
     uncertain_by,
 )
@@ -10079,8 +10217,8 @@ READ_AT_ONCE = 4_000
 #: ... and these bytes of what was found in them are kept, to be looked at again.
 KEPT_BYTES = 64 * 2**20
 
-#: Cuts are chosen from a sample of so many blocks, or batches of other traces, ...
-SAMPLED = 4
+#: Cuts are chosen from a sample of the blocks, or of so many batches of other traces, ...
+SAMPLED = stored_cells.SAMPLED
 #: ... unless there are few traces, among no more positions than these.
 FEW_POSITIONS = 2 * bitmaps.POSITIONS
 
@@ -10120,6 +10258,10 @@ class Part(ABC):
     @abstractmethod
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
         """Where their numbers lie."""
+
+    def known_cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        """The same of the fields for which it is quickly told."""
+        return self.cells(cuts)
 
     @abstractmethod
     def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
@@ -10161,13 +10303,18 @@ class Indexed(Part):
         return found
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
+        wanted = set(items)
         known = CACHE.column(self.block.block, "columns")
         if isinstance(known, Columns):
-            return known.sets(items)
-        wanted = set(items)
+            doubts = wanted.intersection(known.doubts)
+            found = known.sets(wanted - doubts)
+            return {**found, **self._stored_sets(doubts)} if doubts else found
+        return self._stored_sets(wanted)
+
+    def _stored_sets(self, wanted: set[int]) -> dict[int, int]:
         of_term = self._items.terms_of(wanted)
         stored: dict[int, list[bytes]] = {}
-        for term, members in self._few_postings(list(of_term)):
+        for term, members in self._postings(list(of_term)):
             for item in wanted.intersection(of_term[term]):
                 stored.setdefault(item, []).append(members)
         found = {item: united(several, self.used) for item, several in stored.items()}
@@ -10177,19 +10324,31 @@ class Indexed(Part):
         return found
 
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        found = self.known_cells(cuts)
+        rest = {name: chosen for name, chosen in cuts.items() if name not in found}
+        if rest:
+            found.update(self.worked_out(rest))
+        for name, one in found.items():
+            if CACHE.column(self.block.block, name) is not one:
+                CACHE.keep_column(self.block.block, name, one, one.size)
+        return found
+
+    def known_cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        """The cells that the session knows, or that are stored with the index."""
         found: dict[Name, Cells] = {}
         for name, chosen in cuts.items():
             known = CACHE.column(self.block.block, name)
             if isinstance(known, Cells) and known.cuts == chosen:
                 found[name] = known
-        lacking = [name for name in cuts if name not in found]
-        if lacking:
-            sliced = self._sliced(lacking)
-            for name in lacking:
-                fresh = cells.cells_of_slices(sliced[name], cuts[name])
-                CACHE.keep_column(self.block.block, name, fresh, fresh.size)
-                found[name] = fresh
+        lacking = {name: chosen for name, chosen in cuts.items() if name not in found}
+        if lacking and self.used >= stored_cells.LARGE:
+            found.update(stored_cells.read(self._plpy, self.block.block, lacking))
         return found
+
+    def worked_out(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        """The cells, of the numbers bit by bit."""
+        sliced = self._sliced(cuts)
+        return {name: cells.cells_of_slices(sliced[name], chosen) for name, chosen in cuts.items()}
 
     def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
         found: dict[Name, Sequence[int]] = {}
@@ -10218,17 +10377,16 @@ class Indexed(Part):
             for slot, term in slices.items()
         }
         found: dict[Name, dict[int, dict[tuple[str, int], bytes]]] = {}
-        for term, members in self._few_postings(list(wanted)) if wanted else ():
+        for term, members in self._postings(list(wanted)) if wanted else ():
             name, signature, slot = wanted[term]
             found.setdefault(name, {}).setdefault(signature, {})[slot] = members
         for name in lacking:
             own[name] = [Sliced(slices) for slices in found.get(name, {}).values()]
         return own
 
-    def _few_postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
+    def _postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
         (row,) = plans.run(
             self._plpy,
-            # A few of many: the index of the table finds them.
             "select pg_catalog.array_agg(p.term) as terms,"
             " pg_catalog.array_agg(p.members) as members"
             " from insights.posting p where p.block = $1 and p.term = any($2)",
@@ -10237,26 +10395,24 @@ class Indexed(Part):
         )
         return list(zip(row["terms"] or (), row["members"] or ()))
 
-    def _postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
+    def _read(self) -> Columns:
         (row,) = plans.run(
             self._plpy,
-            # All postings of the block pass by, since many are wanted; comparing each
-            # with an array instead would take as long as the array is.
-            "select pg_catalog.array_agg(p.term) as terms,"
-            " pg_catalog.array_agg(p.members) as members"
-            " from (select * from insights.posting p where p.block = $1 offset 0) p"
-            " join pg_catalog.unnest($2) as w (term) on w.term = p.term",
-            ("int", "int[]"),
-            (self.block.block, terms),
+            # Of most terms it is enough to know that they are there, which an index tells.
+            "select pg_catalog.array_agg(p.term) as terms from insights.posting p"
+            " where p.block = $1",
+            ("int",),
+            (self.block.block,),
         )
-        return list(zip(row["terms"] or (), row["members"] or ()))
-
-    def _read(self) -> Columns:
-        found = self._postings(self._items.terms())
+        terms = row["terms"] or ()
+        facts_of, doubts_of = self._items.facts_of, self._items.doubts_of
+        stored = self._postings([term for term in terms if term in facts_of])
         everywhere = bitmaps.encode_set(all_positions(self.used), self.used)
         experiment = self._items.number(("e", self.block.experiment_id))
-        of_term = {**self._items.of_term, -1: (experiment,)}
-        return Columns([(-1, everywhere), *found], of_term, self._items.is_fact, self.used)
+        doubts = {item: () for term in terms if term in doubts_of for item in doubts_of[term]}
+        return Columns(
+            [(-1, everywhere), *stored], {**facts_of, -1: (experiment,)}, doubts, self.used
+        )
 
     def trace_ids(self) -> Sequence[Optional[str]]:
         found: list[Optional[str]] = [None] * self.used
@@ -10327,19 +10483,26 @@ class Unindexed(Part):
     def _of(self, facts: Facts, vocabulary: _Vocabulary) -> Columns:
         of_term: dict[int, tuple[int, ...]] = {}
         stored: list[tuple[int, bytes]] = []
+        doubts: dict[int, list[bytes]] = {}
         for term, positions in _terms(facts):
-            names = items_of(term, vocabulary.signatures)
-            items = tuple([self._items.number(name) for name in names])
-            if items:
-                of_term[len(stored)] = items
-                stored.append((len(stored), bitmaps.encode(positions, self.used)))
+            members = bitmaps.encode(positions, self.used)
+            found = []
+            for name in items_of(term, vocabulary.signatures):
+                item = self._items.number(name)
+                if name[0] in FACTS:
+                    found.append(item)
+                else:
+                    doubts.setdefault(item, []).append(members)
+            if found:
+                of_term[len(stored)] = tuple(found)
+                stored.append((len(stored), members))
         by_experiment: dict[int, list[int]] = {}
         for trace in self._traces:
             by_experiment.setdefault(trace.experiment_id, []).append(trace.position)
         for experiment_id, positions in by_experiment.items():
             of_term[len(stored)] = (self._items.number(("e", experiment_id)),)
             stored.append((len(stored), bitmaps.encode(positions, self.used)))
-        return Columns(stored, of_term, self._items.is_fact, self.used)
+        return Columns(stored, of_term, doubts, self.used)
 
     def trace_ids(self) -> Sequence[Optional[str]]:
         return [trace.trace_id for trace in self._traces]
@@ -10507,26 +10670,46 @@ class Population:
             found[pair] = found.get(pair[1], 0) & found.get(pair[2], 0)
         return {name: bits & part.base for name, bits in found.items() if name in names}
 
-    def facts(
-        self, parts: Sequence[Part], names: Iterable[Name]
-    ) -> tuple[dict[Name, list[int]], set[Name]]:
+    def facts(self, parts: Sequence[Part], names: Collection[Name]) -> dict[Name, list[int]]:
         """For each of some parts the traces of its base that have each of some facts.
 
-        And the facts that are uncertain there, to be asked about by their filters.
+        Exactly: what the index leaves uncertain is asked about.
         """
-        known = self.items.known
-        items = {name: known(name) for name in names}
-        doubts = {name: [known(one) for one in uncertain_by(name)] for name in items}
-        everything = {*items.values(), *(item for some in doubts.values() for item in some)}
+        items = {name: self.items.known(name) for name in names if name[0] != "n"}
+        doubts = {name: set(map(self.items.known, uncertain_by(name))) for name in names}
+        everything = set(items.values()).union(*doubts.values())
         looked_at = [item for item in everything if item is not None]
-        found: dict[Name, list[int]] = {name: [] for name in items}
+        fields: dict[Name, list[Name]] = {}
+        for name in names:
+            if name[0] == "n":
+                fields.setdefault(name[:4], []).append(name)
+        cuts = self.cuts(list(fields))
+        found: dict[Name, list[int]] = {name: [] for name in names}
+        asked: dict[Name, list[int]] = {name: [] for name in names}
         there: set[Optional[int]] = set()
-        for part in parts:
+        for number, part in enumerate(parts):
             sets = {item: bits & part.base for item, bits in part.sets(looked_at).items()}
             there.update(item for item, bits in sets.items() if bits)
             for name, item in items.items():
                 found[name].append(0 if item is None else sets.get(item, 0))
-        return found, {name for name, some in doubts.items() if not there.isdisjoint(some)}
+            cells = part.known_cells(cuts) if cuts else {}
+            for field, of_field in fields.items():
+                for name in of_field:
+                    if field in cells:
+                        bits = cells[field].members(name[4], name[6]) & part.base
+                        found[name].append(bits)
+                    else:
+                        found[name].append(0)
+                        asked[name].append(number)
+        for name, some in doubts.items():
+            if not there.isdisjoint(some):
+                asked[name] = list(range(len(parts)))
+        for name, numbers in asked.items():
+            if numbers:
+                matching = self.matching(node_of(name), [parts[number] for number in numbers])
+                for number, bits in zip(numbers, matching):
+                    found[name][number] = bits & parts[number].base
+        return found
 
     def targets(self) -> list[Part]:
         """The indexed traces of the target, to be looked at one by one."""
@@ -10595,7 +10778,8 @@ class Population:
         """Where to cut the fields, whatever the target is.
 
         Of few traces all numbers in the base say so, wherever the traces are.  Of many
-        the constants come from the largest blocks, which change seldom; so do they.
+        the constants come from the largest blocks, which change seldom; so do they, and
+        they are stored with the index.
         """
         if (
             sum(bitmaps.count(part.base) for part in self.parts) <= cells.FEW_TRACES
@@ -10607,13 +10791,16 @@ class Population:
                 names, [part for part in self.parts if isinstance(part, Unindexed)][:SAMPLED]
             )
         known = self._known
-        largest = sorted(self._blocks, key=lambda block: (-block.used, block.block))[:SAMPLED]
-        everything = [all_positions(block.used) for block in largest]
+        sample = stored_cells.sample_of(self._blocks)
+        everywhere = tuple([(block.block, all_positions(block.used)) for block in sample])
+        if any(known.cuts.get(name, ((), None))[0] != everywhere for name in names):
+            stored = stored_cells.cuts_of(self._plpy, [block.block for block in sample])
+            known.cuts.update({name: (everywhere, cuts) for name, cuts in stored.items()})
         return self._cuts_of(
             names,
             [
-                Indexed(self._plpy, known, block, base, 0, self._at_hand)
-                for block, base in zip(largest, everything)
+                Indexed(self._plpy, known, block, all_positions(block.used), 0, self._at_hand)
+                for block in sample
             ],
         )
 
@@ -12346,7 +12533,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from insights_engine import bitmaps, merging, plans, postings
+from insights_engine import bitmaps, cell_writer, merging, plans, postings
 from insights_engine.errors import InsightsError
 from insights_engine.facts import Facts
 from insights_engine.rows import MARK, Placed, Reader, Rollups
@@ -12384,10 +12571,12 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     if ids:
         _change_version(plpy)
     indexed, removed, experiments = _index(plpy, schema, ids) if ids else (0, 0, set())
+    merged = merging.merge(plpy, experiments) if experiments else 0
+    cell_writer.complete(plpy)
     return {
         "indexed": indexed,
         "removed": removed,
-        "merged": merging.merge(plpy, experiments) if experiments else 0,
+        "merged": merged,
         "pending": _pending(plpy),
         "busy": False,
     }
@@ -12613,13 +12802,14 @@ class Batch:
 def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     """Indexes the next traces of a database that had traces before it had an index.
 
-    ``done``: the index is built.  ``busy``: nothing could be done yet.
+    ``done``: the index is built, and the cells of its blocks are stored.
+    ``busy``: nothing could be done yet.
     """
     if not _locked(plpy):
         return {"indexed": 0, "done": False, "busy": True}
     (state,) = plans.run(plpy, "select s.built, s.indexed_through from insights.state s")
     if state["built"]:
-        return {"indexed": 0, "done": True, "busy": False}
+        return {"indexed": 0, "done": not cell_writer.complete(plpy), "busy": False}
     _change_version(plpy)
     through = state["indexed_through"] or ""
     if through == _BEGIN:
@@ -12665,6 +12855,8 @@ def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     if done:
         plans.run(plpy, "update insights.state set built = true")
     _set_through(plpy, "" if done else through)
+    # Only now is it known which blocks are the largest.
+    done = done and not cell_writer.complete(plpy)
     return {"indexed": len(traces), "done": done, "busy": False}
 
 
@@ -12726,7 +12918,7 @@ def _clear(plpy: Any) -> bool:
         )
         merging.drop(plpy, blocks)
         return False
-    for table in ("posting", "trace", "term", "vocabulary", "signature", "carrier"):
+    for table in ("posting", "cells", "trace", "term", "vocabulary", "signature", "carrier"):
         plans.run(plpy, f"delete from insights.{table}")
     return True
 
@@ -16060,11 +16252,13 @@ def best_split(
                 continue
             # Fisher's test where it is quick.  Whatever chooses, the price holds: that
             # one of several exact p values is small is no likelier than it says.
-            p_value = independence.p_value(*table, independence.SMALL_EXPECTED_COUNT)
-            if p_value is None:
-                continue
+            statistic = independence.g_squared(*table)
+            if independence.needs_fisher(target, among, total, independence.SMALL_EXPECTED_COUNT):
+                p_value = independence.fisher_exact(*table)
+            else:
+                p_value = independence.chi_square_sf(statistic)
             against = not goes(table, "positive")
-            order = (p_value, -independence.g_squared(*table), against, side.cuts[number])
+            order = (p_value, -statistic, against, side.cuts[number])
             if best is None or order < best[0]:
                 best = (order, side, number)
     if best is None:
@@ -16595,6 +16789,152 @@ def odds_ratio(n11: int, n10: int, n01: int, n00: int) -> OddsRatio:
     ratio = (a * d) / (b * c)
     spread = math.exp(Z_95 * math.sqrt(1 / a + 1 / b + 1 / c + 1 / d))
     return OddsRatio(ratio, ratio / spread, ratio * spread)
+''',
+"insights_engine.stored_cells": r'''"""The cells of numbers in large blocks, stored with the index for discoveries.
+
+In which cell a trace's number lies (see `cells`) takes reading the number bit by bit,
+of every field that there is.  A block is written once, and where its experiment's
+numbers are cut depends on its largest blocks alone, so that is worked out when the
+index is written.  It is a copy of what a session would compute, and no more: where
+nothing is stored, or other cuts are wanted, the session computes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from insights_engine import bitmaps, plans
+from insights_engine.candidates import Name
+from insights_engine.cells import Cells, Cuts
+
+#: Cuts are chosen from a sample of so many blocks, ...
+SAMPLED = 4
+#: ... of those with so many positions, if there are any: these seldom change.
+LARGE = bitmaps.POSITIONS // 4
+
+
+class Sizable(Protocol):
+    """A block."""
+
+    @property
+    def block(self) -> int:
+        """Its number."""
+
+    @property
+    def experiment_id(self) -> int:
+        """Whose traces it has."""
+
+    @property
+    def used(self) -> int:
+        """How many positions it has given out."""
+
+
+AnyBlock = TypeVar("AnyBlock", bound=Sizable)
+
+
+def sample_of(blocks: Sequence[AnyBlock]) -> list[AnyBlock]:
+    """The blocks from whose numbers cuts are chosen: the largest, of equals the oldest.
+
+    Of several experiments they are those of the one with most traces.
+    """
+    sizes: Counter[int] = Counter()
+    for block in blocks:
+        sizes[block.experiment_id] += block.used
+    chosen = min(sizes, key=lambda experiment: (-sizes[experiment], experiment))
+    largest = sorted(
+        [block for block in blocks if block.experiment_id == chosen],
+        key=lambda block: (-block.used, block.block),
+    )[:SAMPLED]
+    return [block for block in largest if block.used >= LARGE] or largest
+
+
+def cuts_of(plpy: Any, sample: Sequence[int]) -> dict[Name, Cuts]:
+    """The cuts chosen from a sample, by field, as far as they are stored."""
+    rows = plans.run(
+        plpy,
+        "select distinct on (c.kind, c.key, c.span_name) c.kind, c.key, c.span_name, c.cuts"
+        " from insights.cells c where c.block = any($1) and c.sample = $1",
+        ("int[]",),
+        (list(sample),),
+    )
+    return _cuts(rows)
+
+
+def cuts_in(plpy: Any, block: int) -> dict[Name, Cuts]:
+    """The cuts of the cells that are stored of a block."""
+    rows = plans.run(
+        plpy,
+        "select c.kind, c.key, c.span_name, c.cuts from insights.cells c where c.block = $1",
+        ("int",),
+        (block,),
+    )
+    return _cuts(rows)
+
+
+def _cuts(rows: Iterable[Mapping[str, Any]]) -> dict[Name, Cuts]:
+    return {_name(row): Cuts(*map(list, zip(*json.loads(row["cuts"])))) for row in rows}
+
+
+def read(plpy: Any, block: int, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+    """The cells of fields that are cut so, as far as they are stored."""
+    columns = [list(column) for column in zip(*[name[1:] for name in cuts])]
+    if not columns:
+        return {}
+    rows = plans.run(
+        plpy,
+        "select c.kind, c.key, c.span_name, c.low, c.high from rows from"
+        " (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),"
+        " pg_catalog.unnest($5)) as w (kind, key, span_name, cuts) join insights.cells c"
+        " on c.block = $1 and c.kind = w.kind and c.key = w.key and c.span_name = w.span_name"
+        " and c.cuts = w.cuts",
+        ("int", "text[]", "text[]", "text[]", "text[]"),
+        (block, *columns, [_text(chosen) for chosen in cuts.values()]),
+    )
+    found = {}
+    for row in rows:
+        name = _name(row)
+        low = [bitmaps.decode(plane) for plane in row["low"]]
+        high = row["high"]
+        found[name] = Cells(
+            low, low if high is None else [bitmaps.decode(plane) for plane in high], cuts[name]
+        )
+    return found
+
+
+def write(
+    plpy: Any, block: int, used: int, sample: Sequence[int], cells: Mapping[Name, Cells]
+) -> None:
+    """Stores the cells of a block, in place of what was stored of it."""
+    plans.run(plpy, "delete from insights.cells c where c.block = $1", ("int",), (block,))
+    for name, one in cells.items():
+        plans.run(
+            plpy,
+            "insert into insights.cells (block, kind, key, span_name, sample, cuts, low, high)"
+            " values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            ("int", "text", "text", "text", "int[]", "text", "bytea[]", "bytea[]"),
+            (
+                block,
+                *name[1:],
+                list(sample),
+                _text(one.cuts),
+                [bitmaps.encode_set(plane, used) for plane in one.low],
+                None
+                if one.high is one.low
+                else [bitmaps.encode_set(plane, used) for plane in one.high],
+            ),
+        )
+
+
+def _name(row: Mapping[str, Any]) -> Name:
+    return ("n", row["kind"], row["key"], row["span_name"])
+
+
+def _text(cuts: Cuts) -> str:
+    """Cuts as they are stored."""
+    return json.dumps(list(zip(*cuts)))
 ''',
 "insights_engine.syntax": r'''"""The concrete syntax of a filter."""
 
@@ -18553,7 +18893,7 @@ from typing import Any, Optional
 
 from insights_engine import bitmaps, plans, ranking, tree
 from insights_engine.cache import CACHE
-from insights_engine.candidates import Name, node_of
+from insights_engine.candidates import Name
 from insights_engine.cells import Cuts, Histogram, bytes_of
 from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
 
@@ -18608,8 +18948,7 @@ class Traces:
         """Of each item: how many units of the base have it, and how many of the target.
 
         Items of fewer than ``least`` units may be given as having none.  Of those that
-        are no facts only the first is counted: how many traces have them, in the base
-        or not.
+        are no facts it is only told, by a 1, that some trace has them, in the base or not.
         """
         counts: list[int] = []
         joints: list[int] = []
@@ -18619,7 +18958,8 @@ class Traces:
                 totals += [0] * (len(self._population.items) - len(totals))
             columns.add_base_counts(counts, part.base)
             columns.add_counts(joints, part.target)
-            columns.add_opaque_counts(counts)
+            for item in columns.doubts:
+                counts[item] = 1
         return counts, joints
 
     def opaque(self, items: Iterable[int]) -> dict[int, tuple[int, int]]:
@@ -18711,13 +19051,10 @@ class Traces:
         """
         single = {one for name in names for one in (name[1:] if name[0] == "a" else (name,))}
         pairs = [name for name in names if name[0] == "a"]
-        asked = {name for name in single if name[0] == "n"}
         counts = dict.fromkeys([*single, *pairs], (0, 0))
         for start in range(0, len(self.parts), _PARTS_AT_ONCE):
             parts = self.parts[start : start + _PARTS_AT_ONCE]
-            facts, unsure = self._population.facts(parts, single - asked)
-            for name in unsure | asked:
-                facts[name] = self._population.matching(node_of(name), parts)
+            facts = self._population.facts(parts, single)
             for pair in pairs:
                 facts[pair] = [one & other for one, other in zip(facts[pair[1]], facts[pair[2]])]
             for name, sets in facts.items():
@@ -19161,9 +19498,11 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, plans, postings
+from insights_engine import bitmaps, cell_writer, plans, postings
+from insights_engine.candidates import Items
 from insights_engine.errors import visible
 from insights_engine.facts import Facts
+from insights_engine.groups import Block
 from insights_engine.rows import MARK, Placed, Reader
 
 _CHUNK = 1_000
@@ -19201,8 +19540,11 @@ def _problems(plpy: Any, schema: str) -> Iterator[Problem]:
         "select b.block, b.experiment_id, b.used, b.live, b.live_count, b.first_ms, b.last_ms"
         " from insights.block b order by b.block",
     )
+    items = Items()
+    items.read(plpy)
     for row in blocks:
         yield from _Check(plpy, schema, row, sessions).problems()
+        yield from _cells(plpy, items, Block({**row, "live": None}))
 
 
 # ------------------------------------------------------------- whole tables
@@ -19233,6 +19575,12 @@ def _membership(plpy: Any, schema: str, built: bool) -> Iterator[Problem]:
         yield Problem(row["trace_id"], f"is in block {row['block']}, which is not there")
     for row in _rows(
         plpy,
+        "select distinct c.block from insights.cells c"
+        " where not exists (select from insights.block b where b.block = c.block)",
+    ):
+        yield Problem(None, f"cells of block {row['block']}, which is not there")
+    for row in _rows(
+        plpy,
         # From one block to the next by the index: there are thousands of postings in each.
         "with recursive found as ("
         " (select p.block from insights.posting p order by p.block limit 1)"
@@ -19243,6 +19591,16 @@ def _membership(plpy: Any, schema: str, built: bool) -> Iterator[Problem]:
         " where not exists (select from insights.block b where b.block = f.block)",
     ):
         yield Problem(None, f"postings of block {row['block']}, which is not there")
+
+
+def _cells(plpy: Any, items: Items, block: Block) -> Iterator[Problem]:
+    """What is stored of the numbers of a block for discoveries."""
+    try:
+        for name in cell_writer.wrong(plpy, items, block):
+            field = _named(*name[1:3]) + (f" of {visible(name[3], 100)}" if name[3] else "")
+            yield Problem(None, f"block {block.block} has other cells than numbers of {field}")
+    except (IndexError, TypeError, ValueError, zlib.error):
+        yield Problem(None, f"cells of block {block.block} cannot be read")
 
 
 def _carriers(plpy: Any, schema: str) -> Iterator[Problem]:
@@ -19676,7 +20034,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights a072265910a89017 " + name + ">"
+        place = "<insights 1cf05593e4609260 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -19691,8 +20049,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["a072265910a89017"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["a072265910a89017"]
+GD["1cf05593e4609260"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["1cf05593e4609260"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -19747,9 +20105,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].build_index(plpy, '@mlflow@', max_traces)
+return GD["1cf05593e4609260"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -19968,9 +20326,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["1cf05593e4609260"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -20272,9 +20630,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].compare(
+return GD["1cf05593e4609260"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -20313,9 +20671,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].correlate(
+return GD["1cf05593e4609260"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -20358,9 +20716,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].correlation_matrix(
+return GD["1cf05593e4609260"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -20384,9 +20742,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["1cf05593e4609260"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -20441,9 +20799,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].discover(
+return GD["1cf05593e4609260"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -20471,9 +20829,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["1cf05593e4609260"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -20504,9 +20862,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].facets(
+return GD["1cf05593e4609260"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -20528,9 +20886,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].start_over(plpy, batch_size)
+return GD["1cf05593e4609260"].start_over(plpy, batch_size)
 $python$;
 
 comment on function insights.run_rebuild(int) is
@@ -20553,9 +20911,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["1cf05593e4609260"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -20592,9 +20950,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].search_traces(
+return GD["1cf05593e4609260"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -20623,9 +20981,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].search_page(
+return GD["1cf05593e4609260"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -20662,9 +21020,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].timeseries(
+return GD["1cf05593e4609260"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -20686,9 +21044,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].validate(plpy, filter)
+return GD["1cf05593e4609260"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -20705,9 +21063,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "a072265910a89017" not in GD:
+if "1cf05593e4609260" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["a072265910a89017"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["1cf05593e4609260"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
@@ -23472,8 +23830,8 @@ for each statement execute function insights.note_truncate();
 do $do$
 declare
     index_tables constant name[] := array[
-        'block', 'trace', 'signature', 'term', 'vocabulary', 'posting', 'carrier', 'pending',
-        'state'
+        'block', 'trace', 'signature', 'term', 'vocabulary', 'posting', 'cells', 'carrier',
+        'pending', 'state'
     ];
     writers constant name[] := array[
         'insights_refresh', 'insights_rebuild', 'insights_verify', 'build_batch',

@@ -1,0 +1,103 @@
+"""Works out the cells of large blocks when the index is written; see `stored_cells`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from insights_engine import cells, plans, stored_cells
+from insights_engine.candidates import Items, Name
+from insights_engine.cells import Cells, Cuts
+from insights_engine.groups import Block, all_positions
+from insights_engine.population import SERIES_AT_ONCE, Indexed
+
+#: Blocks that one call works out: about a third of a second each.
+AT_ONCE = 2
+
+
+class Task(NamedTuple):
+    """A block whose cells are not stored, or by the cuts of another sample."""
+
+    block: Block
+    sample: list[Block]
+
+
+def complete(plpy: Any) -> int:
+    """Stores what is lacking of the cells of large blocks: of so many blocks at most; of how many.
+
+    If the largest blocks of an experiment have changed, then so have its cuts.
+    """
+    tasks = _lacking(plpy)[:AT_ONCE]
+    if not tasks:
+        return 0
+    items = Items()
+    items.read(plpy)
+    for task in tasks:
+        sample = [block.block for block in task.sample]
+        cuts = stored_cells.cuts_of(plpy, sample) or _chosen(plpy, items, task.sample)
+        found = worked_out(plpy, items, task.block, cuts)
+        stored_cells.write(plpy, task.block.block, task.block.used, sample, found)
+    return len(tasks)
+
+
+def worked_out(plpy: Any, items: Items, block: Block, cuts: dict[Name, Cuts]) -> dict[Name, Cells]:
+    """The cells of a block, of its postings."""
+    found: dict[Name, Cells] = {}
+    for names in _some(list(cuts)):
+        part = _part(plpy, items, block)
+        found.update(part.worked_out({name: cuts[name] for name in names}))
+    return found
+
+
+def wrong(plpy: Any, items: Items, block: Block) -> Iterator[Name]:
+    """The fields whose stored cells are not what the postings of a block say."""
+    cuts = stored_cells.cuts_in(plpy, block.block)
+    expected = worked_out(plpy, items, block, cuts)
+    for names in _some(list(cuts)):
+        stored = stored_cells.read(plpy, block.block, {name: cuts[name] for name in names})
+        for name in names:
+            found, right = stored.get(name), expected[name]
+            if found is None or (found.low, found.high) != (right.low, right.high):
+                yield name
+
+
+def _lacking(plpy: Any) -> list[Task]:
+    rows = plans.run(
+        plpy,
+        "select b.block, b.experiment_id, b.used, null::bytea as live, b.live_count, b.first_ms,"
+        " b.last_ms, (select c.sample from insights.cells c where c.block = b.block limit 1)"
+        " as sample from insights.block b where b.used >= $1"
+        # While the index is being built it is not known which blocks will be the largest.
+        " and (select s.built from insights.state s) order by b.experiment_id, b.block",
+        ("int",),
+        (stored_cells.LARGE,),
+    )
+    found = []
+    for _, of_experiment in groupby(rows, key=lambda row: row["experiment_id"]):
+        own = [(Block(row), row["sample"]) for row in of_experiment]
+        sample = stored_cells.sample_of([block for block, _ in own])
+        numbers = [block.block for block in sample]
+        found += [Task(block, sample) for block, stored in own if stored != numbers]
+    return found
+
+
+def _chosen(plpy: Any, items: Items, sample: Sequence[Block]) -> dict[Name, Cuts]:
+    """The cuts that a session would choose, of all fields."""
+    found = {}
+    for names in _some(sorted(items.slices)):
+        numbers: dict[Name, list[int]] = {name: [] for name in names}
+        for block in sample:
+            for name, some in _part(plpy, items, block).sample(names).items():
+                numbers[name] += some
+        found.update({name: cells.choose_cuts(name, some) for name, some in numbers.items()})
+    return {name: cuts for name, cuts in found.items() if cuts.values}
+
+
+def _part(plpy: Any, items: Items, block: Block) -> Indexed:
+    return Indexed(plpy, items, block, all_positions(block.used), 0, {})
+
+
+def _some(names: Sequence[Name]) -> Iterator[Sequence[Name]]:
+    for start in range(0, len(names), SERIES_AT_ONCE):
+        yield names[start : start + SERIES_AT_ONCE]
