@@ -11,6 +11,7 @@ from insights_engine.candidates import Items, Name
 from insights_engine.cells import Cells, Cuts
 from insights_engine.groups import Block, all_positions
 from insights_engine.population import SERIES_AT_ONCE, Indexed
+from insights_engine.terms import LARGE_BLOCK
 
 #: Blocks that one call works out: about a third of a second each.
 AT_ONCE = 2
@@ -71,7 +72,7 @@ def _lacking(plpy: Any) -> list[Task]:
         # While the index is being built it is not known which blocks will be the largest.
         " and (select s.built from insights.state s) order by b.experiment_id, b.block",
         ("int",),
-        (stored_cells.LARGE,),
+        (LARGE_BLOCK,),
     )
     found = []
     for _, of_experiment in groupby(rows, key=lambda row: row["experiment_id"]):

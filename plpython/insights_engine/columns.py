@@ -106,7 +106,7 @@ class Columns:
     there, and the positions as they are stored, where they were given.
     """
 
-    __slots__ = ("_doubts", "_facts", "_last", "_places", "size", "used")
+    __slots__ = ("_doubts", "_last", "_places", "facts", "size", "used")
 
     def __init__(
         self,
@@ -119,8 +119,6 @@ class Columns:
 
         ``doubts``: the items that are no facts, with their positions, if they are known.
         """
-        self.used = used
-        self._doubts = doubts
         first: dict[int, bytes] = {}
         several: dict[int, list[bytes]] = {}
         for term, members in postings:
@@ -131,19 +129,19 @@ class Columns:
                     several[item].append(members)
                 else:
                     several[item] = [first[item], members]
-        facts = self._facts = _Sets()
+        facts = _Sets()
         for item, members in first.items():
             if item in several and all(map(bitmaps.is_list, several[item])):
                 listed: set[int] = set()
                 for one in several[item]:
                     listed.update(bitmaps.listed_positions(one))
-                if len(listed) <= _LONGEST_LIST:
+                if len(listed) <= LONGEST_LIST:
                     facts.add_list(item, array("H", sorted(listed)))
                 else:
                     facts.add_bitmap(item, bitmaps.of_positions(sorted(listed)))
             elif item in several:
                 bits = united(several[item], used)
-                if bitmaps.count(bits) <= _LONGEST_LIST:
+                if bitmaps.count(bits) <= LONGEST_LIST:
                     facts.add_list(item, array("H", bitmaps.positions(bits)))
                 else:
                     facts.add_bitmap(item, bits)
@@ -151,6 +149,37 @@ class Columns:
                 facts.add_list(item, bitmaps.listed_positions(members))
             else:
                 facts.add_bitmap(item, bitmaps.bits_of_bitmap(members))
+        self._set(facts, doubts, used)
+
+    @classmethod
+    def of_sets(
+        cls,
+        lists: Mapping[int, array[int]],
+        sets: Mapping[int, int],
+        doubts: Mapping[int, Sequence[bytes]],
+        used: int,
+    ) -> Columns:
+        """Of the positions of facts, ascending, where they are few, and the sets of others."""
+        facts = _Sets()
+        for item, positions in lists.items():
+            if len(positions) > LONGEST_LIST:
+                facts.add_bitmap(item, bitmaps.of_positions(positions))
+            elif positions:
+                facts.add_list(item, positions)
+        for item, bits in sets.items():
+            if bitmaps.count(bits) > LONGEST_LIST:
+                facts.add_bitmap(item, bits)
+            elif bits:
+                facts.add_list(item, array("H", bitmaps.positions(bits)))
+        found = cls.__new__(cls)
+        found._set(facts, doubts, used)
+        return found
+
+    def _set(self, facts: _Sets, doubts: Mapping[int, Sequence[bytes]], used: int) -> None:
+        self.used = used
+        #: The facts.
+        self.facts = facts
+        self._doubts = doubts
         self._places: Optional[dict[int, int]] = None
         # The set that was last counted as a base, and how many members of it each fact has.
         self._last: tuple[int, array[int]] = (-1, array("I"))
@@ -161,16 +190,16 @@ class Columns:
     def add_counts(self, totals: list[int], within: Optional[int]) -> None:
         """Adds the number of members of each fact in a set; None: in all positions."""
         if within is None:
-            self._facts.add_counts(totals, None, 0)
+            self.facts.add_counts(totals, None, 0)
         elif within:
-            self._facts.add_counts(totals, bitmaps.flags(within, self.used), within)
+            self.facts.add_counts(totals, bitmaps.flags(within, self.used), within)
 
     def add_base_counts(self, totals: list[int], base: int) -> None:
         """The same of a set that will be asked about again: the base of a discovery."""
         if base == all_positions(self.used):
             self.add_counts(totals, None)
             return
-        items = [*self._facts.listed_items, *self._facts.bitmap_items]
+        items = [*self.facts.listed_items, *self.facts.bitmap_items]
         if self._last[0] != base:
             counts = [0] * len(totals)
             self.add_counts(counts, base)
@@ -185,7 +214,7 @@ class Columns:
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
         """The sets of some items, as far as there are any; of no facts, what was given."""
-        facts = self._facts
+        facts = self.facts
         if self._places is None:
             self._places = {item: place for place, item in enumerate(facts.listed_items)}
             self._places.update({item: ~place for place, item in enumerate(facts.bitmap_items)})
@@ -203,7 +232,8 @@ class Columns:
         return found
 
 
-_LONGEST_LIST = 100
+#: Positions of an item that is listed.
+LONGEST_LIST = 100
 
 
 def united(stored: Sequence[bytes], used: int) -> int:

@@ -92,9 +92,9 @@ def vacate(plpy: Any, trace_ids: Sequence[str]) -> set[int]:
 
 
 def drop(plpy: Any, blocks: Sequence[int]) -> None:
-    """Deletes blocks with their postings and cells."""
+    """Deletes blocks with all that is stored of them, but for their traces."""
     if blocks:
-        for table in ("posting", "cells", "block"):
+        for table in ("posting", "cells", "sessions", "block"):
             plans.run(
                 plpy,
                 f"delete from insights.{table} d where d.block = any($1)",

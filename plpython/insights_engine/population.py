@@ -38,6 +38,7 @@ from insights_engine.index_reader import Index, Prepared, decided, open_index, p
 from insights_engine.interrupts import Watched
 from insights_engine.rows import MARK, Placed, Reader
 from insights_engine.statement import Statement
+from insights_engine.terms import LARGE_BLOCK
 
 #: Traces that are not indexed are read so many at a time, ...
 READ_AT_ONCE = 4_000
@@ -168,7 +169,7 @@ class Indexed(Part):
             if isinstance(known, Cells) and known.cuts == chosen:
                 found[name] = known
         lacking = {name: chosen for name, chosen in cuts.items() if name not in found}
-        if lacking and self.used >= stored_cells.LARGE:
+        if lacking and self.used >= LARGE_BLOCK:
             found.update(stored_cells.read(self._plpy, self.block.block, lacking))
         return found
 
@@ -453,7 +454,8 @@ class Population:
         self._target = target
         self._left = KEPT_BYTES
         self._at_hand: AtHand = {}
-        self._index: Optional[Index] = None
+        #: The index, if it is of use.
+        self.index: Optional[Index] = None
         self._known: Optional[Items] = None
         self._blocks: Sequence[Block] = ()
         self.items = Items()
@@ -468,7 +470,7 @@ class Population:
             known.read(plpy)
             for block in index.blocks:
                 known.number(("e", block.experiment_id))
-            self._index, self._known, self._blocks = index, known, index.blocks
+            self.index, self._known, self._blocks = index, known, index.blocks
             # From here on it stays as it is: the numbers of what else is found follow.
             self.items = Items(known)
             away = index.pending + self._add_blocks(index, known)
@@ -542,8 +544,8 @@ class Population:
         """The indexed traces of the target, to be looked at one by one."""
         traces: list[Placed] = []
         for part in self.parts:
-            if isinstance(part, Indexed) and self._index is not None:
-                ids = self._index.ids((part.block,), (part.target,))
+            if isinstance(part, Indexed) and self.index is not None:
+                ids = self.index.ids((part.block,), (part.target,))
                 traces += [Placed(0, one, part.block.experiment_id) for one in ids]
         found: list[Part] = []
         for start in range(0, len(traces), READ_AT_ONCE):
@@ -561,8 +563,8 @@ class Population:
         """For each of some parts the traces that match a filter of its own."""
         sets: dict[int, int] = {}
         blocks = [part.block for part in parts if isinstance(part, Indexed)]
-        if self._index is not None and blocks:
-            index = self._index.of_blocks(blocks)
+        if self.index is not None and blocks:
+            index = self.index.of_blocks(blocks)
             # Of many traces it is not to be kept: other things are worth more.
             few = sum(block.used for block in blocks) <= KEPT_POSITIONS
             matching = self._sets(index, node, lasting=few)

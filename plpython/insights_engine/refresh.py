@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from insights_engine import bitmaps, cell_writer, merging, plans, postings
+from insights_engine import bitmaps, cell_writer, merging, plans, postings, stored_sessions
 from insights_engine.errors import InsightsError
 from insights_engine.facts import Facts
 from insights_engine.rows import MARK, Placed, Reader, Rollups
@@ -52,7 +52,7 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         _change_version(plpy)
     indexed, removed, experiments = _index(plpy, schema, ids) if ids else (0, 0, set())
     merged = merging.merge(plpy, experiments) if experiments else 0
-    cell_writer.complete(plpy)
+    _complete(plpy, schema)
     return {
         "indexed": indexed,
         "removed": removed,
@@ -60,6 +60,11 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         "pending": _pending(plpy),
         "busy": False,
     }
+
+
+def _complete(plpy: Any, schema: str) -> int:
+    """Stores some of what large blocks lack beside their postings; of how many blocks."""
+    return cell_writer.complete(plpy) + stored_sessions.complete(plpy, schema)
 
 
 def _change_version(plpy: Any) -> None:
@@ -282,14 +287,14 @@ class Batch:
 def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     """Indexes the next traces of a database that had traces before it had an index.
 
-    ``done``: the index is built, and the cells of its blocks are stored.
+    ``done``: the index is built, and what large blocks have beside it.
     ``busy``: nothing could be done yet.
     """
     if not _locked(plpy):
         return {"indexed": 0, "done": False, "busy": True}
     (state,) = plans.run(plpy, "select s.built, s.indexed_through from insights.state s")
     if state["built"]:
-        return {"indexed": 0, "done": not cell_writer.complete(plpy), "busy": False}
+        return {"indexed": 0, "done": not _complete(plpy, schema), "busy": False}
     _change_version(plpy)
     through = state["indexed_through"] or ""
     if through == _BEGIN:
@@ -336,7 +341,7 @@ def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         plans.run(plpy, "update insights.state set built = true")
     _set_through(plpy, "" if done else through)
     # Only now is it known which blocks are the largest.
-    done = done and not cell_writer.complete(plpy)
+    done = done and not _complete(plpy, schema)
     return {"indexed": len(traces), "done": done, "busy": False}
 
 
@@ -398,7 +403,16 @@ def _clear(plpy: Any) -> bool:
         )
         merging.drop(plpy, blocks)
         return False
-    for table in ("posting", "cells", "trace", "term", "vocabulary", "signature", "carrier"):
+    for table in (
+        "posting",
+        "cells",
+        "sessions",
+        "trace",
+        "term",
+        "vocabulary",
+        "signature",
+        "carrier",
+    ):
         plans.run(plpy, f"delete from insights.{table}")
     return True
 

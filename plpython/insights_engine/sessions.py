@@ -5,10 +5,10 @@ its traces do (``session_all``), among the traces of the base and the requested
 experiments.  A session that spans several experiments is one session.  Traces without
 a session id belong to none.
 
-The index knows sessions by hash only, so which session the trace at a position belongs
-to is read from MLflow's tables, and kept by block like everything else that cannot
-change (cache.py).  Sessions are numbered from 1 as they are met; a set of sessions is
-an integer, bit by number, as a set of positions is.
+The index knows sessions by hash only.  Which session the trace at a position belongs to is
+stored of large blocks (stored_sessions.py), else read from MLflow's tables; it is kept by
+block like everything else that cannot change (cache.py).  Sessions are numbered from 1
+as they are met; a set of sessions is an integer, bit by number, as a set of positions is.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, fields, plans, tree
+from insights_engine import bitmaps, fields, plans, stored_sessions, tree
 from insights_engine.cache import CACHE, Column
 from insights_engine.errors import InsightsError, visible
 from insights_engine.groups import Block
 from insights_engine.index_reader import Index, decided, open_index, prepare
 from insights_engine.statement import Statement
+from insights_engine.terms import LARGE_BLOCK
 
 TRACE, SESSION, SESSION_ALL = "trace", "session", "session_all"
 UNITS = (TRACE, SESSION, SESSION_ALL)
@@ -58,21 +59,15 @@ def check_unit(unit: Optional[str]) -> str:
     return unit
 
 
-class Sessions:
-    """Which session the trace at each position of an index belongs to."""
+class Numbers:
+    """The numbers that stand for session ids, the same from one call to the next."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self) -> None:
         global _generation
-        self._index = index
         if len(_numbered) > _MOST_NUMBERED:
             _numbered.clear()
             del _named[1:]
             _generation += 1
-        self._key = ("sessions", _generation)
-        #: How many blocks to read beside the next one.
-        self._ahead = 0
-        #: Those that were read beside one, until they are asked for.
-        self._held: dict[int, Column] = {}
 
     def number(self, session_id: str) -> int:
         """The number of a session."""
@@ -98,6 +93,19 @@ class Sessions:
     def __len__(self) -> int:
         """How many numbers have been given out."""
         return len(_numbered)
+
+
+class Sessions(Numbers):
+    """Which session the trace at each position of an index belongs to."""
+
+    def __init__(self, index: Index) -> None:
+        super().__init__()
+        self._index = index
+        self._key = ("sessions", _generation)
+        #: How many blocks to read beside the next one.
+        self._ahead = 0
+        #: Those that were read beside one, until they are asked for.
+        self._held: dict[int, Column] = {}
 
     def numbers(self, blocks: Sequence[Block], sets: Sequence[int]) -> list[Sequence[int]]:
         """By block and position the number of the session, 0 for none.
@@ -149,6 +157,20 @@ class Sessions:
             # A trace that is pending may have another session by now than when it was indexed.
             nothing = array("i", bytes(4 * block.used))
             found[block.block] = Column(self._index.universe(block), nothing)
+        large = [block.block for block in blocks if block.used >= LARGE_BLOCK]
+        stored = set()
+        for one in stored_sessions.read(self._index.plpy, large) if large else ():
+            numbers = [0, *self.all_numbers(one.ids)]
+            column = array("i", map(numbers.__getitem__, one.places))
+            found[one.block] = found[one.block]._replace(numbers=column)
+            stored.add(one.block)
+        rest = [block for block in blocks if block.block not in stored]
+        if rest:
+            self._read_from_traces(rest, found)
+        CACHE.keep(self._key, found)
+        return found
+
+    def _read_from_traces(self, blocks: Sequence[Block], found: Mapping[int, Column]) -> None:
         for row in plans.run(
             self._index.plpy,
             "select t.block, array_agg(t.position) as positions,"
@@ -168,8 +190,6 @@ class Sessions:
             numbers = found[row["block"]].numbers
             values = self.all_numbers(row["sessions"])
             deque(map(numbers.__setitem__, row["positions"], values), maxlen=0)
-        CACHE.keep(self._key, found)
-        return found
 
     def _look_up(
         self, wanted: Sequence[tuple[Block, int]], known: dict[int, Column]

@@ -17,11 +17,10 @@ from typing import Any, Protocol, TypeVar
 from insights_engine import bitmaps, plans
 from insights_engine.candidates import Name
 from insights_engine.cells import Cells, Cuts
+from insights_engine.terms import LARGE_BLOCK
 
-#: Cuts are chosen from a sample of so many blocks, ...
+#: Cuts are chosen from a sample of so many blocks: of large ones, if there are any.
 SAMPLED = 4
-#: ... of those with so many positions, if there are any: these seldom change.
-LARGE = bitmaps.POSITIONS // 4
 
 
 class Sizable(Protocol):
@@ -56,7 +55,7 @@ def sample_of(blocks: Sequence[AnyBlock]) -> list[AnyBlock]:
         [block for block in blocks if block.experiment_id == chosen],
         key=lambda block: (-block.used, block.block),
     )[:SAMPLED]
-    return [block for block in largest if block.used >= LARGE] or largest
+    return [block for block in largest if block.used >= LARGE_BLOCK] or largest
 
 
 def cuts_of(plpy: Any, sample: Sequence[int]) -> dict[Name, Cuts]:

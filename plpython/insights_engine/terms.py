@@ -18,6 +18,9 @@ LONGEST_KEY = 250
 #: Between the keys of a path into an attribute's value.
 SEPARATOR = "\x1f"
 
+#: Blocks of so many positions have cells and sessions stored beside their postings.
+LARGE_BLOCK = 8_000
+
 # Slots of role "o": what was not captured.
 TEXT, NUMBER, PARTS, CONTENT, SESSION, HIDDEN = 0, 1, 2, 3, 4, 16
 

@@ -8,16 +8,17 @@ belong to none, and a session may have traces in several experiments.
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import compress
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from insights_engine import bitmaps, plans, ranking, tree
 from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
-from insights_engine.cells import Cuts, Histogram, bytes_of
+from insights_engine.cells import Cuts, Histogram
 from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
+from insights_engine.session_space import Space
+from insights_engine.sessions import Numbers
+from insights_engine.sessions import Sessions as SessionsOfBlocks
 
 #: How many units have their smallest, and their largest, number in each cell.
 Histograms = tuple[Histogram, Histogram]
@@ -32,8 +33,8 @@ SAMPLED_POSITIONS = 250_000
 #: Parts whose sets of some facts are in memory at once.
 _PARTS_AT_ONCE = 64
 
-#: Pairs of sessions and facts that are looked at together.
-_AT_ONCE = 1_000_000
+#: Pairs of facts that are looked at together.
+_PAIRS_AT_ONCE = 200
 
 
 class CellCounts:
@@ -206,171 +207,101 @@ class Sessions(Traces):
     """Counts sessions: those of which some trace matches, or all do."""
 
     def __init__(self, population: Population, plpy: Any, schema: str, every: bool) -> None:
-        super().__init__(population)
-        self._every = every
-        self._numbers = list(_numbered(plpy, schema, self.parts))
-        #: How many traces of the base each session has.
-        self._sizes: Counter[int] = Counter()
-        for part, numbers in zip(self.parts, self._numbers):
-            self._sizes.update(compress(numbers, bitmaps.flags(part.base, part.used)))
-        del self._sizes[0]
-        self._targets = self._sessions([part.target for part in self.parts])
-        self.total = len(self._sizes)
-        self.target = len(self._targets)
-
-    def _sessions(self, sets: Sequence[int]) -> set[int]:
-        """The sessions that match, of which traces do."""
-        counts: Counter[int] = Counter()
-        for part, numbers, bits in zip(self.parts, self._numbers, sets):
-            counts.update(_chosen(numbers, bits & part.base, part.used))
-        del counts[0]
-        return self._matching(counts)
-
-    def _matching(self, counts: Mapping[int, int]) -> set[int]:
-        if not self._every:
-            return set(counts)
-        return {number for number, count in counts.items() if count == self._sizes[number]}
-
-    def items(self, least: int) -> tuple[list[int], list[int]]:
-        counts, _ = super().items(least)
-        joints = [0] * len(counts)
-        facts = self._population.items.is_fact
-        wanted = [item for item, count in enumerate(counts) if count >= least and facts(item)]
-        for some in _batches(wanted, counts):
-            found: dict[int, Counter[int]] = {item: Counter() for item in some}
-            for part, numbers in zip(self.parts, self._numbers):
-                for item, bits in part.columns().sets(some).items():
-                    found[item].update(_chosen(numbers, bits & part.base, part.used))
-            for item, sessions in found.items():
-                del sessions[0]
-                matching = self._matching(sessions)
-                counts[item] = len(matching)
-                joints[item] = len(matching & self._targets)
-        for item in set(range(len(counts))).difference(wanted):
-            if facts(item):
-                counts[item] = 0
-        return counts, joints
+        self._traces = Traces(population)
+        self._space = _space(population, plpy, schema, every)
+        #: The sessions of the target.
+        self._target = self._space.set_of([part.target for part in population.parts])
+        super().__init__(population, self._space.as_parts(self._target))
 
     def opaque(self, items: Iterable[int]) -> dict[int, tuple[int, int]]:
         # Whether the traces concerned are those of the target's sessions is left open.
-        found = super().opaque(items)
+        found = self._traces.opaque(items)
         return {item: (2 * base, base) for item, (base, _) in found.items()}
 
-    def _measured(self, sets: Sequence[int], parts: Sequence[Part]) -> tuple[int, int]:
-        sessions = self._sessions(sets)
-        return len(sessions), len(sessions & self._targets)
+    def matching(self, node: tree.Node) -> tuple[int, int]:
+        return self._counts(self._space.set_of(self._population.matching(node, self._traces.parts)))
+
+    def _counts(self, sessions: int) -> tuple[int, int]:
+        return bitmaps.count(sessions), bitmaps.count(sessions & self._target)
 
     def near_identical(
         self, pairs: Mapping[tuple[Name, Name], tuple[int, int]]
     ) -> set[tuple[Name, Name]]:
-        counts: dict[Name, Counter[int]] = {name: Counter() for pair in pairs for name in pair}
-        for part, numbers in zip(self.parts, self._numbers):
-            for name, bits in self._population.sets(part, counts).items():
-                counts[name].update(_chosen(numbers, bits, part.used))
-        matching = {}
-        for name, sessions in counts.items():
-            del sessions[0]
-            matching[name] = self._matching(sessions)
-        met = {pair: len(matching[pair[0]] & matching[pair[1]]) for pair in pairs}
+        names = {name for pair in pairs for name in pair}
+        single = [name for name in names if name[0] != "a"]
+        of_parts = [self._population.sets(part, single) for part in self.parts]
+        sets = {name: self._space.joined([own.get(name, 0) for own in of_parts]) for name in single}
+        # Both facts of a pair are had by the same trace.
+        both = [name[1:] for name in names if name[0] == "a"]
+        sets.update({("a", *pair): bits for pair, bits in zip(both, self._both(both))})
+        met = {pair: bitmaps.count(sets[pair[0]] & sets[pair[1]]) for pair in pairs}
         return self._near_identical(pairs, met)
 
     def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
-        for one, other in pairs:
-            sets = []
-            for part in self.parts:
-                found = self._population.sets(part, (one, other))
-                sets.append(found.get(one, 0) & found.get(other, 0))
-            yield self._measured(sets, self.parts)
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            yield from map(self._counts, self._both(pairs[start : start + _PAIRS_AT_ONCE]))
+
+    def _both(self, pairs: Sequence[tuple[Name, Name]]) -> list[int]:
+        """The sessions of traces with both of two facts."""
+        names = {name for pair in pairs for name in pair}
+        of_parts = []
+        for part in self._traces.parts if pairs else ():
+            sets = self._population.sets(part, names)
+            of_parts.append([sets.get(one, 0) & sets.get(other, 0) for one, other in pairs])
+        return self._space.sets_of(of_parts)
 
     def screen(self) -> Traces:
         return self  # some traces of many sessions would tell nothing
 
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, CellCounts]:
-        found: dict[Name, CellCounts] = {}
-        for name in cuts:
-            low, high = self._extremes(name, cuts)
-            counts = found[name] = CellCounts()
-            counts.several = True
-            for number, cells in enumerate((low, high)):
-                counts.base[number].update(Counter(cells.values()))
-                counts.target[number].update(
-                    Counter([cell for session, cell in cells.items() if session in self._targets])
-                )
-        return found
 
-    def _extremes(self, name: Name, cuts: Mapping[Name, Cuts]) -> tuple[dict[int, int], ...]:
-        """Of each session the cell that decides about ``<``, and about ``>=``.
-
-        If some trace is enough that is the one of the smallest, and of the largest,
-        number; if every trace has to, the one of the trace that comes last to it.
-        """
-        extremes: tuple[dict[int, int], dict[int, int]] = ({}, {})
-        traces: Counter[int] = Counter()
-        choices = (max, min) if self._every else (min, max)
-        for part, numbers in zip(self.parts, self._numbers):
-            cells = part.cells({name: cuts[name]})[name]
-            lows = bytes_of(cells.low, part.used)
-            highs = lows if cells.high is cells.low else bytes_of(cells.high, part.used)
-            selectors = bitmaps.flags(part.base, part.used)
-            for session, low, high in compress(zip(numbers, lows, highs), selectors):
-                if not session or not low:
-                    continue
-                traces[session] += 1
-                for known, choose, cell in zip(extremes, choices, (low, high)):
-                    known[session] = choose(known[session], cell) if session in known else cell
-        if self._every:
-            # A trace without a number fails every comparison.
-            for known in extremes:
-                for session in [one for one in known if traces[one] < self._sizes[one]]:
-                    del known[session]
-        return extremes
+def _space(population: Population, plpy: Any, schema: str, every: bool) -> Space:
+    """The sessions of a base, as the session knows them if all of it is indexed."""
+    indexed = [part for part in population.parts if isinstance(part, Indexed)]
+    key = ("space", every, tuple([(part.block.block, part.base) for part in indexed]))
+    for known in CACHE.columns(key).values():
+        if isinstance(known, Kept):
+            return known.space
+    space = Space(population.parts, list(_numbered(plpy, schema, population)), every)
+    space.as_parts(0)
+    if indexed and len(indexed) == len(population.parts):
+        size = space.size_with(len(population.series()))
+        CACHE.keep(key, {indexed[0].block.block: Kept(space, size)})
+    return space
 
 
-def _numbered(plpy: Any, schema: str, parts: Sequence[Part]) -> Iterator[array[int]]:
+class Kept(NamedTuple):
+    """Sessions that are kept from one call to the next."""
+
+    space: Space
+    nbytes: int
+
+
+def _numbered(plpy: Any, schema: str, population: Population) -> Iterator[Sequence[int]]:
     """For each part the number of the session at each position; 0: none."""
-    known: dict[str, int] = {}
-    for part in parts:
-        numbers = array("I", bytes(4 * part.used))
+    numbers = Numbers()
+    of_block: dict[int, Sequence[int]] = {}
+    indexed = [part for part in population.parts if isinstance(part, Indexed)]
+    if population.index is not None:
+        found = SessionsOfBlocks(population.index).numbers(
+            [part.block for part in indexed], [part.base for part in indexed]
+        )
+        of_block = {part.block.block: one for part, one in zip(indexed, found)}
+    for part in population.parts:
         if isinstance(part, Indexed):
-            rows = plans.run(
-                plpy,
-                "select pg_catalog.array_agg(i.position) as positions,"
-                " pg_catalog.array_agg(t.session_id) as sessions from insights.trace i"
-                f" join {schema}.trace_info t on t.request_id = i.trace_id"
-                " where i.block = $1 and t.session_id is not null",
-                ("int",),
-                (part.block.block,),
-            )
-        else:
-            rows = plans.run(
-                plpy,
-                "select pg_catalog.array_agg(u.n - 1) as positions,"
-                " pg_catalog.array_agg(t.session_id) as sessions"
-                " from pg_catalog.unnest($1) with ordinality as u (trace_id, n)"
-                f" join {schema}.trace_info t on t.request_id = u.trace_id"
-                " where t.session_id is not null",
-                ("text[]",),
-                (list(part.trace_ids()),),
-            )
-        for position, session in zip(rows[0]["positions"] or (), rows[0]["sessions"] or ()):
-            numbers[position] = known.setdefault(session, len(known) + 1)
-        yield numbers
-
-
-def _chosen(numbers: array[int], bits: int, used: int) -> Iterable[int]:
-    if 8 * bitmaps.count(bits) < used:
-        return [numbers[position] for position in bitmaps.positions(bits)]
-    return compress(numbers, bitmaps.flags(bits, used))
-
-
-def _batches(items: Sequence[int], counts: Sequence[int]) -> Iterator[list[int]]:
-    some: list[int] = []
-    size = 0
-    for item in items:
-        some.append(item)
-        size += counts[item]
-        if size > _AT_ONCE:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
+            yield of_block[part.block.block]
+            continue
+        (row,) = plans.run(
+            plpy,
+            "select pg_catalog.array_agg(u.n - 1) as positions,"
+            " pg_catalog.array_agg(t.session_id) as sessions"
+            " from pg_catalog.unnest($1) with ordinality as u (trace_id, n)"
+            f" join {schema}.trace_info t on t.request_id = u.trace_id"
+            " where t.session_id is not null",
+            ("text[]",),
+            (list(part.trace_ids()),),
+        )
+        column = array("i", bytes(4 * part.used))
+        given = numbers.all_numbers(row["sessions"] or ())
+        for position, number in zip(row["positions"] or (), given):
+            column[position] = number
+        yield column

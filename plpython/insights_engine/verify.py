@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, cell_writer, plans, postings
+from insights_engine import bitmaps, cell_writer, plans, postings, stored_sessions
 from insights_engine.candidates import Items
 from insights_engine.errors import visible
 from insights_engine.facts import Facts
@@ -88,12 +88,13 @@ def _membership(plpy: Any, schema: str, built: bool) -> Iterator[Problem]:
         " where not exists (select from insights.block b where b.block = i.block)",
     ):
         yield Problem(row["trace_id"], f"is in block {row['block']}, which is not there")
-    for row in _rows(
-        plpy,
-        "select distinct c.block from insights.cells c"
-        " where not exists (select from insights.block b where b.block = c.block)",
-    ):
-        yield Problem(None, f"cells of block {row['block']}, which is not there")
+    for table in ("cells", "sessions"):
+        for row in _rows(
+            plpy,
+            f"select distinct c.block from insights.{table} c"
+            " where not exists (select from insights.block b where b.block = c.block)",
+        ):
+            yield Problem(None, f"{table} of block {row['block']}, which is not there")
     for row in _rows(
         plpy,
         # From one block to the next by the index: there are thousands of postings in each.
@@ -200,6 +201,7 @@ class _Check:
                 yield Problem(row["trace_id"], "began outside of its block's time")
             placed.append(Placed(row["position"], row["trace_id"], row["experiment_id"]))
         facts = Facts(postings.Stored(self._plpy, growing=False))
+        yield from self._stored_sessions(placed)
         yield from self._rollups(facts, placed)
         yield from self._postings(facts, placed)
 
@@ -213,6 +215,16 @@ class _Check:
         for position, trace_id in self._ids.items():
             if not live >> position & 1 or position >= self._used:
                 yield Problem(trace_id, f"is not live in block {self._block}")
+
+    def _stored_sessions(self, placed: Sequence[Placed]) -> Iterator[Problem]:
+        """Compares what is stored of sessions, if anything is."""
+        of_trace = {row["trace_id"]: row["session_id"] for row in self._traces}
+        for stored in stored_sessions.read(self._plpy, (self._block,)):
+            ids = [None, *stored.ids]
+            for trace in placed:
+                place = stored.places[trace.position : trace.position + 1]
+                if not place or place[0] >= len(ids) or ids[place[0]] != of_trace[trace.trace_id]:
+                    yield Problem(trace.trace_id, "is stored with another session")
 
     def _rollups(self, facts: Facts, placed: Sequence[Placed]) -> Iterator[Problem]:
         """Collects the facts, and compares the rollups."""

@@ -4,8 +4,8 @@
 do $do$
 declare
     index_tables constant name[] := array[
-        'block', 'trace', 'signature', 'term', 'vocabulary', 'posting', 'cells', 'carrier',
-        'pending', 'state'
+        'block', 'trace', 'signature', 'term', 'vocabulary', 'posting', 'cells', 'sessions',
+        'carrier', 'pending', 'state'
     ];
     writers constant name[] := array[
         'insights_refresh', 'insights_rebuild', 'insights_verify', 'build_batch',

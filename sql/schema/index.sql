@@ -139,6 +139,19 @@ comment on column insights.cells.low is
 comment on column insights.cells.high is
     'The same of the largest number; NULL: no trace has two different numbers';
 
+create table insights.sessions (
+    block int primary key,
+    ids text[] not null,
+    places bytea not null
+);
+
+comment on table insights.sessions is
+    'Which session each trace of a large block belongs to';
+comment on column insights.sessions.ids is 'The sessions of the block';
+comment on column insights.sessions.places is
+    'By position the place of the session in ids, from 1 (0: there is none), 16 bits each, lowest '
+    'byte first';
+
 create table insights.carrier (
     trace_id text collate "C" primary key,
     session_id text collate "C" not null

@@ -4,7 +4,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "1cf05593e4609260" in GD:
+if "b1dc90cac244c81e" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -2056,6 +2056,7 @@ from insights_engine.candidates import Items, Name
 from insights_engine.cells import Cells, Cuts
 from insights_engine.groups import Block, all_positions
 from insights_engine.population import SERIES_AT_ONCE, Indexed
+from insights_engine.terms import LARGE_BLOCK
 
 #: Blocks that one call works out: about a third of a second each.
 AT_ONCE = 2
@@ -2116,7 +2117,7 @@ def _lacking(plpy: Any) -> list[Task]:
         # While the index is being built it is not known which blocks will be the largest.
         " and (select s.built from insights.state s) order by b.experiment_id, b.block",
         ("int",),
-        (stored_cells.LARGE,),
+        (LARGE_BLOCK,),
     )
     found = []
     for _, of_experiment in groupby(rows, key=lambda row: row["experiment_id"]):
@@ -2692,7 +2693,7 @@ class Columns:
     there, and the positions as they are stored, where they were given.
     """
 
-    __slots__ = ("_doubts", "_facts", "_last", "_places", "size", "used")
+    __slots__ = ("_doubts", "_last", "_places", "facts", "size", "used")
 
     def __init__(
         self,
@@ -2705,8 +2706,6 @@ class Columns:
 
         ``doubts``: the items that are no facts, with their positions, if they are known.
         """
-        self.used = used
-        self._doubts = doubts
         first: dict[int, bytes] = {}
         several: dict[int, list[bytes]] = {}
         for term, members in postings:
@@ -2717,19 +2716,19 @@ class Columns:
                     several[item].append(members)
                 else:
                     several[item] = [first[item], members]
-        facts = self._facts = _Sets()
+        facts = _Sets()
         for item, members in first.items():
             if item in several and all(map(bitmaps.is_list, several[item])):
                 listed: set[int] = set()
                 for one in several[item]:
                     listed.update(bitmaps.listed_positions(one))
-                if len(listed) <= _LONGEST_LIST:
+                if len(listed) <= LONGEST_LIST:
                     facts.add_list(item, array("H", sorted(listed)))
                 else:
                     facts.add_bitmap(item, bitmaps.of_positions(sorted(listed)))
             elif item in several:
                 bits = united(several[item], used)
-                if bitmaps.count(bits) <= _LONGEST_LIST:
+                if bitmaps.count(bits) <= LONGEST_LIST:
                     facts.add_list(item, array("H", bitmaps.positions(bits)))
                 else:
                     facts.add_bitmap(item, bits)
@@ -2737,6 +2736,37 @@ class Columns:
                 facts.add_list(item, bitmaps.listed_positions(members))
             else:
                 facts.add_bitmap(item, bitmaps.bits_of_bitmap(members))
+        self._set(facts, doubts, used)
+
+    @classmethod
+    def of_sets(
+        cls,
+        lists: Mapping[int, array[int]],
+        sets: Mapping[int, int],
+        doubts: Mapping[int, Sequence[bytes]],
+        used: int,
+    ) -> Columns:
+        """Of the positions of facts, ascending, where they are few, and the sets of others."""
+        facts = _Sets()
+        for item, positions in lists.items():
+            if len(positions) > LONGEST_LIST:
+                facts.add_bitmap(item, bitmaps.of_positions(positions))
+            elif positions:
+                facts.add_list(item, positions)
+        for item, bits in sets.items():
+            if bitmaps.count(bits) > LONGEST_LIST:
+                facts.add_bitmap(item, bits)
+            elif bits:
+                facts.add_list(item, array("H", bitmaps.positions(bits)))
+        found = cls.__new__(cls)
+        found._set(facts, doubts, used)
+        return found
+
+    def _set(self, facts: _Sets, doubts: Mapping[int, Sequence[bytes]], used: int) -> None:
+        self.used = used
+        #: The facts.
+        self.facts = facts
+        self._doubts = doubts
         self._places: Optional[dict[int, int]] = None
         # The set that was last counted as a base, and how many members of it each fact has.
         self._last: tuple[int, array[int]] = (-1, array("I"))
@@ -2747,16 +2777,16 @@ class Columns:
     def add_counts(self, totals: list[int], within: Optional[int]) -> None:
         """Adds the number of members of each fact in a set; None: in all positions."""
         if within is None:
-            self._facts.add_counts(totals, None, 0)
+            self.facts.add_counts(totals, None, 0)
         elif within:
-            self._facts.add_counts(totals, bitmaps.flags(within, self.used), within)
+            self.facts.add_counts(totals, bitmaps.flags(within, self.used), within)
 
     def add_base_counts(self, totals: list[int], base: int) -> None:
         """The same of a set that will be asked about again: the base of a discovery."""
         if base == all_positions(self.used):
             self.add_counts(totals, None)
             return
-        items = [*self._facts.listed_items, *self._facts.bitmap_items]
+        items = [*self.facts.listed_items, *self.facts.bitmap_items]
         if self._last[0] != base:
             counts = [0] * len(totals)
             self.add_counts(counts, base)
@@ -2771,7 +2801,7 @@ class Columns:
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
         """The sets of some items, as far as there are any; of no facts, what was given."""
-        facts = self._facts
+        facts = self.facts
         if self._places is None:
             self._places = {item: place for place, item in enumerate(facts.listed_items)}
             self._places.update({item: ~place for place, item in enumerate(facts.bitmap_items)})
@@ -2789,7 +2819,8 @@ class Columns:
         return found
 
 
-_LONGEST_LIST = 100
+#: Positions of an item that is listed.
+LONGEST_LIST = 100
 
 
 def united(stored: Sequence[bytes], used: int) -> int:
@@ -7900,9 +7931,9 @@ def vacate(plpy: Any, trace_ids: Sequence[str]) -> set[int]:
 
 
 def drop(plpy: Any, blocks: Sequence[int]) -> None:
-    """Deletes blocks with their postings and cells."""
+    """Deletes blocks with all that is stored of them, but for their traces."""
     if blocks:
-        for table in ("posting", "cells", "block"):
+        for table in ("posting", "cells", "sessions", "block"):
             plans.run(
                 plpy,
                 f"delete from insights.{table} d where d.block = any($1)",
@@ -10211,6 +10242,7 @@ from insights_engine.index_reader import Index, Prepared, decided, open_index, p
 from insights_engine.interrupts import Watched
 from insights_engine.rows import MARK, Placed, Reader
 from insights_engine.statement import Statement
+from insights_engine.terms import LARGE_BLOCK
 
 #: Traces that are not indexed are read so many at a time, ...
 READ_AT_ONCE = 4_000
@@ -10341,7 +10373,7 @@ class Indexed(Part):
             if isinstance(known, Cells) and known.cuts == chosen:
                 found[name] = known
         lacking = {name: chosen for name, chosen in cuts.items() if name not in found}
-        if lacking and self.used >= stored_cells.LARGE:
+        if lacking and self.used >= LARGE_BLOCK:
             found.update(stored_cells.read(self._plpy, self.block.block, lacking))
         return found
 
@@ -10626,7 +10658,8 @@ class Population:
         self._target = target
         self._left = KEPT_BYTES
         self._at_hand: AtHand = {}
-        self._index: Optional[Index] = None
+        #: The index, if it is of use.
+        self.index: Optional[Index] = None
         self._known: Optional[Items] = None
         self._blocks: Sequence[Block] = ()
         self.items = Items()
@@ -10641,7 +10674,7 @@ class Population:
             known.read(plpy)
             for block in index.blocks:
                 known.number(("e", block.experiment_id))
-            self._index, self._known, self._blocks = index, known, index.blocks
+            self.index, self._known, self._blocks = index, known, index.blocks
             # From here on it stays as it is: the numbers of what else is found follow.
             self.items = Items(known)
             away = index.pending + self._add_blocks(index, known)
@@ -10715,8 +10748,8 @@ class Population:
         """The indexed traces of the target, to be looked at one by one."""
         traces: list[Placed] = []
         for part in self.parts:
-            if isinstance(part, Indexed) and self._index is not None:
-                ids = self._index.ids((part.block,), (part.target,))
+            if isinstance(part, Indexed) and self.index is not None:
+                ids = self.index.ids((part.block,), (part.target,))
                 traces += [Placed(0, one, part.block.experiment_id) for one in ids]
         found: list[Part] = []
         for start in range(0, len(traces), READ_AT_ONCE):
@@ -10734,8 +10767,8 @@ class Population:
         """For each of some parts the traces that match a filter of its own."""
         sets: dict[int, int] = {}
         blocks = [part.block for part in parts if isinstance(part, Indexed)]
-        if self._index is not None and blocks:
-            index = self._index.of_blocks(blocks)
+        if self.index is not None and blocks:
+            index = self.index.of_blocks(blocks)
             # Of many traces it is not to be kept: other things are worth more.
             few = sum(block.used for block in blocks) <= KEPT_POSITIONS
             matching = self._sets(index, node, lasting=few)
@@ -12533,7 +12566,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from insights_engine import bitmaps, cell_writer, merging, plans, postings
+from insights_engine import bitmaps, cell_writer, merging, plans, postings, stored_sessions
 from insights_engine.errors import InsightsError
 from insights_engine.facts import Facts
 from insights_engine.rows import MARK, Placed, Reader, Rollups
@@ -12572,7 +12605,7 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         _change_version(plpy)
     indexed, removed, experiments = _index(plpy, schema, ids) if ids else (0, 0, set())
     merged = merging.merge(plpy, experiments) if experiments else 0
-    cell_writer.complete(plpy)
+    _complete(plpy, schema)
     return {
         "indexed": indexed,
         "removed": removed,
@@ -12580,6 +12613,11 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         "pending": _pending(plpy),
         "busy": False,
     }
+
+
+def _complete(plpy: Any, schema: str) -> int:
+    """Stores some of what large blocks lack beside their postings; of how many blocks."""
+    return cell_writer.complete(plpy) + stored_sessions.complete(plpy, schema)
 
 
 def _change_version(plpy: Any) -> None:
@@ -12802,14 +12840,14 @@ class Batch:
 def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     """Indexes the next traces of a database that had traces before it had an index.
 
-    ``done``: the index is built, and the cells of its blocks are stored.
+    ``done``: the index is built, and what large blocks have beside it.
     ``busy``: nothing could be done yet.
     """
     if not _locked(plpy):
         return {"indexed": 0, "done": False, "busy": True}
     (state,) = plans.run(plpy, "select s.built, s.indexed_through from insights.state s")
     if state["built"]:
-        return {"indexed": 0, "done": not cell_writer.complete(plpy), "busy": False}
+        return {"indexed": 0, "done": not _complete(plpy, schema), "busy": False}
     _change_version(plpy)
     through = state["indexed_through"] or ""
     if through == _BEGIN:
@@ -12856,7 +12894,7 @@ def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         plans.run(plpy, "update insights.state set built = true")
     _set_through(plpy, "" if done else through)
     # Only now is it known which blocks are the largest.
-    done = done and not cell_writer.complete(plpy)
+    done = done and not _complete(plpy, schema)
     return {"indexed": len(traces), "done": done, "busy": False}
 
 
@@ -12918,7 +12956,16 @@ def _clear(plpy: Any) -> bool:
         )
         merging.drop(plpy, blocks)
         return False
-    for table in ("posting", "cells", "trace", "term", "vocabulary", "signature", "carrier"):
+    for table in (
+        "posting",
+        "cells",
+        "sessions",
+        "trace",
+        "term",
+        "vocabulary",
+        "signature",
+        "carrier",
+    ):
         plans.run(plpy, f"delete from insights.{table}")
     return True
 
@@ -15280,6 +15327,400 @@ def total_of(numbers: Sequence[float], further: int) -> float:
         except OverflowError:
             return math.inf if exact > 0 else -math.inf
 ''',
+"insights_engine.session_space": r'''"""Sets of traces turned into sets of sessions, many at a time.
+
+A discovery over sessions asks of every fact in which sessions some trace has it, or
+all traces do.  Going through the traces of each fact would take seconds, so many facts
+go through together: a trace is a record of some bytes, of which each bit is a fact, or
+each byte the number of a cell.  The records are put in such an order that those of a
+session are as far apart as there are sessions.  "Some trace has it" is then a handful
+of operations on integers that are as long as all records together.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import repeat
+from operator import itemgetter
+from typing import Callable, NamedTuple
+
+from insights_engine import bitmaps
+from insights_engine.candidates import Name
+from insights_engine.cells import Cells, Cuts, bytes_of
+from insights_engine.columns import Columns
+from insights_engine.groups import all_positions
+from insights_engine.population import Part
+
+# Records of a session that are folded in one step; more of them in several.
+_AT_ONCE = 16
+# Bytes of a record.
+_WIDEST = 64
+#: The largest byte that can be compared: cells have smaller numbers.
+_MOST = 127
+
+# Of a position: its session, and two places.
+_FOLD_BYTES = 24
+# Of a field: about as many bits of cells.
+_PLANES = 12
+
+#: How two bytes become one, by the byte that changes no other.
+OR, LEAST = 0, _MOST
+
+
+@lru_cache(maxsize=200)
+def _repeated(byte: int, length: int) -> int:
+    return int.from_bytes(bytes([byte]) * length, "little")
+
+
+def _combined(neutral: int, one: int, other: int, length: int) -> int:
+    """Of each two bytes the bits of both, or the smaller one; both are `_MOST` at most then."""
+    if neutral == OR:
+        return one | other
+    high = _repeated(128, length)
+    # The highest bit of each byte where the first is not smaller, then all below it.
+    larger = ((one | high) - other) & high
+    larger -= larger >> 7
+    return one ^ ((one ^ other) & larger)
+
+
+def _records(columns: bytes, width: int) -> list[bytes]:
+    return [columns[start : start + width] for start in range(0, len(columns), width)]
+
+
+def _getter(places: Sequence[int]) -> Callable[[Sequence[bytes]], Iterable[bytes]]:
+    """Looks up the records at some places."""
+    if len(places) < 2:
+        return lambda records: [records[place] for place in places]
+    return itemgetter(*places)
+
+
+class _Step:
+    """Folds records that belong together, up to `_AT_ONCE` of them into one."""
+
+    def __init__(self, groups: Sequence[Sequence[int]]) -> None:
+        """``groups``: the places of records that belong together, the largest groups first."""
+        self._groups = len(groups)
+        #: Where each layer ends: the first record of each group, the second of those with two, ...
+        self._ends: list[int] = []
+        places: list[int] = []
+        rank, size = 0, len(groups)
+        while size:
+            places += map(itemgetter(rank), groups[:size])
+            self._ends.append(len(places))
+            rank += 1
+            while size and len(groups[size - 1]) == rank:
+                size -= 1
+        self._get = _getter(places)
+
+    def __call__(self, records: Sequence[bytes], width: int, neutral: int) -> bytes:
+        ordered = b"".join(self._get(records))
+        length = self._groups * width
+        found = int.from_bytes(ordered[:length], "little")
+        fill = bytes([neutral])
+        for start, end in zip(self._ends, self._ends[1:]):
+            layer = ordered[start * width : end * width].ljust(length, fill)
+            found = _combined(neutral, found, int.from_bytes(layer, "little"), length)
+        return found.to_bytes(length, "little")
+
+
+class _Fold:
+    """The traces of a part, by session."""
+
+    def __init__(self, sessions: Sequence[int]) -> None:
+        """``sessions``: the number of each position's session, -1 where there is none."""
+        self._steps: list[_Step] = []
+        of_owner: defaultdict[int, list[int]] = defaultdict(list)
+        for place, owner in enumerate(sessions):
+            of_owner[owner].append(place)
+        of_owner.pop(-1, None)
+        while True:
+            groups = list(of_owner.items())
+            if max((len(own) for own in of_owner.values()), default=0) > _AT_ONCE:
+                groups = [
+                    (owner, own[start : start + _AT_ONCE])
+                    for owner, own in groups
+                    for start in range(0, len(own), _AT_ONCE)
+                ]
+            groups.sort(key=lambda group: -len(group[1]))
+            self._steps.append(_Step([own for _, own in groups]))
+            if len(groups) == len(of_owner):
+                break
+            of_owner = defaultdict(list)
+            for place, (owner, _) in enumerate(groups):
+                of_owner[owner].append(place)
+        owners = [owner for owner, _ in groups]
+        #: The sessions are between these.
+        self.low = min(owners, default=0)
+        self.high = max(owners, default=-1) + 1
+        # After the last record there is one for sessions that have no trace here.
+        found = [len(owners)] * (self.high - self.low)
+        for place, owner in enumerate(owners):
+            found[owner - self.low] = place
+        self._spread = _getter(found)
+
+    def __call__(self, columns: bytes, width: int, neutral: int) -> bytes:
+        """By session the fold of the records of its traces."""
+        for step in self._steps:
+            columns = step(_records(columns, width), width, neutral)
+        records = _records(columns, width)
+        records.append(bytes([neutral]) * width)
+        return b"".join(self._spread(records))
+
+
+class SessionPart(Part):
+    """Some sessions, by number."""
+
+    def __init__(self, space: Space, number: int, columns: Columns, target: int) -> None:
+        super().__init__(columns.used, all_positions(columns.used), target)
+        self._space = space
+        self._number = number
+        self._columns = columns
+
+    def columns(self) -> Columns:
+        return self._columns
+
+    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        return {name: of_parts[self._number] for name, of_parts in self._space.cells(cuts).items()}
+
+    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+        raise TypeError("where to cut is chosen by the numbers of traces")
+
+    def trace_ids(self) -> Sequence[None]:
+        raise TypeError("sessions are no traces")
+
+
+class Space:
+    """The sessions that traces of some parts belong to, and what these have.
+
+    ``every``: a session has what all of its traces have; otherwise what some trace has.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], numbers: Sequence[Sequence[int]], every: bool
+    ) -> None:
+        """``numbers``: for each part the number of the session at each position; 0: none."""
+        self._parts = parts
+        self._every = every
+        known: dict[int, int] = {}
+        #: For each part the session at each position of its base, -1: none.
+        self._sessions: list[array[int]] = []
+        for part, column in zip(parts, numbers):
+            for number in dict.fromkeys(bitmaps.chosen(column, part.base)):
+                if number:
+                    known.setdefault(number, len(known))
+            flags = bitmaps.flags(part.base, part.used)
+            found = [known.get(number, -1) if flag else -1 for number, flag in zip(column, flags)]
+            self._sessions.append(array("i", found))
+        self._folds = [_Fold(own) for own in self._sessions]
+        #: How many sessions there are.
+        self.size = len(known)
+        self._columns: list[Columns] = []
+        self._cells: dict[Name, tuple[Cuts, list[Cells]]] = {}
+        #: How many traces each has, if that matters.
+        self._counts: Counter[int] = Counter()
+        for own in self._sessions if every else ():
+            self._counts.update(own)
+
+    def size_with(self, series: int) -> int:
+        """About how many bytes of memory it takes, once so many fields were looked at."""
+        per_position = _FOLD_BYTES * sum([part.used for part in self._parts])
+        of_cells = series * _PLANES * (self.size // 7)
+        return per_position + of_cells + sum([columns.size for columns in self._columns])
+
+    # ---------------------------------------------------------------------- sets
+
+    def set_of(self, sets: Sequence[int]) -> int:
+        """The sessions that match, of which traces of each part do."""
+        return next(iter(self.sets_of([[bits] for bits in sets])), 0)
+
+    def sets_of(self, several: Sequence[Sequence[int]]) -> list[int]:
+        """The same of several sets, given together for each part."""
+        count = max(map(len, several), default=0)
+        return self._sets(count, lambda number, start, end: several[number][start:end])
+
+    def _sets(self, count: int, of_part: Callable[[int, int, int], Sequence[int]]) -> list[int]:
+        """``of_part`` gives those from one number up to another, in a part by its number."""
+        found: list[int] = []
+        for start in range(0, count, 8 * _WIDEST):
+            end = min(count, start + 8 * _WIDEST)
+
+            def columns(number: int) -> list[bytes]:
+                part, sets = self._parts[number], of_part(number, start, end)  # noqa: B023
+                return [
+                    self._column(part, sets[first : first + 8]) for first in range(0, len(sets), 8)
+                ]
+
+            width = -(-(end - start) // 8)
+            for column in self._folded(width, columns, OR):
+                found += [_plane(column, bit) for bit in range(8)]
+        everything = all_positions(self.size)
+        return [everything & ~bits if self._every else bits for bits in found[:count]]
+
+    def _column(self, part: Part, sets: Sequence[int]) -> bytes:
+        """Up to eight sets of traces as a byte for each."""
+        column = 0
+        for bit, members in enumerate(sets):
+            members = part.base & ~members if self._every else part.base & members
+            if members:
+                column |= int.from_bytes(bitmaps.flags(members, part.used), "little") << bit
+        return column.to_bytes(part.used, "little")
+
+    def _folded(
+        self, width: int, columns: Callable[[int], Sequence[bytes]], neutral: int
+    ) -> list[bytes]:
+        """Columns of a byte for each position of a part, given its number: one for each session."""
+        length = self.size * width
+        found = _repeated(neutral, length)
+        fill = bytes([neutral])
+        for number, (part, fold) in enumerate(zip(self._parts, self._folds)):
+            together = bytearray(part.used * width)
+            for place, column in enumerate(columns(number)):
+                together[place::width] = column
+            own = fold(bytes(together), width, neutral)
+            own = own.rjust(fold.high * width, fill).ljust(length, fill)
+            found = _combined(neutral, found, int.from_bytes(own, "little"), length)
+        sessions = found.to_bytes(length, "little")
+        return [sessions[place::width] for place in range(width)]
+
+    # --------------------------------------------------------------------- parts
+
+    def as_parts(self, target: int) -> list[Part]:
+        """The sessions as parts, of which a target is given."""
+        if not self._columns:
+            self._columns = self._read()
+        found: list[Part] = []
+        for number, columns in enumerate(self._columns):
+            own = target >> number * bitmaps.POSITIONS & all_positions(columns.used)
+            found.append(SessionPart(self, number, columns, own))
+        return found
+
+    def joined(self, sets: Sequence[int]) -> int:
+        """One set, of a set for each of the parts."""
+        return sum([bits << number * bitmaps.POSITIONS for number, bits in enumerate(sets)])
+
+    def _read(self) -> list[Columns]:
+        lists, sets = self._items()
+        doubts: Mapping[int, Sequence[bytes]] = dict.fromkeys(
+            {item for part in self._parts for item in part.columns().doubts}, ()
+        )
+        found = []
+        for start in range(0, self.size, bitmaps.POSITIONS):
+            used = min(bitmaps.POSITIONS, self.size - start)
+            own = {item: bits >> start & all_positions(used) for item, bits in sets.items()}
+            listed = {item: _between(some, start, used) for item, some in lists.items()}
+            found.append(Columns.of_sets(listed, own, doubts, used))
+        return found
+
+    def _items(self) -> tuple[dict[int, Sequence[int]], dict[int, int]]:
+        """The sessions of each item: as numbers of those that are few, as sets of others."""
+        listed: dict[int, array[int]] = {}
+        large: dict[int, None] = {}
+        for part, sessions in zip(self._parts, self._sessions):
+            facts = part.columns().facts
+            for place, item in enumerate(facts.listed_items):
+                own = map(sessions.__getitem__, facts.listed(place))
+                listed.setdefault(item, array("i")).extend(own)
+            large.update(zip(facts.bitmap_items, repeat(None)))
+        lists: dict[int, Sequence[int]] = {}
+        for item, found in listed.items():
+            if item not in large:
+                counts = Counter(found)
+                counts.pop(-1, None)
+                if self._every:
+                    for one in [one for one in counts if counts[one] < self._counts[one]]:
+                        del counts[one]
+                lists[item] = array("i", sorted(counts))
+        items = list(large)
+
+        def sets(number: int, start: int, end: int) -> list[int]:
+            own = self._parts[number].columns().sets(items[start:end])
+            return [own.get(item, 0) for item in items[start:end]]
+
+        return lists, dict(zip(items, self._sets(len(items), sets)))
+
+    # --------------------------------------------------------------------- cells
+
+    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, list[Cells]]:
+        """Of a few fields, for each part, the cells that decide about ``<``, and about ``>=``.
+
+        If some trace is enough that is the one of the smallest, and of the largest,
+        number; if every trace has to, the one of the trace that comes last to it.
+        """
+        lacking = {
+            name: chosen
+            for name, chosen in cuts.items()
+            if name not in self._cells or self._cells[name][0] != chosen
+        }
+        if lacking:
+            self._fold_cells(lacking)
+        return {name: self._cells[name][1] for name in cuts}
+
+    def _fold_cells(self, cuts: Mapping[Name, Cuts]) -> None:
+        low, high = _LAST if self._every else _FIRST
+
+        def columns(number: int) -> list[bytes]:
+            part = self._parts[number]
+            found = []
+            of_part = part.cells(cuts)
+            for name in cuts:
+                cells = of_part[name]
+                lows = bytes_of(cells.low, part.used)
+                highs = lows if cells.high is cells.low else bytes_of(cells.high, part.used)
+                found += [lows.translate(low.into), highs.translate(high.into)]
+            return found
+
+        folded = iter(self._folded(2 * len(cuts), columns, LEAST))
+        for name, chosen in cuts.items():
+            lows, highs = next(folded).translate(low.back), next(folded).translate(high.back)
+            width = max(max(lows, default=0), max(highs, default=0)).bit_length()
+            cells = []
+            for start in range(0, self.size, bitmaps.POSITIONS):
+                own = [one[start : start + bitmaps.POSITIONS] for one in (lows, highs)]
+                planes = [[_plane(one, bit) for bit in range(width)] for one in own]
+                cells.append(Cells(planes[0], planes[1], chosen))
+            self._cells[name] = chosen, cells
+
+
+class _Order(NamedTuple):
+    """What bytes are replaced by so that the smallest is the one that is wanted, and back."""
+
+    into: bytes
+    back: bytes
+
+
+def _order(key: Callable[[int], int]) -> _Order:
+    """Numbers of cells, 0 for none, are sorted by a key."""
+    into = [key(number) for number in range(_MOST + 1)]
+    back = {place: number for number, place in reversed(list(enumerate(into)))}
+    rest = bytes(range(_MOST + 1, 256))
+    return _Order(
+        bytes(into) + rest, bytes([back.get(place, 0) for place in range(_MOST + 1)]) + rest
+    )
+
+
+# The smallest cell, and the largest; none at all only if all have none.
+_FIRST = (_order(lambda cell: cell - 1 if cell else _MOST), _order(lambda cell: _MOST - cell))
+# The largest, and the smallest; none at all if one has none.
+_LAST = (_order(lambda cell: _MOST - cell if cell else 0), _order(lambda cell: cell))
+
+
+def _between(numbers: Sequence[int], start: int, used: int) -> array[int]:
+    """Those of ascending numbers that are in a range, counted from its start."""
+    first, last = (bisect_left(numbers, edge) for edge in (start, start + used))
+    return array("H", [number - start for number in numbers[first:last]])
+
+
+_BITS = [bytes([48 + (byte >> bit & 1) for byte in range(256)]) for bit in range(8)]
+
+
+def _plane(column: bytes, bit: int) -> int:
+    """The places whose byte has a bit."""
+    return int(column[::-1].translate(_BITS[bit]), 2) if column else 0
+''',
 "insights_engine.sessions": r'''"""What is counted: traces, or the sessions that they belong to.
 
 A session matches a filter if some trace of it does (unit ``session``), or if all of
@@ -15287,10 +15728,10 @@ its traces do (``session_all``), among the traces of the base and the requested
 experiments.  A session that spans several experiments is one session.  Traces without
 a session id belong to none.
 
-The index knows sessions by hash only, so which session the trace at a position belongs
-to is read from MLflow's tables, and kept by block like everything else that cannot
-change (cache.py).  Sessions are numbered from 1 as they are met; a set of sessions is
-an integer, bit by number, as a set of positions is.
+The index knows sessions by hash only.  Which session the trace at a position belongs to is
+stored of large blocks (stored_sessions.py), else read from MLflow's tables; it is kept by
+block like everything else that cannot change (cache.py).  Sessions are numbered from 1
+as they are met; a set of sessions is an integer, bit by number, as a set of positions is.
 """
 
 from __future__ import annotations
@@ -15301,12 +15742,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, fields, plans, tree
+from insights_engine import bitmaps, fields, plans, stored_sessions, tree
 from insights_engine.cache import CACHE, Column
 from insights_engine.errors import InsightsError, visible
 from insights_engine.groups import Block
 from insights_engine.index_reader import Index, decided, open_index, prepare
 from insights_engine.statement import Statement
+from insights_engine.terms import LARGE_BLOCK
 
 TRACE, SESSION, SESSION_ALL = "trace", "session", "session_all"
 UNITS = (TRACE, SESSION, SESSION_ALL)
@@ -15340,21 +15782,15 @@ def check_unit(unit: Optional[str]) -> str:
     return unit
 
 
-class Sessions:
-    """Which session the trace at each position of an index belongs to."""
+class Numbers:
+    """The numbers that stand for session ids, the same from one call to the next."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self) -> None:
         global _generation
-        self._index = index
         if len(_numbered) > _MOST_NUMBERED:
             _numbered.clear()
             del _named[1:]
             _generation += 1
-        self._key = ("sessions", _generation)
-        #: How many blocks to read beside the next one.
-        self._ahead = 0
-        #: Those that were read beside one, until they are asked for.
-        self._held: dict[int, Column] = {}
 
     def number(self, session_id: str) -> int:
         """The number of a session."""
@@ -15380,6 +15816,19 @@ class Sessions:
     def __len__(self) -> int:
         """How many numbers have been given out."""
         return len(_numbered)
+
+
+class Sessions(Numbers):
+    """Which session the trace at each position of an index belongs to."""
+
+    def __init__(self, index: Index) -> None:
+        super().__init__()
+        self._index = index
+        self._key = ("sessions", _generation)
+        #: How many blocks to read beside the next one.
+        self._ahead = 0
+        #: Those that were read beside one, until they are asked for.
+        self._held: dict[int, Column] = {}
 
     def numbers(self, blocks: Sequence[Block], sets: Sequence[int]) -> list[Sequence[int]]:
         """By block and position the number of the session, 0 for none.
@@ -15431,6 +15880,20 @@ class Sessions:
             # A trace that is pending may have another session by now than when it was indexed.
             nothing = array("i", bytes(4 * block.used))
             found[block.block] = Column(self._index.universe(block), nothing)
+        large = [block.block for block in blocks if block.used >= LARGE_BLOCK]
+        stored = set()
+        for one in stored_sessions.read(self._index.plpy, large) if large else ():
+            numbers = [0, *self.all_numbers(one.ids)]
+            column = array("i", map(numbers.__getitem__, one.places))
+            found[one.block] = found[one.block]._replace(numbers=column)
+            stored.add(one.block)
+        rest = [block for block in blocks if block.block not in stored]
+        if rest:
+            self._read_from_traces(rest, found)
+        CACHE.keep(self._key, found)
+        return found
+
+    def _read_from_traces(self, blocks: Sequence[Block], found: Mapping[int, Column]) -> None:
         for row in plans.run(
             self._index.plpy,
             "select t.block, array_agg(t.position) as positions,"
@@ -15450,8 +15913,6 @@ class Sessions:
             numbers = found[row["block"]].numbers
             values = self.all_numbers(row["sessions"])
             deque(map(numbers.__setitem__, row["positions"], values), maxlen=0)
-        CACHE.keep(self._key, found)
-        return found
 
     def _look_up(
         self, wanted: Sequence[tuple[Block, int]], known: dict[int, Column]
@@ -16809,11 +17270,10 @@ from typing import Any, Protocol, TypeVar
 from insights_engine import bitmaps, plans
 from insights_engine.candidates import Name
 from insights_engine.cells import Cells, Cuts
+from insights_engine.terms import LARGE_BLOCK
 
-#: Cuts are chosen from a sample of so many blocks, ...
+#: Cuts are chosen from a sample of so many blocks: of large ones, if there are any.
 SAMPLED = 4
-#: ... of those with so many positions, if there are any: these seldom change.
-LARGE = bitmaps.POSITIONS // 4
 
 
 class Sizable(Protocol):
@@ -16848,7 +17308,7 @@ def sample_of(blocks: Sequence[AnyBlock]) -> list[AnyBlock]:
         [block for block in blocks if block.experiment_id == chosen],
         key=lambda block: (-block.used, block.block),
     )[:SAMPLED]
-    return [block for block in largest if block.used >= LARGE] or largest
+    return [block for block in largest if block.used >= LARGE_BLOCK] or largest
 
 
 def cuts_of(plpy: Any, sample: Sequence[int]) -> dict[Name, Cuts]:
@@ -16935,6 +17395,89 @@ def _name(row: Mapping[str, Any]) -> Name:
 def _text(cuts: Cuts) -> str:
     """Cuts as they are stored."""
     return json.dumps(list(zip(*cuts)))
+''',
+"insights_engine.stored_sessions": r'''"""Which session each trace of a large block belongs to, stored with the index.
+
+A session has to know that of all traces before it can count sessions, and reading it
+from MLflow's tables, trace by trace, takes a second for 200,000.  What is stored is
+right for the traces that the index answers for: one whose session changes is pending
+from then on, and has another position once it is indexed again.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from insights_engine import plans
+from insights_engine.terms import LARGE_BLOCK
+
+#: Blocks that one call works out.
+AT_ONCE = 8
+
+
+class Stored(NamedTuple):
+    """The sessions of a block."""
+
+    block: int
+    ids: Sequence[str]
+    #: By position the place of the session's id, from 1; 0: there is none.
+    places: array[int]
+
+
+def read(plpy: Any, blocks: Sequence[int]) -> Iterator[Stored]:
+    """The sessions of some blocks, as far as they are stored."""
+    for row in plans.run(
+        plpy,
+        "select s.block, s.ids, s.places from insights.sessions s where s.block = any($1)",
+        ("int[]",),
+        (list(blocks),),
+    ):
+        places = array("H", row["places"])
+        if sys.byteorder == "big":
+            places.byteswap()
+        yield Stored(row["block"], row["ids"], places)
+
+
+def complete(plpy: Any, schema: str) -> int:
+    """Stores the sessions of large blocks that lack them, of so many at most; of how many."""
+    lacking = plans.run(
+        plpy,
+        "select b.block, b.used from insights.block b where b.used >= $1"
+        " and not exists (select from insights.sessions s where s.block = b.block)"
+        " and (select s.built from insights.state s) order by b.block limit $2",
+        ("int", "int"),
+        (LARGE_BLOCK, AT_ONCE),
+    )
+    for row in lacking:
+        _write(plpy, schema, row["block"], row["used"])
+    return len(lacking)
+
+
+def _write(plpy: Any, schema: str, block: int, used: int) -> None:
+    (row,) = plans.run(
+        plpy,
+        "select pg_catalog.array_agg(i.position) as positions,"
+        " pg_catalog.array_agg(t.session_id) as sessions from insights.trace i"
+        f" join {schema}.trace_info t on t.request_id = i.trace_id"
+        " where i.block = $1 and t.session_id is not null",
+        ("int",),
+        (block,),
+    )
+    numbers: dict[str, int] = {}
+    places = array("H", bytes(2 * used))
+    for position, session_id in zip(row["positions"] or (), row["sessions"] or ()):
+        places[position] = numbers.setdefault(session_id, len(numbers) + 1)
+    if sys.byteorder == "big":
+        places.byteswap()
+    plans.run(
+        plpy,
+        "insert into insights.sessions (block, ids, places) values ($1, $2, $3)",
+        ("int", "text[]", "bytea"),
+        (block, list(numbers), places.tobytes()),
+    )
 ''',
 "insights_engine.syntax": r'''"""The concrete syntax of a filter."""
 
@@ -17229,6 +17772,9 @@ NAME_BUCKETS = 256
 LONGEST_KEY = 250
 #: Between the keys of a path into an attribute's value.
 SEPARATOR = "\x1f"
+
+#: Blocks of so many positions have cells and sessions stored beside their postings.
+LARGE_BLOCK = 8_000
 
 # Slots of role "o": what was not captured.
 TEXT, NUMBER, PARTS, CONTENT, SESSION, HIDDEN = 0, 1, 2, 3, 4, 16
@@ -18886,16 +19432,17 @@ belong to none, and a session may have traces in several experiments.
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import compress
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from insights_engine import bitmaps, plans, ranking, tree
 from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
-from insights_engine.cells import Cuts, Histogram, bytes_of
+from insights_engine.cells import Cuts, Histogram
 from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
+from insights_engine.session_space import Space
+from insights_engine.sessions import Numbers
+from insights_engine.sessions import Sessions as SessionsOfBlocks
 
 #: How many units have their smallest, and their largest, number in each cell.
 Histograms = tuple[Histogram, Histogram]
@@ -18910,8 +19457,8 @@ SAMPLED_POSITIONS = 250_000
 #: Parts whose sets of some facts are in memory at once.
 _PARTS_AT_ONCE = 64
 
-#: Pairs of sessions and facts that are looked at together.
-_AT_ONCE = 1_000_000
+#: Pairs of facts that are looked at together.
+_PAIRS_AT_ONCE = 200
 
 
 class CellCounts:
@@ -19084,174 +19631,104 @@ class Sessions(Traces):
     """Counts sessions: those of which some trace matches, or all do."""
 
     def __init__(self, population: Population, plpy: Any, schema: str, every: bool) -> None:
-        super().__init__(population)
-        self._every = every
-        self._numbers = list(_numbered(plpy, schema, self.parts))
-        #: How many traces of the base each session has.
-        self._sizes: Counter[int] = Counter()
-        for part, numbers in zip(self.parts, self._numbers):
-            self._sizes.update(compress(numbers, bitmaps.flags(part.base, part.used)))
-        del self._sizes[0]
-        self._targets = self._sessions([part.target for part in self.parts])
-        self.total = len(self._sizes)
-        self.target = len(self._targets)
-
-    def _sessions(self, sets: Sequence[int]) -> set[int]:
-        """The sessions that match, of which traces do."""
-        counts: Counter[int] = Counter()
-        for part, numbers, bits in zip(self.parts, self._numbers, sets):
-            counts.update(_chosen(numbers, bits & part.base, part.used))
-        del counts[0]
-        return self._matching(counts)
-
-    def _matching(self, counts: Mapping[int, int]) -> set[int]:
-        if not self._every:
-            return set(counts)
-        return {number for number, count in counts.items() if count == self._sizes[number]}
-
-    def items(self, least: int) -> tuple[list[int], list[int]]:
-        counts, _ = super().items(least)
-        joints = [0] * len(counts)
-        facts = self._population.items.is_fact
-        wanted = [item for item, count in enumerate(counts) if count >= least and facts(item)]
-        for some in _batches(wanted, counts):
-            found: dict[int, Counter[int]] = {item: Counter() for item in some}
-            for part, numbers in zip(self.parts, self._numbers):
-                for item, bits in part.columns().sets(some).items():
-                    found[item].update(_chosen(numbers, bits & part.base, part.used))
-            for item, sessions in found.items():
-                del sessions[0]
-                matching = self._matching(sessions)
-                counts[item] = len(matching)
-                joints[item] = len(matching & self._targets)
-        for item in set(range(len(counts))).difference(wanted):
-            if facts(item):
-                counts[item] = 0
-        return counts, joints
+        self._traces = Traces(population)
+        self._space = _space(population, plpy, schema, every)
+        #: The sessions of the target.
+        self._target = self._space.set_of([part.target for part in population.parts])
+        super().__init__(population, self._space.as_parts(self._target))
 
     def opaque(self, items: Iterable[int]) -> dict[int, tuple[int, int]]:
         # Whether the traces concerned are those of the target's sessions is left open.
-        found = super().opaque(items)
+        found = self._traces.opaque(items)
         return {item: (2 * base, base) for item, (base, _) in found.items()}
 
-    def _measured(self, sets: Sequence[int], parts: Sequence[Part]) -> tuple[int, int]:
-        sessions = self._sessions(sets)
-        return len(sessions), len(sessions & self._targets)
+    def matching(self, node: tree.Node) -> tuple[int, int]:
+        return self._counts(self._space.set_of(self._population.matching(node, self._traces.parts)))
+
+    def _counts(self, sessions: int) -> tuple[int, int]:
+        return bitmaps.count(sessions), bitmaps.count(sessions & self._target)
 
     def near_identical(
         self, pairs: Mapping[tuple[Name, Name], tuple[int, int]]
     ) -> set[tuple[Name, Name]]:
-        counts: dict[Name, Counter[int]] = {name: Counter() for pair in pairs for name in pair}
-        for part, numbers in zip(self.parts, self._numbers):
-            for name, bits in self._population.sets(part, counts).items():
-                counts[name].update(_chosen(numbers, bits, part.used))
-        matching = {}
-        for name, sessions in counts.items():
-            del sessions[0]
-            matching[name] = self._matching(sessions)
-        met = {pair: len(matching[pair[0]] & matching[pair[1]]) for pair in pairs}
+        names = {name for pair in pairs for name in pair}
+        single = [name for name in names if name[0] != "a"]
+        of_parts = [self._population.sets(part, single) for part in self.parts]
+        sets = {name: self._space.joined([own.get(name, 0) for own in of_parts]) for name in single}
+        # Both facts of a pair are had by the same trace.
+        both = [name[1:] for name in names if name[0] == "a"]
+        sets.update({("a", *pair): bits for pair, bits in zip(both, self._both(both))})
+        met = {pair: bitmaps.count(sets[pair[0]] & sets[pair[1]]) for pair in pairs}
         return self._near_identical(pairs, met)
 
     def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
-        for one, other in pairs:
-            sets = []
-            for part in self.parts:
-                found = self._population.sets(part, (one, other))
-                sets.append(found.get(one, 0) & found.get(other, 0))
-            yield self._measured(sets, self.parts)
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            yield from map(self._counts, self._both(pairs[start : start + _PAIRS_AT_ONCE]))
+
+    def _both(self, pairs: Sequence[tuple[Name, Name]]) -> list[int]:
+        """The sessions of traces with both of two facts."""
+        names = {name for pair in pairs for name in pair}
+        of_parts = []
+        for part in self._traces.parts if pairs else ():
+            sets = self._population.sets(part, names)
+            of_parts.append([sets.get(one, 0) & sets.get(other, 0) for one, other in pairs])
+        return self._space.sets_of(of_parts)
 
     def screen(self) -> Traces:
         return self  # some traces of many sessions would tell nothing
 
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, CellCounts]:
-        found: dict[Name, CellCounts] = {}
-        for name in cuts:
-            low, high = self._extremes(name, cuts)
-            counts = found[name] = CellCounts()
-            counts.several = True
-            for number, cells in enumerate((low, high)):
-                counts.base[number].update(Counter(cells.values()))
-                counts.target[number].update(
-                    Counter([cell for session, cell in cells.items() if session in self._targets])
-                )
-        return found
 
-    def _extremes(self, name: Name, cuts: Mapping[Name, Cuts]) -> tuple[dict[int, int], ...]:
-        """Of each session the cell that decides about ``<``, and about ``>=``.
-
-        If some trace is enough that is the one of the smallest, and of the largest,
-        number; if every trace has to, the one of the trace that comes last to it.
-        """
-        extremes: tuple[dict[int, int], dict[int, int]] = ({}, {})
-        traces: Counter[int] = Counter()
-        choices = (max, min) if self._every else (min, max)
-        for part, numbers in zip(self.parts, self._numbers):
-            cells = part.cells({name: cuts[name]})[name]
-            lows = bytes_of(cells.low, part.used)
-            highs = lows if cells.high is cells.low else bytes_of(cells.high, part.used)
-            selectors = bitmaps.flags(part.base, part.used)
-            for session, low, high in compress(zip(numbers, lows, highs), selectors):
-                if not session or not low:
-                    continue
-                traces[session] += 1
-                for known, choose, cell in zip(extremes, choices, (low, high)):
-                    known[session] = choose(known[session], cell) if session in known else cell
-        if self._every:
-            # A trace without a number fails every comparison.
-            for known in extremes:
-                for session in [one for one in known if traces[one] < self._sizes[one]]:
-                    del known[session]
-        return extremes
+def _space(population: Population, plpy: Any, schema: str, every: bool) -> Space:
+    """The sessions of a base, as the session knows them if all of it is indexed."""
+    indexed = [part for part in population.parts if isinstance(part, Indexed)]
+    key = ("space", every, tuple([(part.block.block, part.base) for part in indexed]))
+    for known in CACHE.columns(key).values():
+        if isinstance(known, Kept):
+            return known.space
+    space = Space(population.parts, list(_numbered(plpy, schema, population)), every)
+    space.as_parts(0)
+    if indexed and len(indexed) == len(population.parts):
+        size = space.size_with(len(population.series()))
+        CACHE.keep(key, {indexed[0].block.block: Kept(space, size)})
+    return space
 
 
-def _numbered(plpy: Any, schema: str, parts: Sequence[Part]) -> Iterator[array[int]]:
+class Kept(NamedTuple):
+    """Sessions that are kept from one call to the next."""
+
+    space: Space
+    nbytes: int
+
+
+def _numbered(plpy: Any, schema: str, population: Population) -> Iterator[Sequence[int]]:
     """For each part the number of the session at each position; 0: none."""
-    known: dict[str, int] = {}
-    for part in parts:
-        numbers = array("I", bytes(4 * part.used))
+    numbers = Numbers()
+    of_block: dict[int, Sequence[int]] = {}
+    indexed = [part for part in population.parts if isinstance(part, Indexed)]
+    if population.index is not None:
+        found = SessionsOfBlocks(population.index).numbers(
+            [part.block for part in indexed], [part.base for part in indexed]
+        )
+        of_block = {part.block.block: one for part, one in zip(indexed, found)}
+    for part in population.parts:
         if isinstance(part, Indexed):
-            rows = plans.run(
-                plpy,
-                "select pg_catalog.array_agg(i.position) as positions,"
-                " pg_catalog.array_agg(t.session_id) as sessions from insights.trace i"
-                f" join {schema}.trace_info t on t.request_id = i.trace_id"
-                " where i.block = $1 and t.session_id is not null",
-                ("int",),
-                (part.block.block,),
-            )
-        else:
-            rows = plans.run(
-                plpy,
-                "select pg_catalog.array_agg(u.n - 1) as positions,"
-                " pg_catalog.array_agg(t.session_id) as sessions"
-                " from pg_catalog.unnest($1) with ordinality as u (trace_id, n)"
-                f" join {schema}.trace_info t on t.request_id = u.trace_id"
-                " where t.session_id is not null",
-                ("text[]",),
-                (list(part.trace_ids()),),
-            )
-        for position, session in zip(rows[0]["positions"] or (), rows[0]["sessions"] or ()):
-            numbers[position] = known.setdefault(session, len(known) + 1)
-        yield numbers
-
-
-def _chosen(numbers: array[int], bits: int, used: int) -> Iterable[int]:
-    if 8 * bitmaps.count(bits) < used:
-        return [numbers[position] for position in bitmaps.positions(bits)]
-    return compress(numbers, bitmaps.flags(bits, used))
-
-
-def _batches(items: Sequence[int], counts: Sequence[int]) -> Iterator[list[int]]:
-    some: list[int] = []
-    size = 0
-    for item in items:
-        some.append(item)
-        size += counts[item]
-        if size > _AT_ONCE:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
+            yield of_block[part.block.block]
+            continue
+        (row,) = plans.run(
+            plpy,
+            "select pg_catalog.array_agg(u.n - 1) as positions,"
+            " pg_catalog.array_agg(t.session_id) as sessions"
+            " from pg_catalog.unnest($1) with ordinality as u (trace_id, n)"
+            f" join {schema}.trace_info t on t.request_id = u.trace_id"
+            " where t.session_id is not null",
+            ("text[]",),
+            (list(part.trace_ids()),),
+        )
+        column = array("i", bytes(4 * part.used))
+        given = numbers.all_numbers(row["sessions"] or ())
+        for position, number in zip(row["positions"] or (), given):
+            column[position] = number
+        yield column
 ''',
 "insights_engine.values": r'''"""The values of any field, from MLflow's tables: for what the index cannot list.
 
@@ -19498,7 +19975,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, cell_writer, plans, postings
+from insights_engine import bitmaps, cell_writer, plans, postings, stored_sessions
 from insights_engine.candidates import Items
 from insights_engine.errors import visible
 from insights_engine.facts import Facts
@@ -19573,12 +20050,13 @@ def _membership(plpy: Any, schema: str, built: bool) -> Iterator[Problem]:
         " where not exists (select from insights.block b where b.block = i.block)",
     ):
         yield Problem(row["trace_id"], f"is in block {row['block']}, which is not there")
-    for row in _rows(
-        plpy,
-        "select distinct c.block from insights.cells c"
-        " where not exists (select from insights.block b where b.block = c.block)",
-    ):
-        yield Problem(None, f"cells of block {row['block']}, which is not there")
+    for table in ("cells", "sessions"):
+        for row in _rows(
+            plpy,
+            f"select distinct c.block from insights.{table} c"
+            " where not exists (select from insights.block b where b.block = c.block)",
+        ):
+            yield Problem(None, f"{table} of block {row['block']}, which is not there")
     for row in _rows(
         plpy,
         # From one block to the next by the index: there are thousands of postings in each.
@@ -19685,6 +20163,7 @@ class _Check:
                 yield Problem(row["trace_id"], "began outside of its block's time")
             placed.append(Placed(row["position"], row["trace_id"], row["experiment_id"]))
         facts = Facts(postings.Stored(self._plpy, growing=False))
+        yield from self._stored_sessions(placed)
         yield from self._rollups(facts, placed)
         yield from self._postings(facts, placed)
 
@@ -19698,6 +20177,16 @@ class _Check:
         for position, trace_id in self._ids.items():
             if not live >> position & 1 or position >= self._used:
                 yield Problem(trace_id, f"is not live in block {self._block}")
+
+    def _stored_sessions(self, placed: Sequence[Placed]) -> Iterator[Problem]:
+        """Compares what is stored of sessions, if anything is."""
+        of_trace = {row["trace_id"]: row["session_id"] for row in self._traces}
+        for stored in stored_sessions.read(self._plpy, (self._block,)):
+            ids = [None, *stored.ids]
+            for trace in placed:
+                place = stored.places[trace.position : trace.position + 1]
+                if not place or place[0] >= len(ids) or ids[place[0]] != of_trace[trace.trace_id]:
+                    yield Problem(trace.trace_id, "is stored with another session")
 
     def _rollups(self, facts: Facts, placed: Sequence[Placed]) -> Iterator[Problem]:
         """Collects the facts, and compares the rollups."""
@@ -20034,7 +20523,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 1cf05593e4609260 " + name + ">"
+        place = "<insights b1dc90cac244c81e " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -20049,8 +20538,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["1cf05593e4609260"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["1cf05593e4609260"]
+GD["b1dc90cac244c81e"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["b1dc90cac244c81e"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -20105,9 +20594,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].build_index(plpy, '@mlflow@', max_traces)
+return GD["b1dc90cac244c81e"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -20326,9 +20815,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["b1dc90cac244c81e"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -20630,9 +21119,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].compare(
+return GD["b1dc90cac244c81e"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -20671,9 +21160,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].correlate(
+return GD["b1dc90cac244c81e"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -20716,9 +21205,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].correlation_matrix(
+return GD["b1dc90cac244c81e"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -20742,9 +21231,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["b1dc90cac244c81e"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -20799,9 +21288,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].discover(
+return GD["b1dc90cac244c81e"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -20829,9 +21318,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["b1dc90cac244c81e"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -20862,9 +21351,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].facets(
+return GD["b1dc90cac244c81e"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -20886,9 +21375,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].start_over(plpy, batch_size)
+return GD["b1dc90cac244c81e"].start_over(plpy, batch_size)
 $python$;
 
 comment on function insights.run_rebuild(int) is
@@ -20911,9 +21400,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["b1dc90cac244c81e"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -20950,9 +21439,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].search_traces(
+return GD["b1dc90cac244c81e"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -20981,9 +21470,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].search_page(
+return GD["b1dc90cac244c81e"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -21020,9 +21509,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].timeseries(
+return GD["b1dc90cac244c81e"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -21044,9 +21533,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].validate(plpy, filter)
+return GD["b1dc90cac244c81e"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -21063,9 +21552,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "1cf05593e4609260" not in GD:
+if "b1dc90cac244c81e" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["1cf05593e4609260"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["b1dc90cac244c81e"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
@@ -23830,8 +24319,8 @@ for each statement execute function insights.note_truncate();
 do $do$
 declare
     index_tables constant name[] := array[
-        'block', 'trace', 'signature', 'term', 'vocabulary', 'posting', 'cells', 'carrier',
-        'pending', 'state'
+        'block', 'trace', 'signature', 'term', 'vocabulary', 'posting', 'cells', 'sessions',
+        'carrier', 'pending', 'state'
     ];
     writers constant name[] := array[
         'insights_refresh', 'insights_rebuild', 'insights_verify', 'build_batch',

@@ -1,7 +1,8 @@
-"""The cells that are stored of large blocks: a copy of what a session works out."""
+"""The cells and sessions that are stored of large blocks: copies of what sessions work out."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,11 +20,12 @@ LARGE = 8000
 # Of every kind of number: of the trace, of spans, several of a trace, negative, none at all.
 TRACES = """
 insert into trace_info (request_id, experiment_id, timestamp_ms, execution_time_ms, status,
-                        total_tokens, total_cost)
+                        total_tokens, total_cost, session_id)
 select format('t%s-%s', e, lpad(n::text, 5, '0')), e, 1700000000000 + n * 61000,
        case when n % 13 > 0 then e * (n * 31 % 5003) - 100 end,
        case when n * 31 % 5003 > 4500 then 'ERROR' else 'OK' end,
-       case when n % 3 = 0 then n % 500 end, case when n % 4 = 0 then n * 0.25 end
+       case when n % 3 = 0 then n % 500 end, case when n % 4 = 0 then n * 0.25 end,
+       case when n % 17 > 0 then 's' || n * 7 % 900 end
 from generate_series({first}, {last}) n, unnest(array{experiments}) e;
 insert into assessments (assessment_id, trace_id, name, assessment_type, value, created_timestamp,
                          last_updated_timestamp, source_type, source_id, valid, is_numeric_value,
@@ -41,7 +43,7 @@ select t.request_id, t.experiment_id, 's', 'answer', 'LLM', 'OK', 0, n * 1000000
 from trace_info t cross join lateral (select right(t.request_id, 5)::int) r (n)
 where n between {first} and {last} and n % 2 = 0 and t.experiment_id = any(array{experiments})
 """
-TARGETS = ("status = 'ERROR'", "execution_time_ms >= 1234", "feedback.score > 4")
+TARGETS = ("status = 'ERROR'", "execution_time_ms >= 1234", "feedback.score > 4", "status = 'OK'")
 STORED = (
     "select distinct b.experiment_id, b.used, c.sample, b.block from insights.cells c"
     " join insights.block b using (block) order by 1, 2"
@@ -74,18 +76,38 @@ def stored(connection: Connection) -> list[tuple[int, int, int]]:
     return [(*row[:2], len(row[2])) for row in connection.execute(STORED.encode())]
 
 
-def answers(dsn: str, experiments: list[int] | None) -> list[list[dict[str, Any]]]:
+def answers(
+    dsn: str, experiments: list[int] | None, unit: str = "trace"
+) -> list[list[dict[str, Any]]]:
     """Discoveries over all kinds of a session that knows nothing."""
     with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
         return [
             connection.execute(
                 "select * from insights_discover(%s::int[], %s, direction => 'both', pairs => %s,"
-                " fdr => 1, min_support => 3, max_results => 300)",
-                (experiments, target, pairs),
+                " fdr => 1, min_support => 3, max_results => 60, unit => %s)",
+                (experiments, target, pairs, unit),
             ).fetchall()
             for target in TARGETS
             for pairs in (False, True)
         ]
+
+
+OF_SESSIONS = (
+    "insights_facets('1', '', 'session_id', max_results => 50)",
+    "insights_facets(null::text[], $$status = 'ERROR'$$, 'status', unit => 'session')",
+    "insights_count(null::text[], 'execution_time_ms > 900', 'session_all')",
+    "insights_correlate('1', $$status = 'ERROR'$$, 'total_tokens > 200', unit => 'session')",
+    "insights_timeseries('1', $$status = 'ERROR'$$, '1 day', unit => 'session')",
+)
+
+
+def of_sessions(dsn: str) -> list[list[dict[str, Any]]]:
+    """What is asked of sessions, by a session that knows nothing."""
+    found = [rows for unit in ("session", "session_all") for rows in answers(dsn, None, unit)]
+    with psycopg.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
+        for query in OF_SESSIONS:
+            found.append(connection.execute(f"select * from {query}".encode()).fetchall())
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +176,49 @@ def test_stored_cells_are_what_is_read(cells_dsn: str) -> None:
         assert answers(cells_dsn, [1]) == found
 
 
+def test_sessions_are_stored_as_the_tables_have_them(cells_dsn: str) -> None:
+    with psycopg.connect(cells_dsn, autocommit=True) as connection:
+        rows = connection.execute(
+            "select b.experiment_id, s.ids, s.places, b.used from insights.sessions s"
+            " join insights.block b using (block) order by 1"
+        ).fetchall()
+        assert [(row[0], row[3]) for row in rows] == [(1, 8600), (10, 8600)]
+        for experiment, ids, places, used in rows:
+            found = array("H", places)
+            assert len(found) == used
+            assert dict(
+                connection.execute(
+                    "select position, session_id from insights.trace i"
+                    " join trace_info t on t.request_id = i.trace_id where t.experiment_id = %s",
+                    (experiment,),
+                ).fetchall()
+            ) == {n: ids[place - 1] if place else None for n, place in enumerate(found)}
+
+
+def test_stored_sessions_change_no_answer(cells_dsn: str) -> None:
+    found = of_sessions(cells_dsn)
+    # Some traces of some sessions are errors, and all of others are none.
+    of_some, of_all = found[: 2 * len(TARGETS)], found[2 * len(TARGETS) : 4 * len(TARGETS)]
+    assert of_some[0]
+    assert of_all[-1]
+    assert all(found[-len(OF_SESSIONS) :])
+    with psycopg.connect(cells_dsn, autocommit=True) as connection:
+        connection.execute("create table kept as table insights.sessions")
+        connection.execute("delete from insights.sessions")
+        try:
+            assert of_sessions(cells_dsn) == found
+            # Others would give other answers: so it is known that they are looked at.
+            connection.execute(
+                "insert into insights.sessions select block, array_fill('s'::text,"
+                " array[cardinality(ids)]), places from kept"
+            )
+            assert of_sessions(cells_dsn) != found
+        finally:
+            connection.execute("delete from insights.sessions")
+            connection.execute("insert into insights.sessions table kept")
+            connection.execute("drop table kept")
+
+
 DAMAGE = {
     "other planes": (
         "update insights.cells set low = array_fill(low[1], array[cardinality(low)])"
@@ -173,7 +238,22 @@ DAMAGE = {
         r"update insights.cells set low = array['\x02ff'::bytea]",
         "cells of block 1 cannot be read",
     ),
-    "no block": ("update insights.cells set block = 77", "cells of block 77, which is not there"),
+    "another session": (
+        "update insights.sessions set ids = array_prepend('s', ids)",
+        "is stored with another session",
+    ),
+    "too few sessions": (
+        "update insights.sessions set ids = ids[1:700]",
+        "is stored with another session",
+    ),
+    "no block of cells": (
+        "update insights.cells set block = 77",
+        "cells of block 77, which is not there",
+    ),
+    "no block of sessions": (
+        "update insights.sessions set block = 77",
+        "sessions of block 77, which is not there",
+    ),
 }
 
 
@@ -187,8 +267,30 @@ def damaged_dsn(databases: Databases) -> Iterator[str]:
         yield dsn
 
 
+def test_a_session_that_changes(damaged_dsn: str) -> None:
+    """A trace that is pending has another session than is stored of its position."""
+    count = "select insights_count('1', $$session_id = 'new'$$, unit => 'session')"
+    facets = "select count(*) from insights_facets('1', '', 'session_id', max_results => 1000)"
+    with (
+        psycopg.connect(damaged_dsn, autocommit=True) as connection,
+        psycopg.connect(damaged_dsn) as writer,
+    ):
+        assert connection.execute(count).fetchone() == (0,)
+        before = connection.execute(facets).fetchone()
+        assert before is not None
+        for _ in range(2):
+            writer.execute("update trace_info set session_id = 'new' where timestamp_ms % 7 = 0")
+            assert writer.execute(count).fetchone() == (1,)
+            assert writer.execute(facets).fetchone() == (before[0] + 1,)
+            writer.execute("select insights_refresh(20000)")
+            assert writer.execute(facets).fetchone() == (before[0] + 1,)
+            assert problems(writer) == []
+            assert connection.execute(facets).fetchone() == before
+            writer.rollback()
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_cells_are_found(damaged_dsn: str, damage: str) -> None:
+def test_damage_is_found(damaged_dsn: str, damage: str) -> None:
     statement, problem = DAMAGE[damage]
     with psycopg.connect(damaged_dsn) as connection:
         connection.execute(statement.encode())
@@ -206,7 +308,7 @@ def block(connection: Connection) -> int:
     return int(row[0])
 
 
-def test_cells_follow_the_blocks(damaged_dsn: str) -> None:
+def test_they_follow_the_blocks(damaged_dsn: str) -> None:
     """A large block that is added makes another sample; one that is left takes its cells along."""
     with psycopg.connect(damaged_dsn, autocommit=True) as connection:
         assert stored(connection) == [(1, LARGE, 1)]
@@ -219,11 +321,13 @@ def test_cells_follow_the_blocks(damaged_dsn: str) -> None:
         assert stored(connection) == [(1, LARGE, 2)] * 2
         assert problems(connection) == []
         found = answers(damaged_dsn, [1])
-        connection.execute("delete from insights.cells")
+        connection.execute("delete from insights.cells; delete from insights.sessions")
         assert answers(damaged_dsn, [1]) == found
         # What is lacking is made up for.
         connection.execute("select insights_refresh()")
-        assert len(connection.execute("select distinct block from insights.cells").fetchall()) == 2
+        for table in ("cells", "sessions"):
+            blocks = connection.execute(f"select distinct block from insights.{table}".encode())
+            assert len(blocks.fetchall()) == 2
         assert answers(damaged_dsn, [1]) == found
         gone = [
             row[0]
