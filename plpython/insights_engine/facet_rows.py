@@ -13,7 +13,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import nsmallest
 from typing import Any, NamedTuple, Optional, Union
 
-from insights_engine import bitmaps, datebins, fields, histogram, sessions, times, tree, values
+from insights_engine import (
+    bitmaps,
+    datebins,
+    fields,
+    histogram,
+    occurrences,
+    sessions,
+    times,
+    tree,
+    values,
+)
 from insights_engine.groups import Block, Group, Terms
 from insights_engine.index_reader import Index
 from insights_engine.statement import Statement
@@ -306,7 +316,7 @@ class Candidates:
         asked = self._asked_about(unsure)
         if asked is None:
             return None
-        score = Score(self._index, self._question.unit)
+        score = Score(self._index, self._question.unit, field)
         if field == _EXPERIMENT:
             for group, within in self._groups():
                 for number in {block.experiment_id for block in group.blocks}:
@@ -348,12 +358,7 @@ class Candidates:
     def _by_session(self, score: Score) -> None:
         """The same where the value is the session, which is known by number."""
         known = sessions.Sessions(self._index)
-        traces: Counter[int] = Counter()
-        for block, bits in zip(self._index.blocks, self._matching):
-            if bits:
-                (column,) = known.numbers([block], [bits])
-                traces.update(bitmaps.chosen(column, bits))
-        traces.pop(0, None)
+        traces = known.occurrences(self._matching)
         least = 1
         if self._question.unit == sessions.TRACE and len(traces) > self._question.most:
             # A session with fewer traces cannot be among the most frequent ones, even if
@@ -409,9 +414,10 @@ class Candidates:
 class Score:
     """How many units have each of some values."""
 
-    def __init__(self, index: Index, unit: str) -> None:
+    def __init__(self, index: Index, unit: str, field: tree.Field) -> None:
         self._index = index
         self._unit = unit
+        self._field = field
         self._sessions = sessions.Sessions(index)
         self._numbers: dict[int, Sequence[int]] = {}
         self._counts: Counter[str] = Counter()
@@ -435,8 +441,10 @@ class Score:
     ) -> None:
         """Adds traces of a block, which have at most one value each, by its number."""
         if self._unit == sessions.TRACE:
-            for term, count in Counter(bitmaps.chosen(column, bits)).items():
-                if term:
+            universe = self._index.universe(block)
+            key = ("values", fields.spell(self._field))
+            for term, count in occurrences.of_some(key, block, universe, column, bits).items():
+                if term and count:
                     self._counts[text_of[term]] += count
             return
         pairs = zip(bitmaps.chosen(column, bits), bitmaps.chosen(self._of_block(block), bits))

@@ -14,7 +14,7 @@ as they are met; a set of sessions is an integer, bit by number, as a set of pos
 from __future__ import annotations
 
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any, NamedTuple, Optional
@@ -24,6 +24,7 @@ from insights_engine.cache import CACHE, Column
 from insights_engine.errors import InsightsError, visible
 from insights_engine.groups import Block
 from insights_engine.index_reader import Index, decided, open_index, prepare
+from insights_engine.occurrences import Whole
 from insights_engine.statement import Statement
 from insights_engine.terms import LARGE_BLOCK
 
@@ -136,6 +137,40 @@ class Sessions(Numbers):
             found.append(numbers or array("i", bytes(4 * block.used)))
         return found
 
+    def occurrences(self, sets: Sequence[int]) -> Mapping[int, int]:
+        """How many traces each session has, in a set of each block of the index."""
+        blocks = [(block, bits) for block, bits in zip(self._index.blocks, sets) if bits]
+        whole = all(self.whole(block, bits) for block, bits in blocks)
+        # The same is asked again as long as nothing has changed.
+        key = ("occurrences", self._key, tuple([(block.block, bits) for block, bits in blocks]))
+        for known in CACHE.columns(key).values():
+            if whole and isinstance(known, Whole):
+                return known.by_number()
+        found: Counter[int] = Counter()
+        for block, bits in blocks:
+            (column,) = self.numbers([block], [bits])
+            found.update(bitmaps.chosen(column, bits))
+        found.pop(0, None)
+        if whole and blocks:
+            CACHE.keep(key, {blocks[0][0].block: Whole.of(0, found)})
+        return found
+
+    def present(self, block: Block) -> int:
+        """The sessions, bit by number, of all traces of a block that the index answers for."""
+        key = ("present", self._key)
+        universe = self._index.universe(block)
+        known = CACHE.columns(key).get(block.block)
+        if not isinstance(known, _Present) or known.positions != universe:
+            (column,) = self.numbers([block], [universe])
+            found = sorted(set(bitmaps.chosen(column, universe)) - {0})
+            known = _Present(universe, bitmaps.of_positions(found))
+            CACHE.keep(key, {block.block: known})
+        return known.sessions
+
+    def whole(self, block: Block, bits: int) -> bool:
+        """Whether a set has all traces of a block that the index answers for."""
+        return bits == self._index.universe(block)
+
     def _following(self, block: Block, known: Mapping[int, Column]) -> list[Block]:
         """A block and more of those after it each time, of which nothing is known.
 
@@ -210,11 +245,24 @@ class Sessions(Numbers):
         return found
 
 
+class _Present(NamedTuple):
+    """The sessions of the traces at some positions of a block."""
+
+    positions: int
+    sessions: int
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return self.positions.bit_length() + self.sessions.bit_length() >> 3
+
+
 class Marks:
     """A set of sessions in the making."""
 
     def __init__(self) -> None:
         self._flags = bytearray()
+        self._set = 0
 
     def add_numbers(self, numbers: Iterable[int], most: int) -> None:
         """Adds sessions by number, of which ``most`` is the largest possible."""
@@ -227,12 +275,16 @@ class Marks:
         if bits:
             self.add_numbers(bitmaps.chosen(numbers, bits), most)
 
+    def add_set(self, sessions: int) -> None:
+        """Adds sessions, bit by number."""
+        self._set |= sessions
+
     def set(self) -> int:
         """The sessions, bit by number."""
         if not self._flags:
-            return 0
+            return self._set
         self._flags[0] = 0  # the traces without a session
-        return bitmaps.of_flags(self._flags)
+        return self._set | bitmaps.of_flags(self._flags)
 
 
 class Flags(NamedTuple):
@@ -376,7 +428,10 @@ class Tally:
         (numbers,) = self._sessions.numbers([block], [sets[0]])
         most = len(self._sessions)
         for mark, bits in zip(self._marks, self._kept(sets)):
-            mark.add(numbers, bits, most)
+            if self._sessions.whole(block, bits):
+                mark.add_set(self._sessions.present(block))
+            else:
+                mark.add(numbers, bits, most)
 
     def add_trace(self, trace: Flags) -> None:
         """Adds a trace by itself."""

@@ -253,3 +253,67 @@ def test_edges_are_round(
     low: float, high: float, most: int, whole: bool, expected: list[float | None]
 ) -> None:
     assert list(edges(low, high, most, whole)) == expected
+
+
+FIELDS = {
+    "user": "(select value from trace_request_metadata m where m.request_id = t.request_id"
+    " and key = 'mlflow.trace.user')",
+    "session_id": "t.session_id",
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_what_a_session_keeps_of_many_values_stays_right(
+    put: Loader, module_conn: psycopg.Connection[Any], field: str
+) -> None:
+    """Everything, most and few of the traces are asked about, while they change."""
+    put()
+
+    def add(first: int, last: int) -> None:
+        module_conn.execute(
+            "insert into trace_info (request_id, experiment_id, timestamp_ms, execution_time_ms,"
+            " status, session_id) select 'm' || n, 1, n, n, 'OK', 's' || n %% 83"
+            " from generate_series(%s::int, %s::int) n",
+            (first, last),
+        )
+        module_conn.execute(
+            "insert into trace_request_metadata (request_id, key, value)"
+            " select 'm' || n, 'mlflow.trace.user', 'u' || n %% 71"
+            " from generate_series(%s::int, %s::int) n",
+            (first, last),
+        )
+
+    def refresh() -> None:
+        module_conn.execute("select insights_refresh(5000)")
+
+    def check() -> None:
+        for least in (0, 150, 900):
+            found = module_conn.execute(
+                "select value, count from insights_facets('1', %s, %s, 100)"
+                " where value is not null",
+                (f"execution_time_ms >= {least}", field),
+            ).fetchall()
+            expected = module_conn.execute(
+                f"select {FIELDS[field]}, count(*) from trace_info t"
+                " where execution_time_ms >= %s group by 1".encode(),
+                (least,),
+            ).fetchall()
+            assert sorted(found) == sorted(expected), least
+
+    add(0, 999)
+    refresh()
+    check()
+    check()
+    module_conn.execute("delete from trace_info where execution_time_ms % 10 = 3")
+    module_conn.execute("update trace_info set session_id = 's1' where execution_time_ms % 10 = 4")
+    module_conn.execute(
+        "update trace_request_metadata set value = 'u1' where right(request_id, 1) = '4'"
+    )
+    check()
+    refresh()
+    check()
+    add(1000, 1200)
+    check()
+    refresh()
+    check()
+    check()

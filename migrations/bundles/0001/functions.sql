@@ -4,7 +4,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "b1dc90cac244c81e" in GD:
+if "333769dee81c09d7" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -3640,7 +3640,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import nsmallest
 from typing import Any, NamedTuple, Optional, Union
 
-from insights_engine import bitmaps, datebins, fields, histogram, sessions, times, tree, values
+from insights_engine import (
+    bitmaps,
+    datebins,
+    fields,
+    histogram,
+    occurrences,
+    sessions,
+    times,
+    tree,
+    values,
+)
 from insights_engine.groups import Block, Group, Terms
 from insights_engine.index_reader import Index
 from insights_engine.statement import Statement
@@ -3933,7 +3943,7 @@ class Candidates:
         asked = self._asked_about(unsure)
         if asked is None:
             return None
-        score = Score(self._index, self._question.unit)
+        score = Score(self._index, self._question.unit, field)
         if field == _EXPERIMENT:
             for group, within in self._groups():
                 for number in {block.experiment_id for block in group.blocks}:
@@ -3975,12 +3985,7 @@ class Candidates:
     def _by_session(self, score: Score) -> None:
         """The same where the value is the session, which is known by number."""
         known = sessions.Sessions(self._index)
-        traces: Counter[int] = Counter()
-        for block, bits in zip(self._index.blocks, self._matching):
-            if bits:
-                (column,) = known.numbers([block], [bits])
-                traces.update(bitmaps.chosen(column, bits))
-        traces.pop(0, None)
+        traces = known.occurrences(self._matching)
         least = 1
         if self._question.unit == sessions.TRACE and len(traces) > self._question.most:
             # A session with fewer traces cannot be among the most frequent ones, even if
@@ -4036,9 +4041,10 @@ class Candidates:
 class Score:
     """How many units have each of some values."""
 
-    def __init__(self, index: Index, unit: str) -> None:
+    def __init__(self, index: Index, unit: str, field: tree.Field) -> None:
         self._index = index
         self._unit = unit
+        self._field = field
         self._sessions = sessions.Sessions(index)
         self._numbers: dict[int, Sequence[int]] = {}
         self._counts: Counter[str] = Counter()
@@ -4062,8 +4068,10 @@ class Score:
     ) -> None:
         """Adds traces of a block, which have at most one value each, by its number."""
         if self._unit == sessions.TRACE:
-            for term, count in Counter(bitmaps.chosen(column, bits)).items():
-                if term:
+            universe = self._index.universe(block)
+            key = ("values", fields.spell(self._field))
+            for term, count in occurrences.of_some(key, block, universe, column, bits).items():
+                if term and count:
                     self._counts[text_of[term]] += count
             return
         pairs = zip(bitmaps.chosen(column, bits), bitmaps.chosen(self._of_block(block), bits))
@@ -8569,6 +8577,67 @@ def _names(item: tree.Node, fields: Sequence[tree.TraceText]) -> bool:
     if isinstance(item, tree.In):
         return not item.negated and item.field in fields
     return isinstance(item, tree.TextCompare) and item.op == "=" and item.field in fields
+''',
+"insights_engine.occurrences": r'''"""How often each number occurs in a column of a block, where most of it is asked about.
+
+A facet over everything would count 200,000 numbers to sum up what is always the same:
+a session keeps the counts of all positions of a block that the index answers for, and
+counts only what a question leaves out.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple
+
+from insights_engine import bitmaps
+from insights_engine.cache import CACHE
+from insights_engine.groups import Block
+
+
+class Whole(NamedTuple):
+    """How often each number occurs at some positions."""
+
+    positions: int
+    numbers: array[int]
+    counts: array[int]
+
+    @classmethod
+    def of(cls, positions: int, counts: Mapping[int, int]) -> Whole:
+        """Made of the counts by number."""
+        return cls(positions, array("i", counts.keys()), array("i", counts.values()))
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return (self.positions.bit_length() >> 3) + 8 * len(self.numbers)
+
+    def by_number(self) -> dict[int, int]:
+        """The counts by number."""
+        return dict(zip(self.numbers, self.counts))
+
+
+def of_some(
+    key: Hashable, block: Block, universe: int, column: Sequence[int], bits: int
+) -> Mapping[int, int]:
+    """How often each number occurs in a column at some positions of a block.
+
+    ``universe`` are those for which the index answers, and ``key`` stands for what the
+    column is of.  A number that does not occur may be there with 0.
+    """
+    if 2 * bitmaps.count(bits) <= bitmaps.count(universe):
+        return Counter(bitmaps.chosen(column, bits))
+    own_key = ("occurrences", key)
+    known = CACHE.columns(own_key).get(block.block)
+    if not isinstance(known, Whole) or known.positions != universe:
+        known = Whole.of(universe, Counter(bitmaps.chosen(column, universe)))
+        CACHE.keep(own_key, {block.block: known})
+    found = known.by_number()
+    for number, count in Counter(bitmaps.chosen(column, universe & ~bits)).items():
+        found[number] -= count
+    return found
 ''',
 "insights_engine.options": r'''"""What a caller may choose in a discovery, checked."""
 
@@ -15737,7 +15806,7 @@ as they are met; a set of sessions is an integer, bit by number, as a set of pos
 from __future__ import annotations
 
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any, NamedTuple, Optional
@@ -15747,6 +15816,7 @@ from insights_engine.cache import CACHE, Column
 from insights_engine.errors import InsightsError, visible
 from insights_engine.groups import Block
 from insights_engine.index_reader import Index, decided, open_index, prepare
+from insights_engine.occurrences import Whole
 from insights_engine.statement import Statement
 from insights_engine.terms import LARGE_BLOCK
 
@@ -15859,6 +15929,40 @@ class Sessions(Numbers):
             found.append(numbers or array("i", bytes(4 * block.used)))
         return found
 
+    def occurrences(self, sets: Sequence[int]) -> Mapping[int, int]:
+        """How many traces each session has, in a set of each block of the index."""
+        blocks = [(block, bits) for block, bits in zip(self._index.blocks, sets) if bits]
+        whole = all(self.whole(block, bits) for block, bits in blocks)
+        # The same is asked again as long as nothing has changed.
+        key = ("occurrences", self._key, tuple([(block.block, bits) for block, bits in blocks]))
+        for known in CACHE.columns(key).values():
+            if whole and isinstance(known, Whole):
+                return known.by_number()
+        found: Counter[int] = Counter()
+        for block, bits in blocks:
+            (column,) = self.numbers([block], [bits])
+            found.update(bitmaps.chosen(column, bits))
+        found.pop(0, None)
+        if whole and blocks:
+            CACHE.keep(key, {blocks[0][0].block: Whole.of(0, found)})
+        return found
+
+    def present(self, block: Block) -> int:
+        """The sessions, bit by number, of all traces of a block that the index answers for."""
+        key = ("present", self._key)
+        universe = self._index.universe(block)
+        known = CACHE.columns(key).get(block.block)
+        if not isinstance(known, _Present) or known.positions != universe:
+            (column,) = self.numbers([block], [universe])
+            found = sorted(set(bitmaps.chosen(column, universe)) - {0})
+            known = _Present(universe, bitmaps.of_positions(found))
+            CACHE.keep(key, {block.block: known})
+        return known.sessions
+
+    def whole(self, block: Block, bits: int) -> bool:
+        """Whether a set has all traces of a block that the index answers for."""
+        return bits == self._index.universe(block)
+
     def _following(self, block: Block, known: Mapping[int, Column]) -> list[Block]:
         """A block and more of those after it each time, of which nothing is known.
 
@@ -15933,11 +16037,24 @@ class Sessions(Numbers):
         return found
 
 
+class _Present(NamedTuple):
+    """The sessions of the traces at some positions of a block."""
+
+    positions: int
+    sessions: int
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return self.positions.bit_length() + self.sessions.bit_length() >> 3
+
+
 class Marks:
     """A set of sessions in the making."""
 
     def __init__(self) -> None:
         self._flags = bytearray()
+        self._set = 0
 
     def add_numbers(self, numbers: Iterable[int], most: int) -> None:
         """Adds sessions by number, of which ``most`` is the largest possible."""
@@ -15950,12 +16067,16 @@ class Marks:
         if bits:
             self.add_numbers(bitmaps.chosen(numbers, bits), most)
 
+    def add_set(self, sessions: int) -> None:
+        """Adds sessions, bit by number."""
+        self._set |= sessions
+
     def set(self) -> int:
         """The sessions, bit by number."""
         if not self._flags:
-            return 0
+            return self._set
         self._flags[0] = 0  # the traces without a session
-        return bitmaps.of_flags(self._flags)
+        return self._set | bitmaps.of_flags(self._flags)
 
 
 class Flags(NamedTuple):
@@ -16099,7 +16220,10 @@ class Tally:
         (numbers,) = self._sessions.numbers([block], [sets[0]])
         most = len(self._sessions)
         for mark, bits in zip(self._marks, self._kept(sets)):
-            mark.add(numbers, bits, most)
+            if self._sessions.whole(block, bits):
+                mark.add_set(self._sessions.present(block))
+            else:
+                mark.add(numbers, bits, most)
 
     def add_trace(self, trace: Flags) -> None:
         """Adds a trace by itself."""
@@ -20523,7 +20647,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights b1dc90cac244c81e " + name + ">"
+        place = "<insights 333769dee81c09d7 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -20538,8 +20662,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["b1dc90cac244c81e"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["b1dc90cac244c81e"]
+GD["333769dee81c09d7"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["333769dee81c09d7"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -20594,9 +20718,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].build_index(plpy, '@mlflow@', max_traces)
+return GD["333769dee81c09d7"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -20815,9 +20939,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["333769dee81c09d7"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -21119,9 +21243,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].compare(
+return GD["333769dee81c09d7"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21160,9 +21284,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].correlate(
+return GD["333769dee81c09d7"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -21205,9 +21329,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].correlation_matrix(
+return GD["333769dee81c09d7"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -21231,9 +21355,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["333769dee81c09d7"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -21288,9 +21412,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].discover(
+return GD["333769dee81c09d7"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21318,9 +21442,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["333769dee81c09d7"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -21351,9 +21475,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].facets(
+return GD["333769dee81c09d7"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -21375,9 +21499,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].start_over(plpy, batch_size)
+return GD["333769dee81c09d7"].start_over(plpy, batch_size)
 $python$;
 
 comment on function insights.run_rebuild(int) is
@@ -21400,9 +21524,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["333769dee81c09d7"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -21439,9 +21563,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].search_traces(
+return GD["333769dee81c09d7"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -21470,9 +21594,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].search_page(
+return GD["333769dee81c09d7"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -21509,9 +21633,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].timeseries(
+return GD["333769dee81c09d7"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -21533,9 +21657,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].validate(plpy, filter)
+return GD["333769dee81c09d7"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -21552,9 +21676,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "b1dc90cac244c81e" not in GD:
+if "333769dee81c09d7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["b1dc90cac244c81e"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["333769dee81c09d7"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
