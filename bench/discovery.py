@@ -28,6 +28,7 @@ from bench.engines import ChDb, Disagreement, Engine, engines
 Facts = Mapping[tuple[str, str, str], tuple[int, int]]
 
 _FEWEST_IN_COMMON = 50
+_FIRST_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -141,17 +142,29 @@ def median_ms(call: Callable[[], Any], runs: int) -> float:
     return statistics.median(times)
 
 
+def _first_ms(dsn: str, target: Target) -> float:
+    """Of a session that has asked nothing yet."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        started = time.perf_counter()
+        discover(connection, target)
+        return (time.perf_counter() - started) * 1000
+
+
 def measure(dsn: str, files: Path, runs: int) -> Iterator[Timing]:
     """Median milliseconds of each target, by who was asked."""
     columns.export(dsn, files)
     loaded = engines(files)
     with psycopg.connect(dsn, autocommit=True) as connection:
         for target in TARGETS:
-            yield measured(connection, target, loaded, runs)
+            yield measured(dsn, connection, target, loaded, runs)
 
 
 def measured(
-    connection: psycopg.Connection[Any], target: Target, loaded: list[Engine], runs: int
+    dsn: str,
+    connection: psycopg.Connection[Any],
+    target: Target,
+    loaded: list[Engine],
+    runs: int,
 ) -> Timing:
     """One target; the counts of every fact that an engine counts must be the same."""
     ours = facts_of_ours(connection, target)
@@ -162,7 +175,11 @@ def measured(
         **{engine.name: partial(engine.rows, query(engine, target)) for engine in loaded},
         OURS: partial(discover, connection, target),
         f"{OURS}, pairs too": partial(discover, connection, target, pairs=True),
+        f"{OURS}, of sessions": partial(discover, connection, target, unit="session"),
     }
     ms = {name: median_ms(call, runs) for name, call in calls.items()}
+    ms[f"{OURS}, first of a session"] = statistics.median(
+        [_first_ms(dsn, target) for _ in range(_FIRST_RUNS)]
+    )
     name = f"{target.name} ({first['tested']:,} facts tested)"
     return Timing("discovery", name, first["target_count"], ms, runs)

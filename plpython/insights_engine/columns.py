@@ -26,8 +26,8 @@ _LISTED_BYTES = 120
 _DOUBT_BYTES = 100
 
 
-# Every position once, to be referred to.
-_POSITIONS = tuple(range(bitmaps.POSITIONS))
+#: Every position once, to be referred to: each integer of its own would take 32 bytes.
+ALL_POSITIONS = tuple(range(bitmaps.POSITIONS))
 
 
 class _Sets:
@@ -81,7 +81,7 @@ class _Sets:
             return
         if self._flags_of is None:
             # Position 0 twice comes first: of several it gives a tuple, of one it would not.
-            self._flags_of = itemgetter(0, 0, *map(_POSITIONS.__getitem__, self._positions))
+            self._flags_of = itemgetter(0, 0, *map(ALL_POSITIONS.__getitem__, self._positions))
         # How many members of the set there are up to each place of the array.
         hits = list(accumulate(self._flags_of(within)))
         before = hits[1]

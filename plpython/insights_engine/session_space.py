@@ -10,11 +10,11 @@ of operations on integers that are as long as all records together.
 
 from __future__ import annotations
 
+import operator
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from itertools import repeat
 from operator import itemgetter
 from typing import Callable, NamedTuple
@@ -22,7 +22,7 @@ from typing import Callable, NamedTuple
 from insights_engine import bitmaps
 from insights_engine.candidates import Name
 from insights_engine.cells import Cells, Cuts, bytes_of
-from insights_engine.columns import Columns
+from insights_engine.columns import ALL_POSITIONS, Columns
 from insights_engine.groups import all_positions
 from insights_engine.population import Part
 
@@ -42,20 +42,23 @@ _PLANES = 12
 OR, LEAST = 0, _MOST
 
 
-@lru_cache(maxsize=200)
 def _repeated(byte: int, length: int) -> int:
     return int.from_bytes(bytes([byte]) * length, "little")
 
 
-def _combined(neutral: int, one: int, other: int, length: int) -> int:
+def _combination(neutral: int, length: int) -> Callable[[int, int], int]:
     """Of each two bytes the bits of both, or the smaller one; both are `_MOST` at most then."""
     if neutral == OR:
-        return one | other
+        return operator.or_
     high = _repeated(128, length)
-    # The highest bit of each byte where the first is not smaller, then all below it.
-    larger = ((one | high) - other) & high
-    larger -= larger >> 7
-    return one ^ ((one ^ other) & larger)
+
+    def least(one: int, other: int) -> int:
+        # The highest bit of each byte where the first is not smaller, then all below it.
+        larger = ((one | high) - other) & high
+        larger -= larger >> 7
+        return one ^ ((one ^ other) & larger)
+
+    return least
 
 
 def _records(columns: bytes, width: int) -> list[bytes]:
@@ -91,10 +94,11 @@ class _Step:
         ordered = b"".join(self._get(records))
         length = self._groups * width
         found = int.from_bytes(ordered[:length], "little")
+        combined = _combination(neutral, length)
         fill = bytes([neutral])
         for start, end in zip(self._ends, self._ends[1:]):
             layer = ordered[start * width : end * width].ljust(length, fill)
-            found = _combined(neutral, found, int.from_bytes(layer, "little"), length)
+            found = combined(found, int.from_bytes(layer, "little"))
         return found.to_bytes(length, "little")
 
 
@@ -105,7 +109,7 @@ class _Fold:
         """``sessions``: the number of each position's session, -1 where there is none."""
         self._steps: list[_Step] = []
         of_owner: defaultdict[int, list[int]] = defaultdict(list)
-        for place, owner in enumerate(sessions):
+        for place, owner in zip(ALL_POSITIONS, sessions):
             of_owner[owner].append(place)
         of_owner.pop(-1, None)
         while True:
@@ -121,7 +125,7 @@ class _Fold:
             if len(groups) == len(of_owner):
                 break
             of_owner = defaultdict(list)
-            for place, (owner, _) in enumerate(groups):
+            for place, (owner, _) in zip(ALL_POSITIONS, groups):
                 of_owner[owner].append(place)
         owners = [owner for owner, _ in groups]
         #: The sessions are between these.
@@ -129,7 +133,7 @@ class _Fold:
         self.high = max(owners, default=-1) + 1
         # After the last record there is one for sessions that have no trace here.
         found = [len(owners)] * (self.high - self.low)
-        for place, owner in enumerate(owners):
+        for place, owner in zip(ALL_POSITIONS, owners):
             found[owner - self.low] = place
         self._spread = _getter(found)
 
@@ -179,6 +183,7 @@ class Space:
         known: dict[int, int] = {}
         #: For each part the session at each position of its base, -1: none.
         self._sessions: list[array[int]] = []
+        self._folds: list[_Fold] = []
         for part, column in zip(parts, numbers):
             for number in dict.fromkeys(bitmaps.chosen(column, part.base)):
                 if number:
@@ -186,7 +191,7 @@ class Space:
             flags = bitmaps.flags(part.base, part.used)
             found = [known.get(number, -1) if flag else -1 for number, flag in zip(column, flags)]
             self._sessions.append(array("i", found))
-        self._folds = [_Fold(own) for own in self._sessions]
+            self._folds.append(_Fold(found))
         #: How many sessions there are.
         self.size = len(known)
         self._columns: list[Columns] = []
@@ -246,6 +251,7 @@ class Space:
         """Columns of a byte for each position of a part, given its number: one for each session."""
         length = self.size * width
         found = _repeated(neutral, length)
+        combined = _combination(neutral, length)
         fill = bytes([neutral])
         for number, (part, fold) in enumerate(zip(self._parts, self._folds)):
             together = bytearray(part.used * width)
@@ -253,7 +259,7 @@ class Space:
                 together[place::width] = column
             own = fold(bytes(together), width, neutral)
             own = own.rjust(fold.high * width, fill).ljust(length, fill)
-            found = _combined(neutral, found, int.from_bytes(own, "little"), length)
+            found = combined(found, int.from_bytes(own, "little"))
         sessions = found.to_bytes(length, "little")
         return [sessions[place::width] for place in range(width)]
 

@@ -4,7 +4,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "333769dee81c09d7" in GD:
+if "8226a2cce7fad207" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -2613,8 +2613,8 @@ _LISTED_BYTES = 120
 _DOUBT_BYTES = 100
 
 
-# Every position once, to be referred to.
-_POSITIONS = tuple(range(bitmaps.POSITIONS))
+#: Every position once, to be referred to: each integer of its own would take 32 bytes.
+ALL_POSITIONS = tuple(range(bitmaps.POSITIONS))
 
 
 class _Sets:
@@ -2668,7 +2668,7 @@ class _Sets:
             return
         if self._flags_of is None:
             # Position 0 twice comes first: of several it gives a tuple, of one it would not.
-            self._flags_of = itemgetter(0, 0, *map(_POSITIONS.__getitem__, self._positions))
+            self._flags_of = itemgetter(0, 0, *map(ALL_POSITIONS.__getitem__, self._positions))
         # How many members of the set there are up to each place of the array.
         hits = list(accumulate(self._flags_of(within)))
         before = hits[1]
@@ -15408,11 +15408,11 @@ of operations on integers that are as long as all records together.
 
 from __future__ import annotations
 
+import operator
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from itertools import repeat
 from operator import itemgetter
 from typing import Callable, NamedTuple
@@ -15420,7 +15420,7 @@ from typing import Callable, NamedTuple
 from insights_engine import bitmaps
 from insights_engine.candidates import Name
 from insights_engine.cells import Cells, Cuts, bytes_of
-from insights_engine.columns import Columns
+from insights_engine.columns import ALL_POSITIONS, Columns
 from insights_engine.groups import all_positions
 from insights_engine.population import Part
 
@@ -15440,20 +15440,23 @@ _PLANES = 12
 OR, LEAST = 0, _MOST
 
 
-@lru_cache(maxsize=200)
 def _repeated(byte: int, length: int) -> int:
     return int.from_bytes(bytes([byte]) * length, "little")
 
 
-def _combined(neutral: int, one: int, other: int, length: int) -> int:
+def _combination(neutral: int, length: int) -> Callable[[int, int], int]:
     """Of each two bytes the bits of both, or the smaller one; both are `_MOST` at most then."""
     if neutral == OR:
-        return one | other
+        return operator.or_
     high = _repeated(128, length)
-    # The highest bit of each byte where the first is not smaller, then all below it.
-    larger = ((one | high) - other) & high
-    larger -= larger >> 7
-    return one ^ ((one ^ other) & larger)
+
+    def least(one: int, other: int) -> int:
+        # The highest bit of each byte where the first is not smaller, then all below it.
+        larger = ((one | high) - other) & high
+        larger -= larger >> 7
+        return one ^ ((one ^ other) & larger)
+
+    return least
 
 
 def _records(columns: bytes, width: int) -> list[bytes]:
@@ -15489,10 +15492,11 @@ class _Step:
         ordered = b"".join(self._get(records))
         length = self._groups * width
         found = int.from_bytes(ordered[:length], "little")
+        combined = _combination(neutral, length)
         fill = bytes([neutral])
         for start, end in zip(self._ends, self._ends[1:]):
             layer = ordered[start * width : end * width].ljust(length, fill)
-            found = _combined(neutral, found, int.from_bytes(layer, "little"), length)
+            found = combined(found, int.from_bytes(layer, "little"))
         return found.to_bytes(length, "little")
 
 
@@ -15503,7 +15507,7 @@ class _Fold:
         """``sessions``: the number of each position's session, -1 where there is none."""
         self._steps: list[_Step] = []
         of_owner: defaultdict[int, list[int]] = defaultdict(list)
-        for place, owner in enumerate(sessions):
+        for place, owner in zip(ALL_POSITIONS, sessions):
             of_owner[owner].append(place)
         of_owner.pop(-1, None)
         while True:
@@ -15519,7 +15523,7 @@ class _Fold:
             if len(groups) == len(of_owner):
                 break
             of_owner = defaultdict(list)
-            for place, (owner, _) in enumerate(groups):
+            for place, (owner, _) in zip(ALL_POSITIONS, groups):
                 of_owner[owner].append(place)
         owners = [owner for owner, _ in groups]
         #: The sessions are between these.
@@ -15527,7 +15531,7 @@ class _Fold:
         self.high = max(owners, default=-1) + 1
         # After the last record there is one for sessions that have no trace here.
         found = [len(owners)] * (self.high - self.low)
-        for place, owner in enumerate(owners):
+        for place, owner in zip(ALL_POSITIONS, owners):
             found[owner - self.low] = place
         self._spread = _getter(found)
 
@@ -15577,6 +15581,7 @@ class Space:
         known: dict[int, int] = {}
         #: For each part the session at each position of its base, -1: none.
         self._sessions: list[array[int]] = []
+        self._folds: list[_Fold] = []
         for part, column in zip(parts, numbers):
             for number in dict.fromkeys(bitmaps.chosen(column, part.base)):
                 if number:
@@ -15584,7 +15589,7 @@ class Space:
             flags = bitmaps.flags(part.base, part.used)
             found = [known.get(number, -1) if flag else -1 for number, flag in zip(column, flags)]
             self._sessions.append(array("i", found))
-        self._folds = [_Fold(own) for own in self._sessions]
+            self._folds.append(_Fold(found))
         #: How many sessions there are.
         self.size = len(known)
         self._columns: list[Columns] = []
@@ -15644,6 +15649,7 @@ class Space:
         """Columns of a byte for each position of a part, given its number: one for each session."""
         length = self.size * width
         found = _repeated(neutral, length)
+        combined = _combination(neutral, length)
         fill = bytes([neutral])
         for number, (part, fold) in enumerate(zip(self._parts, self._folds)):
             together = bytearray(part.used * width)
@@ -15651,7 +15657,7 @@ class Space:
                 together[place::width] = column
             own = fold(bytes(together), width, neutral)
             own = own.rjust(fold.high * width, fill).ljust(length, fill)
-            found = _combined(neutral, found, int.from_bytes(own, "little"), length)
+            found = combined(found, int.from_bytes(own, "little"))
         sessions = found.to_bytes(length, "little")
         return [sessions[place::width] for place in range(width)]
 
@@ -20647,7 +20653,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 333769dee81c09d7 " + name + ">"
+        place = "<insights 8226a2cce7fad207 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -20662,8 +20668,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["333769dee81c09d7"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["333769dee81c09d7"]
+GD["8226a2cce7fad207"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["8226a2cce7fad207"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -20718,9 +20724,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].build_index(plpy, '@mlflow@', max_traces)
+return GD["8226a2cce7fad207"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -20939,9 +20945,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["8226a2cce7fad207"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -21243,9 +21249,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].compare(
+return GD["8226a2cce7fad207"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21284,9 +21290,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].correlate(
+return GD["8226a2cce7fad207"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -21329,9 +21335,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].correlation_matrix(
+return GD["8226a2cce7fad207"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -21355,9 +21361,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["8226a2cce7fad207"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -21412,9 +21418,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].discover(
+return GD["8226a2cce7fad207"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21442,9 +21448,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["8226a2cce7fad207"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -21475,9 +21481,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].facets(
+return GD["8226a2cce7fad207"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -21499,9 +21505,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].start_over(plpy, batch_size)
+return GD["8226a2cce7fad207"].start_over(plpy, batch_size)
 $python$;
 
 comment on function insights.run_rebuild(int) is
@@ -21524,9 +21530,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["8226a2cce7fad207"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -21563,9 +21569,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].search_traces(
+return GD["8226a2cce7fad207"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -21594,9 +21600,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].search_page(
+return GD["8226a2cce7fad207"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -21633,9 +21639,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].timeseries(
+return GD["8226a2cce7fad207"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -21657,9 +21663,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].validate(plpy, filter)
+return GD["8226a2cce7fad207"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -21676,9 +21682,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "333769dee81c09d7" not in GD:
+if "8226a2cce7fad207" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["333769dee81c09d7"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["8226a2cce7fad207"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
