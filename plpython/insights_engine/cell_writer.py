@@ -3,43 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
-from insights_engine import cells, plans, stored_cells
+from insights_engine import cells, stored_cells
 from insights_engine.candidates import Items, Name
 from insights_engine.cells import Cells, Cuts
 from insights_engine.groups import Block, all_positions
+from insights_engine.large_blocks import Task
 from insights_engine.population import SERIES_AT_ONCE, Indexed
-from insights_engine.terms import LARGE_BLOCK
 
 #: Blocks that one call works out: about a third of a second each.
 AT_ONCE = 2
 
 
-class Task(NamedTuple):
-    """A block whose cells are not stored, or by the cuts of another sample."""
-
-    block: Block
-    sample: list[Block]
-
-
-def complete(plpy: Any) -> int:
-    """Stores what is lacking of the cells of large blocks: of so many blocks at most; of how many.
-
-    If the largest blocks of an experiment have changed, then so have its cuts.
-    """
-    tasks = _lacking(plpy)[:AT_ONCE]
-    if not tasks:
-        return 0
+def store(plpy: Any, tasks: Sequence[Task]) -> int:
+    """Stores the cells of some blocks: of so many at most; of how many."""
     items = Items()
     items.read(plpy)
-    for task in tasks:
+    for task in tasks[:AT_ONCE]:
         sample = [block.block for block in task.sample]
         cuts = stored_cells.cuts_of(plpy, sample) or _chosen(plpy, items, task.sample)
         found = worked_out(plpy, items, task.block, cuts)
         stored_cells.write(plpy, task.block.block, task.block.used, sample, found)
-    return len(tasks)
+    return min(len(tasks), AT_ONCE)
 
 
 def worked_out(plpy: Any, items: Items, block: Block, cuts: dict[Name, Cuts]) -> dict[Name, Cells]:
@@ -61,26 +47,6 @@ def wrong(plpy: Any, items: Items, block: Block) -> Iterator[Name]:
             found, right = stored.get(name), expected[name]
             if found is None or (found.low, found.high) != (right.low, right.high):
                 yield name
-
-
-def _lacking(plpy: Any) -> list[Task]:
-    rows = plans.run(
-        plpy,
-        "select b.block, b.experiment_id, b.used, null::bytea as live, b.live_count, b.first_ms,"
-        " b.last_ms, (select c.sample from insights.cells c where c.block = b.block limit 1)"
-        " as sample from insights.block b where b.used >= $1"
-        # While the index is being built it is not known which blocks will be the largest.
-        " and (select s.built from insights.state s) order by b.experiment_id, b.block",
-        ("int",),
-        (LARGE_BLOCK,),
-    )
-    found = []
-    for _, of_experiment in groupby(rows, key=lambda row: row["experiment_id"]):
-        own = [(Block(row), row["sample"]) for row in of_experiment]
-        sample = stored_cells.sample_of([block for block, _ in own])
-        numbers = [block.block for block in sample]
-        found += [Task(block, sample) for block, stored in own if stored != numbers]
-    return found
 
 
 def _chosen(plpy: Any, items: Items, sample: Sequence[Block]) -> dict[Name, Cuts]:

@@ -16,7 +16,7 @@ from copy import copy
 from itertools import chain
 from typing import Any, Optional
 
-from insights_engine import bitmaps, cells, plans, stored_cells, tree
+from insights_engine import bitmaps, cells, large_blocks, plans, stored_cells, tree
 from insights_engine.cache import CACHE
 from insights_engine.candidates import (
     FACTS,
@@ -46,7 +46,7 @@ READ_AT_ONCE = 4_000
 KEPT_BYTES = 64 * 2**20
 
 #: Cuts are chosen from a sample of the blocks, or of so many batches of other traces, ...
-SAMPLED = stored_cells.SAMPLED
+SAMPLED = large_blocks.SAMPLED
 #: ... unless there are few traces, among no more positions than these.
 FEW_POSITIONS = 2 * bitmaps.POSITIONS
 
@@ -620,7 +620,7 @@ class Population:
                 names, [part for part in self.parts if isinstance(part, Unindexed)][:SAMPLED]
             )
         known = self._known
-        sample = stored_cells.sample_of(self._blocks)
+        sample = large_blocks.sample_of(self._blocks)
         everywhere = tuple([(block.block, all_positions(block.used)) for block in sample])
         if any(known.cuts.get(name, ((), None))[0] != everywhere for name in names):
             stored = stored_cells.cuts_of(self._plpy, [block.block for block in sample])

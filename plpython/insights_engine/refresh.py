@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from insights_engine import bitmaps, cell_writer, merging, plans, postings, stored_sessions
+from insights_engine import bitmaps, large_blocks, merging, plans, postings, stored_sessions
 from insights_engine.errors import InsightsError
 from insights_engine.facts import Facts
 from insights_engine.rows import MARK, Placed, Reader, Rollups
@@ -63,8 +63,18 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
 
 
 def _complete(plpy: Any, schema: str) -> int:
-    """Stores some of what large blocks lack beside their postings; of how many blocks."""
-    return cell_writer.complete(plpy) + stored_sessions.complete(plpy, schema)
+    """Stores some of what large blocks lack beside their postings; of how many blocks.
+
+    If the largest blocks of an experiment have changed, then so have the cells of all.
+    """
+    stored = stored_sessions.complete(plpy, schema)
+    tasks = large_blocks.without_cells(plpy)
+    if tasks:
+        # What reads numbers; as a rule it is not needed.
+        from insights_engine import cell_writer
+
+        stored += cell_writer.store(plpy, tasks)
+    return stored
 
 
 def _change_version(plpy: Any) -> None:

@@ -10,52 +10,12 @@ nothing is stored, or other cuts are wanted, the session computes it.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from insights_engine import bitmaps, plans
 from insights_engine.candidates import Name
 from insights_engine.cells import Cells, Cuts
-from insights_engine.terms import LARGE_BLOCK
-
-#: Cuts are chosen from a sample of so many blocks: of large ones, if there are any.
-SAMPLED = 4
-
-
-class Sizable(Protocol):
-    """A block."""
-
-    @property
-    def block(self) -> int:
-        """Its number."""
-
-    @property
-    def experiment_id(self) -> int:
-        """Whose traces it has."""
-
-    @property
-    def used(self) -> int:
-        """How many positions it has given out."""
-
-
-AnyBlock = TypeVar("AnyBlock", bound=Sizable)
-
-
-def sample_of(blocks: Sequence[AnyBlock]) -> list[AnyBlock]:
-    """The blocks from whose numbers cuts are chosen: the largest, of equals the oldest.
-
-    Of several experiments they are those of the one with most traces.
-    """
-    sizes: Counter[int] = Counter()
-    for block in blocks:
-        sizes[block.experiment_id] += block.used
-    chosen = min(sizes, key=lambda experiment: (-sizes[experiment], experiment))
-    largest = sorted(
-        [block for block in blocks if block.experiment_id == chosen],
-        key=lambda block: (-block.used, block.block),
-    )[:SAMPLED]
-    return [block for block in largest if block.used >= LARGE_BLOCK] or largest
 
 
 def cuts_of(plpy: Any, sample: Sequence[int]) -> dict[Name, Cuts]:

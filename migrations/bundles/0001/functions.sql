@@ -4,7 +4,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "8226a2cce7fad207" in GD:
+if "59fad4a0ffbeac2d" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -2048,43 +2048,29 @@ def has_span_condition(node: tree.Node) -> bool:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
-from insights_engine import cells, plans, stored_cells
+from insights_engine import cells, stored_cells
 from insights_engine.candidates import Items, Name
 from insights_engine.cells import Cells, Cuts
 from insights_engine.groups import Block, all_positions
+from insights_engine.large_blocks import Task
 from insights_engine.population import SERIES_AT_ONCE, Indexed
-from insights_engine.terms import LARGE_BLOCK
 
 #: Blocks that one call works out: about a third of a second each.
 AT_ONCE = 2
 
 
-class Task(NamedTuple):
-    """A block whose cells are not stored, or by the cuts of another sample."""
-
-    block: Block
-    sample: list[Block]
-
-
-def complete(plpy: Any) -> int:
-    """Stores what is lacking of the cells of large blocks: of so many blocks at most; of how many.
-
-    If the largest blocks of an experiment have changed, then so have its cuts.
-    """
-    tasks = _lacking(plpy)[:AT_ONCE]
-    if not tasks:
-        return 0
+def store(plpy: Any, tasks: Sequence[Task]) -> int:
+    """Stores the cells of some blocks: of so many at most; of how many."""
     items = Items()
     items.read(plpy)
-    for task in tasks:
+    for task in tasks[:AT_ONCE]:
         sample = [block.block for block in task.sample]
         cuts = stored_cells.cuts_of(plpy, sample) or _chosen(plpy, items, task.sample)
         found = worked_out(plpy, items, task.block, cuts)
         stored_cells.write(plpy, task.block.block, task.block.used, sample, found)
-    return len(tasks)
+    return min(len(tasks), AT_ONCE)
 
 
 def worked_out(plpy: Any, items: Items, block: Block, cuts: dict[Name, Cuts]) -> dict[Name, Cells]:
@@ -2106,26 +2092,6 @@ def wrong(plpy: Any, items: Items, block: Block) -> Iterator[Name]:
             found, right = stored.get(name), expected[name]
             if found is None or (found.low, found.high) != (right.low, right.high):
                 yield name
-
-
-def _lacking(plpy: Any) -> list[Task]:
-    rows = plans.run(
-        plpy,
-        "select b.block, b.experiment_id, b.used, null::bytea as live, b.live_count, b.first_ms,"
-        " b.last_ms, (select c.sample from insights.cells c where c.block = b.block limit 1)"
-        " as sample from insights.block b where b.used >= $1"
-        # While the index is being built it is not known which blocks will be the largest.
-        " and (select s.built from insights.state s) order by b.experiment_id, b.block",
-        ("int",),
-        (LARGE_BLOCK,),
-    )
-    found = []
-    for _, of_experiment in groupby(rows, key=lambda row: row["experiment_id"]):
-        own = [(Block(row), row["sample"]) for row in of_experiment]
-        sample = stored_cells.sample_of([block for block, _ in own])
-        numbers = [block.block for block in sample]
-        found += [Task(block, sample) for block, stored in own if stored != numbers]
-    return found
 
 
 def _chosen(plpy: Any, items: Items, sample: Sequence[Block]) -> dict[Name, Cuts]:
@@ -7219,6 +7185,89 @@ def search(number: float, value: Callable[[int], float]) -> Bounds:
 
     return first(lambda found: found >= number), first(lambda found: found > number)
 ''',
+"insights_engine.large_blocks": r'''"""Which large blocks lack what is stored beside postings, without a look at any number.
+
+It is asked at the end of every refresh, and seldom is anything lacking: so it takes
+few modules to tell.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from insights_engine import plans
+from insights_engine.groups import Block
+from insights_engine.terms import LARGE_BLOCK
+
+#: Where numbers are cut is chosen from a sample of so many blocks: of large ones, if there are any.
+SAMPLED = 4
+
+
+class Sizable(Protocol):
+    """A block."""
+
+    @property
+    def block(self) -> int:
+        """Its number."""
+
+    @property
+    def experiment_id(self) -> int:
+        """Whose traces it has."""
+
+    @property
+    def used(self) -> int:
+        """How many positions it has given out."""
+
+
+AnyBlock = TypeVar("AnyBlock", bound=Sizable)
+
+
+def sample_of(blocks: Sequence[AnyBlock]) -> list[AnyBlock]:
+    """The blocks from whose numbers cuts are chosen: the largest, of equals the oldest.
+
+    Of several experiments they are those of the one with most traces.
+    """
+    sizes: Counter[int] = Counter()
+    for block in blocks:
+        sizes[block.experiment_id] += block.used
+    chosen = min(sizes, key=lambda experiment: (-sizes[experiment], experiment))
+    largest = sorted(
+        [block for block in blocks if block.experiment_id == chosen],
+        key=lambda block: (-block.used, block.block),
+    )[:SAMPLED]
+    return [block for block in largest if block.used >= LARGE_BLOCK] or largest
+
+
+class Task(NamedTuple):
+    """A block whose cells are not stored, or by the cuts of another sample."""
+
+    block: Block
+    sample: list[Block]
+
+
+def without_cells(plpy: Any) -> list[Task]:
+    """The large blocks whose cells have to be worked out."""
+    rows = plans.run(
+        plpy,
+        "select b.block, b.experiment_id, b.used, null::bytea as live, b.live_count, b.first_ms,"
+        " b.last_ms, (select c.sample from insights.cells c where c.block = b.block limit 1)"
+        " as sample from insights.block b where b.used >= $1"
+        # While the index is being built it is not known which blocks will be the largest.
+        " and (select s.built from insights.state s) order by b.experiment_id, b.block",
+        ("int",),
+        (LARGE_BLOCK,),
+    )
+    found = []
+    for _, of_experiment in groupby(rows, key=lambda row: row["experiment_id"]):
+        own = [(Block(row), row["sample"]) for row in of_experiment]
+        sample = sample_of([block for block, _ in own])
+        numbers = [block.block for block in sample]
+        found += [Task(block, sample) for block, stored in own if stored != numbers]
+    return found
+''',
 "insights_engine.malformed": r'''"""What is wrong with a filter that has no syntax."""
 
 from __future__ import annotations
@@ -10289,7 +10338,7 @@ from copy import copy
 from itertools import chain
 from typing import Any, Optional
 
-from insights_engine import bitmaps, cells, plans, stored_cells, tree
+from insights_engine import bitmaps, cells, large_blocks, plans, stored_cells, tree
 from insights_engine.cache import CACHE
 from insights_engine.candidates import (
     FACTS,
@@ -10319,7 +10368,7 @@ READ_AT_ONCE = 4_000
 KEPT_BYTES = 64 * 2**20
 
 #: Cuts are chosen from a sample of the blocks, or of so many batches of other traces, ...
-SAMPLED = stored_cells.SAMPLED
+SAMPLED = large_blocks.SAMPLED
 #: ... unless there are few traces, among no more positions than these.
 FEW_POSITIONS = 2 * bitmaps.POSITIONS
 
@@ -10893,7 +10942,7 @@ class Population:
                 names, [part for part in self.parts if isinstance(part, Unindexed)][:SAMPLED]
             )
         known = self._known
-        sample = stored_cells.sample_of(self._blocks)
+        sample = large_blocks.sample_of(self._blocks)
         everywhere = tuple([(block.block, all_positions(block.used)) for block in sample])
         if any(known.cuts.get(name, ((), None))[0] != everywhere for name in names):
             stored = stored_cells.cuts_of(self._plpy, [block.block for block in sample])
@@ -12635,7 +12684,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from insights_engine import bitmaps, cell_writer, merging, plans, postings, stored_sessions
+from insights_engine import bitmaps, large_blocks, merging, plans, postings, stored_sessions
 from insights_engine.errors import InsightsError
 from insights_engine.facts import Facts
 from insights_engine.rows import MARK, Placed, Reader, Rollups
@@ -12685,8 +12734,18 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
 
 
 def _complete(plpy: Any, schema: str) -> int:
-    """Stores some of what large blocks lack beside their postings; of how many blocks."""
-    return cell_writer.complete(plpy) + stored_sessions.complete(plpy, schema)
+    """Stores some of what large blocks lack beside their postings; of how many blocks.
+
+    If the largest blocks of an experiment have changed, then so have the cells of all.
+    """
+    stored = stored_sessions.complete(plpy, schema)
+    tasks = large_blocks.without_cells(plpy)
+    if tasks:
+        # What reads numbers; as a rule it is not needed.
+        from insights_engine import cell_writer
+
+        stored += cell_writer.store(plpy, tasks)
+    return stored
 
 
 def _change_version(plpy: Any) -> None:
@@ -17393,52 +17452,12 @@ nothing is stored, or other cuts are wanted, the session computes it.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from insights_engine import bitmaps, plans
 from insights_engine.candidates import Name
 from insights_engine.cells import Cells, Cuts
-from insights_engine.terms import LARGE_BLOCK
-
-#: Cuts are chosen from a sample of so many blocks: of large ones, if there are any.
-SAMPLED = 4
-
-
-class Sizable(Protocol):
-    """A block."""
-
-    @property
-    def block(self) -> int:
-        """Its number."""
-
-    @property
-    def experiment_id(self) -> int:
-        """Whose traces it has."""
-
-    @property
-    def used(self) -> int:
-        """How many positions it has given out."""
-
-
-AnyBlock = TypeVar("AnyBlock", bound=Sizable)
-
-
-def sample_of(blocks: Sequence[AnyBlock]) -> list[AnyBlock]:
-    """The blocks from whose numbers cuts are chosen: the largest, of equals the oldest.
-
-    Of several experiments they are those of the one with most traces.
-    """
-    sizes: Counter[int] = Counter()
-    for block in blocks:
-        sizes[block.experiment_id] += block.used
-    chosen = min(sizes, key=lambda experiment: (-sizes[experiment], experiment))
-    largest = sorted(
-        [block for block in blocks if block.experiment_id == chosen],
-        key=lambda block: (-block.used, block.block),
-    )[:SAMPLED]
-    return [block for block in largest if block.used >= LARGE_BLOCK] or largest
 
 
 def cuts_of(plpy: Any, sample: Sequence[int]) -> dict[Name, Cuts]:
@@ -20653,7 +20672,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 8226a2cce7fad207 " + name + ">"
+        place = "<insights 59fad4a0ffbeac2d " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -20668,8 +20687,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["8226a2cce7fad207"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["8226a2cce7fad207"]
+GD["59fad4a0ffbeac2d"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["59fad4a0ffbeac2d"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -20724,9 +20743,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].build_index(plpy, '@mlflow@', max_traces)
+return GD["59fad4a0ffbeac2d"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -20945,9 +20964,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["59fad4a0ffbeac2d"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -21249,9 +21268,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].compare(
+return GD["59fad4a0ffbeac2d"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21290,9 +21309,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].correlate(
+return GD["59fad4a0ffbeac2d"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -21335,9 +21354,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].correlation_matrix(
+return GD["59fad4a0ffbeac2d"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -21361,9 +21380,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["59fad4a0ffbeac2d"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -21418,9 +21437,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].discover(
+return GD["59fad4a0ffbeac2d"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21448,9 +21467,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["59fad4a0ffbeac2d"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -21481,9 +21500,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].facets(
+return GD["59fad4a0ffbeac2d"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -21505,9 +21524,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].start_over(plpy, batch_size)
+return GD["59fad4a0ffbeac2d"].start_over(plpy, batch_size)
 $python$;
 
 comment on function insights.run_rebuild(int) is
@@ -21530,9 +21549,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["59fad4a0ffbeac2d"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -21569,9 +21588,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].search_traces(
+return GD["59fad4a0ffbeac2d"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -21600,9 +21619,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].search_page(
+return GD["59fad4a0ffbeac2d"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -21639,9 +21658,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].timeseries(
+return GD["59fad4a0ffbeac2d"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -21663,9 +21682,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].validate(plpy, filter)
+return GD["59fad4a0ffbeac2d"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -21682,9 +21701,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "8226a2cce7fad207" not in GD:
+if "59fad4a0ffbeac2d" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["8226a2cce7fad207"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["59fad4a0ffbeac2d"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
