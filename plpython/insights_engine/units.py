@@ -255,15 +255,16 @@ class Sessions(Traces):
 
 
 def _space(population: Population, plpy: Any, schema: str, every: bool) -> Space:
-    """The sessions of a base, as the session knows them if all of it is indexed."""
+    """The sessions of a base; they are kept if all of it is indexed."""
     indexed = [part for part in population.parts if isinstance(part, Indexed)]
+    lasting = bool(indexed) and len(indexed) == len(population.parts)
     key = ("space", every, tuple([(part.block.block, part.base) for part in indexed]))
-    for known in CACHE.columns(key).values():
+    for known in CACHE.columns(key).values() if lasting else ():
         if isinstance(known, Kept):
             return known.space
     space = Space(population.parts, list(_numbered(plpy, schema, population)), every)
     space.as_parts(0)
-    if indexed and len(indexed) == len(population.parts):
+    if lasting:
         size = space.size_with(len(population.series()))
         CACHE.keep(key, {indexed[0].block.block: Kept(space, size)})
     return space

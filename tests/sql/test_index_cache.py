@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -23,6 +24,14 @@ ONE_SPAN = "span.attributes.a = '1' AND span.attributes.b = '1'"
 def other(dsn: str) -> Iterator[Connection]:
     """Another session, which writes."""
     with psycopg.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def forgetful(dsn: str) -> Iterator[Connection]:
+    """A session that keeps nothing from one call to the next."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("set insights.cache = '0'")
         yield connection
 
 
@@ -277,14 +286,12 @@ def series(connection: Connection, scope: list[str] | None, *question: Any) -> l
     return counted + rows
 
 
-def check_series(connection: Connection) -> None:
+def check_series(connection: Connection, forgetful: Connection) -> None:
     """What is kept of buckets and sessions, at first and again, beside what is found anew."""
     for scope in (["1"], None):
         for question in QUESTIONS:
             kept = [series(connection, scope, *question) for _ in range(2)]
-            connection.execute("set insights.cache = '0'")
-            anew = series(connection, scope, *question)
-            connection.execute("reset insights.cache")
+            anew = series(forgetful, scope, *question)
             assert kept == [anew, anew], (scope, question)
             connection.execute("update insights.state set built = false")
             plain = series(connection, scope, *question)
@@ -311,7 +318,9 @@ def measured(number: int, experiment_id: int, timestamp_ms: int, more: int = 0) 
     )
 
 
-def test_buckets_that_are_kept_are_those_of_now(conn: Connection, other: Connection) -> None:
+def test_buckets_that_are_kept_are_those_of_now(
+    conn: Connection, other: Connection, forgetful: Connection
+) -> None:
     put(other)
     other.execute(
         "insert into experiments (experiment_id, name, lifecycle_stage, workspace)"
@@ -322,7 +331,7 @@ def test_buckets_that_are_kept_are_those_of_now(conn: Connection, other: Connect
         numbers = range(first, first + 80)
         replace_traces(other, [measured(n, 1 + (n % 8 == 0), 120 * n + n % 3) for n in numbers])
         refresh(other)
-    check_series(conn)
+    check_series(conn, forgetful)
     # In the midst of them, away from them, to another time and to the other experiment.
     replace_traces(
         other,
@@ -334,11 +343,11 @@ def test_buckets_that_are_kept_are_those_of_now(conn: Connection, other: Connect
             measured(500, 1, 120 * 40),
         ],
     )
-    check_series(conn)
+    check_series(conn, forgetful)
     delete_traces(other, ["m031", "m100", "m101"])
-    check_series(conn)
+    check_series(conn, forgetful)
     refresh(other)
-    check_series(conn)
+    check_series(conn, forgetful)
     other.execute("update trace_info set total_cost = 'NaN' where request_id = 'm045'")
     other.execute("update trace_info set total_cost = 'infinity' where request_id = 'm200'")
     for _ in range(2):
@@ -347,4 +356,43 @@ def test_buckets_that_are_kept_are_those_of_now(conn: Connection, other: Connect
         refresh(other)
     other.execute("update trace_info set total_cost = 1 where request_id in ('m045', 'm200')")
     refresh(other)
-    check_series(conn)
+    check_series(conn, forgetful)
+
+
+def check_discoveries(connection: Connection, forgetful: Connection) -> None:
+    """What is found with what the session keeps, at first and again, and without."""
+    for unit in ("trace", "session", "session_all"):
+        query = (
+            "select * from insights_discover(null::text[], 'status = ''OK''', fdr => 1,"
+            f" direction => 'both', min_support => 1, max_results => 200, unit => '{unit}')"
+        ).encode()
+        kept = [connection.execute(query).fetchall() for _ in range(2)]
+        anew = forgetful.execute(query).fetchall()
+        assert anew
+        assert kept == [anew, anew], unit
+
+
+def test_discoveries_with_what_is_kept_are_those_of_now(
+    conn: Connection, other: Connection, forgetful: Connection
+) -> None:
+    put(other)
+    replace_traces(other, [measured(n, 1, 120 * n) for n in range(200)])
+    refresh(other)
+    check_discoveries(conn, forgetful)
+    # Nothing of what was indexed changes by these, ...
+    fresh = [replace(measured(n, 1, 120 * n), session_id=f"new{n}") for n in range(300, 320)]
+    replace_traces(other, fresh)
+    check_discoveries(conn, forgetful)
+    # ... which become a block, and by these something does.
+    refresh(other)
+    check_discoveries(conn, forgetful)
+    other.execute(
+        "update trace_info set session_id = 's1' where request_id between 'm020' and 'm040'"
+    )
+    check_discoveries(conn, forgetful)
+    refresh(other)
+    check_discoveries(conn, forgetful)
+    delete_traces(other, ["m005", "m011", "m310"])
+    check_discoveries(conn, forgetful)
+    refresh(other)
+    check_discoveries(conn, forgetful)

@@ -4,7 +4,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "59fad4a0ffbeac2d" in GD:
+if "09a7a04ea6e81abc" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -19828,15 +19828,16 @@ class Sessions(Traces):
 
 
 def _space(population: Population, plpy: Any, schema: str, every: bool) -> Space:
-    """The sessions of a base, as the session knows them if all of it is indexed."""
+    """The sessions of a base; they are kept if all of it is indexed."""
     indexed = [part for part in population.parts if isinstance(part, Indexed)]
+    lasting = bool(indexed) and len(indexed) == len(population.parts)
     key = ("space", every, tuple([(part.block.block, part.base) for part in indexed]))
-    for known in CACHE.columns(key).values():
+    for known in CACHE.columns(key).values() if lasting else ():
         if isinstance(known, Kept):
             return known.space
     space = Space(population.parts, list(_numbered(plpy, schema, population)), every)
     space.as_parts(0)
-    if indexed and len(indexed) == len(population.parts):
+    if lasting:
         size = space.size_with(len(population.series()))
         CACHE.keep(key, {indexed[0].block.block: Kept(space, size)})
     return space
@@ -20672,7 +20673,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 59fad4a0ffbeac2d " + name + ">"
+        place = "<insights 09a7a04ea6e81abc " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -20687,8 +20688,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["59fad4a0ffbeac2d"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["59fad4a0ffbeac2d"]
+GD["09a7a04ea6e81abc"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["09a7a04ea6e81abc"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -20743,9 +20744,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].build_index(plpy, '@mlflow@', max_traces)
+return GD["09a7a04ea6e81abc"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -20964,9 +20965,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["09a7a04ea6e81abc"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -21268,9 +21269,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].compare(
+return GD["09a7a04ea6e81abc"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21309,9 +21310,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].correlate(
+return GD["09a7a04ea6e81abc"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -21354,9 +21355,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].correlation_matrix(
+return GD["09a7a04ea6e81abc"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -21380,9 +21381,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["09a7a04ea6e81abc"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -21437,9 +21438,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].discover(
+return GD["09a7a04ea6e81abc"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21467,9 +21468,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["09a7a04ea6e81abc"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -21500,9 +21501,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].facets(
+return GD["09a7a04ea6e81abc"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -21524,9 +21525,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].start_over(plpy, batch_size)
+return GD["09a7a04ea6e81abc"].start_over(plpy, batch_size)
 $python$;
 
 comment on function insights.run_rebuild(int) is
@@ -21549,9 +21550,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["09a7a04ea6e81abc"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -21588,9 +21589,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].search_traces(
+return GD["09a7a04ea6e81abc"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -21619,9 +21620,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].search_page(
+return GD["09a7a04ea6e81abc"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -21658,9 +21659,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].timeseries(
+return GD["09a7a04ea6e81abc"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -21682,9 +21683,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].validate(plpy, filter)
+return GD["09a7a04ea6e81abc"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -21701,9 +21702,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "59fad4a0ffbeac2d" not in GD:
+if "09a7a04ea6e81abc" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["59fad4a0ffbeac2d"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["09a7a04ea6e81abc"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
