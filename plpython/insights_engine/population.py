@@ -459,6 +459,7 @@ class Population:
         self._known: Optional[Items] = None
         self._blocks: Sequence[Block] = ()
         self.items = Items()
+        #: Those of the index come first.
         self.parts: list[Part] = Watched(plpy)
         if statement.experiments == []:
             return

@@ -179,6 +179,8 @@ class Space:
     ) -> None:
         """``numbers``: for each part the number of the session at each position; 0: none."""
         self._parts = parts
+        #: Of how many parts sets of traces have to be given.
+        self.parts_given = len(parts)
         self._every = every
         known: dict[int, int] = {}
         #: For each part the session at each position of its base, -1: none.
@@ -192,6 +194,8 @@ class Space:
             found = [known.get(number, -1) if flag else -1 for number, flag in zip(column, flags)]
             self._sessions.append(array("i", found))
             self._folds.append(_Fold(found))
+        #: The number of each session, as it was given.
+        self.numbers = array("i", known)
         #: How many sessions there are.
         self.size = len(known)
         self._columns: list[Columns] = []
@@ -271,9 +275,12 @@ class Space:
             self._columns = self._read()
         found: list[Part] = []
         for number, columns in enumerate(self._columns):
-            own = target >> number * bitmaps.POSITIONS & all_positions(columns.used)
-            found.append(SessionPart(self, number, columns, own))
+            found.append(SessionPart(self, number, columns, self.part_of(target, number)))
         return found
+
+    def part_of(self, sessions: int, number: int) -> int:
+        """Of a set of sessions those in one of the parts."""
+        return sessions >> number * bitmaps.POSITIONS & all_positions(bitmaps.POSITIONS)
 
     def joined(self, sets: Sequence[int]) -> int:
         """One set, of a set for each of the parts."""
@@ -360,6 +367,33 @@ class Space:
                 planes = [[_plane(one, bit) for bit in range(width)] for one in own]
                 cells.append(Cells(planes[0], planes[1], chosen))
             self._cells[name] = chosen, cells
+
+
+class Enlarged(Space):
+    """The sessions of some traces and of more beside, where those of the first are known.
+
+    Some trace of a session has what some of the first or some of the others has, and so
+    for all of them: a session of the first is like one more trace.
+    """
+
+    def __init__(
+        self, known: Space, others: Sequence[Part], numbers: Sequence[Sequence[int]], every: bool
+    ) -> None:
+        """``numbers``: of the others, as those of the first."""
+        self._known = known
+        parts = known.as_parts(0)
+        starts = range(0, known.size, bitmaps.POSITIONS)
+        own = [known.numbers[start : start + bitmaps.POSITIONS] for start in starts]
+        super().__init__([*parts, *others], [*own, *numbers], every)
+        self.parts_given = known.parts_given + len(others)
+
+    def sets_of(self, several: Sequence[Sequence[int]]) -> list[int]:
+        first = self._known.sets_of(several[: self._known.parts_given])
+        sessions = [
+            [self._known.part_of(bits, number) for bits in first]
+            for number in range(-(-self._known.size // bitmaps.POSITIONS))
+        ]
+        return super().sets_of([*sessions, *several[self._known.parts_given :]])
 
 
 class _Order(NamedTuple):

@@ -69,6 +69,8 @@ class Numbers:
             _numbered.clear()
             del _named[1:]
             _generation += 1
+        #: Numbers of another one are others.
+        self.generation = _generation
 
     def number(self, session_id: str) -> int:
         """The number of a session."""
@@ -102,7 +104,7 @@ class Sessions(Numbers):
     def __init__(self, index: Index) -> None:
         super().__init__()
         self._index = index
-        self._key = ("sessions", _generation)
+        self._key = ("sessions", self.generation)
         #: How many blocks to read beside the next one.
         self._ahead = 0
         #: Those that were read beside one, until they are asked for.

@@ -15,8 +15,9 @@ from insights_engine import bitmaps, plans, ranking, tree
 from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
 from insights_engine.cells import Cuts, Histogram
+from insights_engine.interrupts import Watched
 from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
-from insights_engine.session_space import Space
+from insights_engine.session_space import Enlarged, Space
 from insights_engine.sessions import Numbers
 from insights_engine.sessions import Sessions as SessionsOfBlocks
 
@@ -255,18 +256,34 @@ class Sessions(Traces):
 
 
 def _space(population: Population, plpy: Any, schema: str, every: bool) -> Space:
-    """The sessions of a base; they are kept if all of it is indexed."""
-    indexed = [part for part in population.parts if isinstance(part, Indexed)]
-    lasting = bool(indexed) and len(indexed) == len(population.parts)
-    key = ("space", every, tuple([(part.block.block, part.base) for part in indexed]))
-    for known in CACHE.columns(key).values() if lasting else ():
+    """The sessions of a base; those of indexed traces are kept."""
+    indexed: list[Indexed] = Watched(plpy)
+    indexed += [part for part in population.parts if isinstance(part, Indexed)]
+    others = [part for part in population.parts if not isinstance(part, Indexed)]
+    numbers = Numbers()
+    lasting = _of_blocks(population, numbers.generation, indexed, every) if indexed else None
+    columns = [_looked_up(plpy, schema, part, numbers) for part in others]
+    if lasting is None:
+        return Space(others, columns, every)
+    return Enlarged(lasting, others, columns, every) if others else lasting
+
+
+def _of_blocks(
+    population: Population, generation: int, parts: Sequence[Indexed], every: bool
+) -> Space:
+    """The sessions of indexed traces, by numbers of a generation."""
+    key = ("space", every, generation, tuple([(part.block.block, part.base) for part in parts]))
+    for known in CACHE.columns(key).values():
         if isinstance(known, Kept):
             return known.space
-    space = Space(population.parts, list(_numbered(plpy, schema, population)), every)
+    assert population.index is not None
+    numbers = SessionsOfBlocks(population.index).numbers(
+        [part.block for part in parts], [part.base for part in parts]
+    )
+    space = Space(parts, numbers, every)
     space.as_parts(0)
-    if lasting:
-        size = space.size_with(len(population.series()))
-        CACHE.keep(key, {indexed[0].block.block: Kept(space, size)})
+    size = space.size_with(len(population.series()))
+    CACHE.keep(key, {parts[0].block.block: Kept(space, size)})
     return space
 
 
@@ -277,32 +294,20 @@ class Kept(NamedTuple):
     nbytes: int
 
 
-def _numbered(plpy: Any, schema: str, population: Population) -> Iterator[Sequence[int]]:
-    """For each part the number of the session at each position; 0: none."""
-    numbers = Numbers()
-    of_block: dict[int, Sequence[int]] = {}
-    indexed = [part for part in population.parts if isinstance(part, Indexed)]
-    if population.index is not None:
-        found = SessionsOfBlocks(population.index).numbers(
-            [part.block for part in indexed], [part.base for part in indexed]
-        )
-        of_block = {part.block.block: one for part, one in zip(indexed, found)}
-    for part in population.parts:
-        if isinstance(part, Indexed):
-            yield of_block[part.block.block]
-            continue
-        (row,) = plans.run(
-            plpy,
-            "select pg_catalog.array_agg(u.n - 1) as positions,"
-            " pg_catalog.array_agg(t.session_id) as sessions"
-            " from pg_catalog.unnest($1) with ordinality as u (trace_id, n)"
-            f" join {schema}.trace_info t on t.request_id = u.trace_id"
-            " where t.session_id is not null",
-            ("text[]",),
-            (list(part.trace_ids()),),
-        )
-        column = array("i", bytes(4 * part.used))
-        given = numbers.all_numbers(row["sessions"] or ())
-        for position, number in zip(row["positions"] or (), given):
-            column[position] = number
-        yield column
+def _looked_up(plpy: Any, schema: str, part: Part, numbers: Numbers) -> Sequence[int]:
+    """The number of the session at each position; 0: none."""
+    (row,) = plans.run(
+        plpy,
+        "select pg_catalog.array_agg(u.n - 1) as positions,"
+        " pg_catalog.array_agg(t.session_id) as sessions"
+        " from pg_catalog.unnest($1) with ordinality as u (trace_id, n)"
+        f" join {schema}.trace_info t on t.request_id = u.trace_id"
+        " where t.session_id is not null",
+        ("text[]",),
+        (list(part.trace_ids()),),
+    )
+    column = array("i", bytes(4 * part.used))
+    given = numbers.all_numbers(row["sessions"] or ())
+    for position, number in zip(row["positions"] or (), given):
+        column[position] = number
+    return column

@@ -11,7 +11,7 @@ from insights_engine import bitmaps, cells, session_space
 from insights_engine.candidates import Name
 from insights_engine.columns import Columns
 from insights_engine.population import Part
-from insights_engine.session_space import Space
+from insights_engine.session_space import Enlarged, Space
 
 NAME: Name = ("n", "trace", "x", "")
 CUTS = cells.Cuts([10, 20, 30], [10, 20, 30])
@@ -81,14 +81,24 @@ def members(flags: Sequence[object]) -> int:
 
 
 @pytest.mark.parametrize("every", [False, True])
-@given(worlds=st.lists(TRACES, min_size=1, max_size=4), at_once=st.sampled_from([2, 16]))
-def test_what_sessions_have(every: bool, worlds: list[list[Trace]], at_once: int) -> None:
+@given(
+    worlds=st.lists(TRACES, min_size=1, max_size=4),
+    known=st.integers(0, 4),
+    at_once=st.sampled_from([2, 16]),
+)
+def test_what_sessions_have(
+    every: bool, worlds: list[list[Trace]], known: int, at_once: int
+) -> None:
+    """At once, or first of some parts and then of the others, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session_space, "_AT_ONCE", at_once)
         patch.setattr(session_space, "_WIDEST", 1)
         patch.setattr(bitmaps, "POSITIONS", 4)
         parts = [Given(traces) for traces in worlds]
-        space = Space(parts, [[one[1] for one in traces] for traces in worlds], every)
+        numbers = [[one[1] for one in traces] for traces in worlds]
+        space = Space(parts[:known] or parts, numbers[:known] or numbers, every)
+        if 0 < known < len(parts):
+            space = Enlarged(space, parts[known:], numbers[known:], every)
         sessions: dict[int, list[Trace]] = {}
         for trace in (trace for traces in worlds for trace in traces):
             if trace[0] and trace[1]:

@@ -4,7 +4,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "09a7a04ea6e81abc" in GD:
+if "98adeb2a4292fcfa" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -10781,6 +10781,7 @@ class Population:
         self._known: Optional[Items] = None
         self._blocks: Sequence[Block] = ()
         self.items = Items()
+        #: Those of the index come first.
         self.parts: list[Part] = Watched(plpy)
         if statement.experiments == []:
             return
@@ -15636,6 +15637,8 @@ class Space:
     ) -> None:
         """``numbers``: for each part the number of the session at each position; 0: none."""
         self._parts = parts
+        #: Of how many parts sets of traces have to be given.
+        self.parts_given = len(parts)
         self._every = every
         known: dict[int, int] = {}
         #: For each part the session at each position of its base, -1: none.
@@ -15649,6 +15652,8 @@ class Space:
             found = [known.get(number, -1) if flag else -1 for number, flag in zip(column, flags)]
             self._sessions.append(array("i", found))
             self._folds.append(_Fold(found))
+        #: The number of each session, as it was given.
+        self.numbers = array("i", known)
         #: How many sessions there are.
         self.size = len(known)
         self._columns: list[Columns] = []
@@ -15728,9 +15733,12 @@ class Space:
             self._columns = self._read()
         found: list[Part] = []
         for number, columns in enumerate(self._columns):
-            own = target >> number * bitmaps.POSITIONS & all_positions(columns.used)
-            found.append(SessionPart(self, number, columns, own))
+            found.append(SessionPart(self, number, columns, self.part_of(target, number)))
         return found
+
+    def part_of(self, sessions: int, number: int) -> int:
+        """Of a set of sessions those in one of the parts."""
+        return sessions >> number * bitmaps.POSITIONS & all_positions(bitmaps.POSITIONS)
 
     def joined(self, sets: Sequence[int]) -> int:
         """One set, of a set for each of the parts."""
@@ -15817,6 +15825,33 @@ class Space:
                 planes = [[_plane(one, bit) for bit in range(width)] for one in own]
                 cells.append(Cells(planes[0], planes[1], chosen))
             self._cells[name] = chosen, cells
+
+
+class Enlarged(Space):
+    """The sessions of some traces and of more beside, where those of the first are known.
+
+    Some trace of a session has what some of the first or some of the others has, and so
+    for all of them: a session of the first is like one more trace.
+    """
+
+    def __init__(
+        self, known: Space, others: Sequence[Part], numbers: Sequence[Sequence[int]], every: bool
+    ) -> None:
+        """``numbers``: of the others, as those of the first."""
+        self._known = known
+        parts = known.as_parts(0)
+        starts = range(0, known.size, bitmaps.POSITIONS)
+        own = [known.numbers[start : start + bitmaps.POSITIONS] for start in starts]
+        super().__init__([*parts, *others], [*own, *numbers], every)
+        self.parts_given = known.parts_given + len(others)
+
+    def sets_of(self, several: Sequence[Sequence[int]]) -> list[int]:
+        first = self._known.sets_of(several[: self._known.parts_given])
+        sessions = [
+            [self._known.part_of(bits, number) for bits in first]
+            for number in range(-(-self._known.size // bitmaps.POSITIONS))
+        ]
+        return super().sets_of([*sessions, *several[self._known.parts_given :]])
 
 
 class _Order(NamedTuple):
@@ -15926,6 +15961,8 @@ class Numbers:
             _numbered.clear()
             del _named[1:]
             _generation += 1
+        #: Numbers of another one are others.
+        self.generation = _generation
 
     def number(self, session_id: str) -> int:
         """The number of a session."""
@@ -15959,7 +15996,7 @@ class Sessions(Numbers):
     def __init__(self, index: Index) -> None:
         super().__init__()
         self._index = index
-        self._key = ("sessions", _generation)
+        self._key = ("sessions", self.generation)
         #: How many blocks to read beside the next one.
         self._ahead = 0
         #: Those that were read beside one, until they are asked for.
@@ -19588,8 +19625,9 @@ from insights_engine import bitmaps, plans, ranking, tree
 from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
 from insights_engine.cells import Cuts, Histogram
+from insights_engine.interrupts import Watched
 from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
-from insights_engine.session_space import Space
+from insights_engine.session_space import Enlarged, Space
 from insights_engine.sessions import Numbers
 from insights_engine.sessions import Sessions as SessionsOfBlocks
 
@@ -19828,18 +19866,34 @@ class Sessions(Traces):
 
 
 def _space(population: Population, plpy: Any, schema: str, every: bool) -> Space:
-    """The sessions of a base; they are kept if all of it is indexed."""
-    indexed = [part for part in population.parts if isinstance(part, Indexed)]
-    lasting = bool(indexed) and len(indexed) == len(population.parts)
-    key = ("space", every, tuple([(part.block.block, part.base) for part in indexed]))
-    for known in CACHE.columns(key).values() if lasting else ():
+    """The sessions of a base; those of indexed traces are kept."""
+    indexed: list[Indexed] = Watched(plpy)
+    indexed += [part for part in population.parts if isinstance(part, Indexed)]
+    others = [part for part in population.parts if not isinstance(part, Indexed)]
+    numbers = Numbers()
+    lasting = _of_blocks(population, numbers.generation, indexed, every) if indexed else None
+    columns = [_looked_up(plpy, schema, part, numbers) for part in others]
+    if lasting is None:
+        return Space(others, columns, every)
+    return Enlarged(lasting, others, columns, every) if others else lasting
+
+
+def _of_blocks(
+    population: Population, generation: int, parts: Sequence[Indexed], every: bool
+) -> Space:
+    """The sessions of indexed traces, by numbers of a generation."""
+    key = ("space", every, generation, tuple([(part.block.block, part.base) for part in parts]))
+    for known in CACHE.columns(key).values():
         if isinstance(known, Kept):
             return known.space
-    space = Space(population.parts, list(_numbered(plpy, schema, population)), every)
+    assert population.index is not None
+    numbers = SessionsOfBlocks(population.index).numbers(
+        [part.block for part in parts], [part.base for part in parts]
+    )
+    space = Space(parts, numbers, every)
     space.as_parts(0)
-    if lasting:
-        size = space.size_with(len(population.series()))
-        CACHE.keep(key, {indexed[0].block.block: Kept(space, size)})
+    size = space.size_with(len(population.series()))
+    CACHE.keep(key, {parts[0].block.block: Kept(space, size)})
     return space
 
 
@@ -19850,35 +19904,23 @@ class Kept(NamedTuple):
     nbytes: int
 
 
-def _numbered(plpy: Any, schema: str, population: Population) -> Iterator[Sequence[int]]:
-    """For each part the number of the session at each position; 0: none."""
-    numbers = Numbers()
-    of_block: dict[int, Sequence[int]] = {}
-    indexed = [part for part in population.parts if isinstance(part, Indexed)]
-    if population.index is not None:
-        found = SessionsOfBlocks(population.index).numbers(
-            [part.block for part in indexed], [part.base for part in indexed]
-        )
-        of_block = {part.block.block: one for part, one in zip(indexed, found)}
-    for part in population.parts:
-        if isinstance(part, Indexed):
-            yield of_block[part.block.block]
-            continue
-        (row,) = plans.run(
-            plpy,
-            "select pg_catalog.array_agg(u.n - 1) as positions,"
-            " pg_catalog.array_agg(t.session_id) as sessions"
-            " from pg_catalog.unnest($1) with ordinality as u (trace_id, n)"
-            f" join {schema}.trace_info t on t.request_id = u.trace_id"
-            " where t.session_id is not null",
-            ("text[]",),
-            (list(part.trace_ids()),),
-        )
-        column = array("i", bytes(4 * part.used))
-        given = numbers.all_numbers(row["sessions"] or ())
-        for position, number in zip(row["positions"] or (), given):
-            column[position] = number
-        yield column
+def _looked_up(plpy: Any, schema: str, part: Part, numbers: Numbers) -> Sequence[int]:
+    """The number of the session at each position; 0: none."""
+    (row,) = plans.run(
+        plpy,
+        "select pg_catalog.array_agg(u.n - 1) as positions,"
+        " pg_catalog.array_agg(t.session_id) as sessions"
+        " from pg_catalog.unnest($1) with ordinality as u (trace_id, n)"
+        f" join {schema}.trace_info t on t.request_id = u.trace_id"
+        " where t.session_id is not null",
+        ("text[]",),
+        (list(part.trace_ids()),),
+    )
+    column = array("i", bytes(4 * part.used))
+    given = numbers.all_numbers(row["sessions"] or ())
+    for position, number in zip(row["positions"] or (), given):
+        column[position] = number
+    return column
 ''',
 "insights_engine.values": r'''"""The values of any field, from MLflow's tables: for what the index cannot list.
 
@@ -20673,7 +20715,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 09a7a04ea6e81abc " + name + ">"
+        place = "<insights 98adeb2a4292fcfa " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -20688,8 +20730,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["09a7a04ea6e81abc"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["09a7a04ea6e81abc"]
+GD["98adeb2a4292fcfa"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["98adeb2a4292fcfa"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -20744,9 +20786,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].build_index(plpy, '@mlflow@', max_traces)
+return GD["98adeb2a4292fcfa"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -20965,9 +21007,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["98adeb2a4292fcfa"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -21269,9 +21311,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].compare(
+return GD["98adeb2a4292fcfa"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21310,9 +21352,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].correlate(
+return GD["98adeb2a4292fcfa"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -21355,9 +21397,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].correlation_matrix(
+return GD["98adeb2a4292fcfa"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -21381,9 +21423,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["98adeb2a4292fcfa"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -21438,9 +21480,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].discover(
+return GD["98adeb2a4292fcfa"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21468,9 +21510,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["98adeb2a4292fcfa"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -21501,9 +21543,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].facets(
+return GD["98adeb2a4292fcfa"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -21525,9 +21567,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].start_over(plpy, batch_size)
+return GD["98adeb2a4292fcfa"].start_over(plpy, batch_size)
 $python$;
 
 comment on function insights.run_rebuild(int) is
@@ -21550,9 +21592,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["98adeb2a4292fcfa"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -21589,9 +21631,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].search_traces(
+return GD["98adeb2a4292fcfa"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -21620,9 +21662,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].search_page(
+return GD["98adeb2a4292fcfa"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -21659,9 +21701,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].timeseries(
+return GD["98adeb2a4292fcfa"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -21683,9 +21725,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].validate(plpy, filter)
+return GD["98adeb2a4292fcfa"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -21702,9 +21744,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "09a7a04ea6e81abc" not in GD:
+if "98adeb2a4292fcfa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["09a7a04ea6e81abc"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["98adeb2a4292fcfa"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
