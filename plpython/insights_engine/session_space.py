@@ -24,7 +24,7 @@ from insights_engine.candidates import Name
 from insights_engine.cells import Cells, Cuts, bytes_of
 from insights_engine.columns import ALL_POSITIONS, Columns
 from insights_engine.groups import all_positions
-from insights_engine.population import Part
+from insights_engine.parts import Part
 
 # Records of a session that are folded in one step; more of them in several.
 _AT_ONCE = 16

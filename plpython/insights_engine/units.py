@@ -16,10 +16,12 @@ from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
 from insights_engine.cells import Cuts, Histogram
 from insights_engine.interrupts import Watched
-from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
+from insights_engine.parts import Indexed, Part
+from insights_engine.population import READ_AT_ONCE, Population
 from insights_engine.session_space import Enlarged, Space
 from insights_engine.sessions import Numbers
 from insights_engine.sessions import Sessions as SessionsOfBlocks
+from insights_engine.unindexed import Unindexed
 
 #: How many units have their smallest, and their largest, number in each cell.
 Histograms = tuple[Histogram, Histogram]

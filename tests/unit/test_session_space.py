@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from insights_engine import bitmaps, cells, session_space
 from insights_engine.candidates import Name
 from insights_engine.columns import Columns
-from insights_engine.population import Part
+from insights_engine.parts import Part
 from insights_engine.session_space import Enlarged, Space
 
 NAME: Name = ("n", "trace", "x", "")

@@ -4,7 +4,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "98adeb2a4292fcfa" in GD:
+if "7a669877fddb9cfe" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -2055,7 +2055,8 @@ from insights_engine.candidates import Items, Name
 from insights_engine.cells import Cells, Cuts
 from insights_engine.groups import Block, all_positions
 from insights_engine.large_blocks import Task
-from insights_engine.population import SERIES_AT_ONCE, Indexed
+from insights_engine.parts import Indexed
+from insights_engine.population import SERIES_AT_ONCE
 
 #: Blocks that one call works out: about a third of a second each.
 AT_ONCE = 2
@@ -9531,6 +9532,226 @@ def _check_names(text: str, end: int, *, escaped_quotes: bool) -> None:
             break
         before = token
 ''',
+"insights_engine.parts": r'''"""Traces that a discovery is about, by position: a part of them at a time.
+
+A part is a block of the index, or some traces that the index does not answer for
+(see `unindexed`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from itertools import chain
+from typing import Any, Optional
+
+from insights_engine import bitmaps, cells, plans, stored_cells
+from insights_engine.cache import CACHE
+from insights_engine.candidates import Items, Name
+from insights_engine.cells import Cells, Cuts, Sliced
+from insights_engine.columns import Columns, united
+from insights_engine.groups import Block, all_positions
+from insights_engine.terms import LARGE_BLOCK
+
+#: About what there is beside the numbers of a field that are kept.
+_BYTES_OF_A_COLUMN = 250
+
+
+class Part(ABC):
+    """Some traces by position: which are in the base, and which in the target as well."""
+
+    def __init__(self, used: int, base: int, target: int) -> None:
+        self.used = used
+        self.base = base
+        self.target = target
+
+    def without_target(self) -> Part:
+        """The same, of what is not in the target."""
+        found = copy(self)
+        found.base &= ~self.target
+        found.target = 0
+        return found
+
+    @abstractmethod
+    def columns(self) -> Columns:
+        """The items that the traces have."""
+
+    def sets(self, items: Iterable[int]) -> dict[int, int]:
+        """The traces that have some items, as far as there are any."""
+        return self.columns().sets(items)
+
+    @abstractmethod
+    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        """Where their numbers lie."""
+
+    def known_cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        """The same of the fields for which it is quickly told."""
+        return self.cells(cuts)
+
+    @abstractmethod
+    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+        """Some of the numbers in the base, for `cells.choose_cuts`; all of few traces."""
+
+    @abstractmethod
+    def trace_ids(self) -> Sequence[Optional[str]]:
+        """The trace at each position, where there is one in the base."""
+
+
+#: By block and field: slices that were read, and will be read again at once.
+AtHand = dict[int, dict[Name, Sequence[Sliced]]]
+
+
+class Indexed(Part):
+    """A block."""
+
+    def __init__(
+        self,
+        plpy: Any,
+        items: Items,
+        block: Block,
+        base: int,
+        target: int,
+        at_hand: AtHand,
+    ) -> None:
+        super().__init__(block.used, base, target)
+        self._plpy = plpy
+        self._items = items
+        self._at_hand = at_hand
+        self.block = block
+
+    def columns(self) -> Columns:
+        known = CACHE.column(self.block.block, "columns")
+        if isinstance(known, Columns):
+            return known
+        found = self._read()
+        CACHE.keep_column(self.block.block, "columns", found, found.size)
+        return found
+
+    def sets(self, items: Iterable[int]) -> dict[int, int]:
+        wanted = set(items)
+        known = CACHE.column(self.block.block, "columns")
+        if isinstance(known, Columns):
+            doubts = wanted.intersection(known.doubts)
+            found = known.sets(wanted - doubts)
+            return {**found, **self._stored_sets(doubts)} if doubts else found
+        return self._stored_sets(wanted)
+
+    def _stored_sets(self, wanted: set[int]) -> dict[int, int]:
+        of_term = self._items.terms_of(wanted)
+        stored: dict[int, list[bytes]] = {}
+        for term, members in self._postings(list(of_term)):
+            for item in wanted.intersection(of_term[term]):
+                stored.setdefault(item, []).append(members)
+        found = {item: united(several, self.used) for item, several in stored.items()}
+        experiment = self._items.number(("e", self.block.experiment_id))
+        if experiment in wanted:
+            found[experiment] = all_positions(self.used)
+        return found
+
+    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        found = self.known_cells(cuts)
+        rest = {name: chosen for name, chosen in cuts.items() if name not in found}
+        if rest:
+            found.update(self.worked_out(rest))
+        for name, one in found.items():
+            if CACHE.column(self.block.block, name) is not one:
+                CACHE.keep_column(self.block.block, name, one, one.size)
+        return found
+
+    def known_cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        """The cells that the session knows, or that are stored with the index."""
+        found: dict[Name, Cells] = {}
+        for name, chosen in cuts.items():
+            known = CACHE.column(self.block.block, name)
+            if isinstance(known, Cells) and known.cuts == chosen:
+                found[name] = known
+        lacking = {name: chosen for name, chosen in cuts.items() if name not in found}
+        if lacking and self.used >= LARGE_BLOCK:
+            found.update(stored_cells.read(self._plpy, self.block.block, lacking))
+        return found
+
+    def worked_out(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        """The cells, of the numbers bit by bit."""
+        sliced = self._sliced(cuts)
+        return {name: cells.cells_of_slices(sliced[name], chosen) for name, chosen in cuts.items()}
+
+    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+        found: dict[Name, Sequence[int]] = {}
+        for name in names:
+            known = CACHE.column(self.block.block, ("sample", name))
+            if known is not None and known[0] == self.base:
+                found[name] = known[1]
+        few = bitmaps.count(self.base) <= cells.FEW_TRACES
+        lacking = [name for name in names if name not in found]
+        sliced = self._sliced(lacking)
+        for name in lacking:
+            some = [one.sample(self.used, self.base) for one in sliced[name]]
+            numbers = found[name] = array("Q", chain.from_iterable(some))
+            if few:
+                size = 8 * len(numbers) + _BYTES_OF_A_COLUMN
+                CACHE.keep_column(self.block.block, ("sample", name), (self.base, numbers), size)
+        return found
+
+    def _sliced(self, names: Iterable[Name]) -> Mapping[Name, Sequence[Sliced]]:
+        own = self._at_hand.setdefault(self.block.block, {})
+        lacking = [name for name in names if name not in own]
+        wanted = {
+            term: (name, signature, slot)
+            for name in lacking
+            for signature, slices in self._items.slices.get(name, {}).items()
+            for slot, term in slices.items()
+        }
+        found: dict[Name, dict[int, dict[tuple[str, int], bytes]]] = {}
+        for term, members in self._postings(list(wanted)) if wanted else ():
+            name, signature, slot = wanted[term]
+            found.setdefault(name, {}).setdefault(signature, {})[slot] = members
+        for name in lacking:
+            own[name] = [Sliced(slices) for slices in found.get(name, {}).values()]
+        return own
+
+    def _postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
+        (row,) = plans.run(
+            self._plpy,
+            "select pg_catalog.array_agg(p.term) as terms,"
+            " pg_catalog.array_agg(p.members) as members"
+            " from insights.posting p where p.block = $1 and p.term = any($2)",
+            ("int", "int[]"),
+            (self.block.block, terms),
+        )
+        return list(zip(row["terms"] or (), row["members"] or ()))
+
+    def _read(self) -> Columns:
+        (row,) = plans.run(
+            self._plpy,
+            # Of most terms it is enough to know that they are there, which an index tells.
+            "select pg_catalog.array_agg(p.term) as terms from insights.posting p"
+            " where p.block = $1",
+            ("int",),
+            (self.block.block,),
+        )
+        terms = row["terms"] or ()
+        facts_of, doubts_of = self._items.facts_of, self._items.doubts_of
+        stored = self._postings([term for term in terms if term in facts_of])
+        everywhere = bitmaps.encode_set(all_positions(self.used), self.used)
+        experiment = self._items.number(("e", self.block.experiment_id))
+        doubts = {item: () for term in terms if term in doubts_of for item in doubts_of[term]}
+        return Columns(
+            [(-1, everywhere), *stored], {**facts_of, -1: (experiment,)}, doubts, self.used
+        )
+
+    def trace_ids(self) -> Sequence[Optional[str]]:
+        found: list[Optional[str]] = [None] * self.used
+        for row in plans.run(
+            self._plpy,
+            "select t.position, t.trace_id from insights.trace t where t.block = $1",
+            ("int",),
+            (self.block.block,),
+        ):
+            found[row["position"]] = row["trace_id"]
+        return found
+''',
 "insights_engine.planner": r'''"""Turns filters into conditions on the index, by looking up the vocabulary."""
 
 from __future__ import annotations
@@ -10323,53 +10544,34 @@ def run(plpy: Any, sql: str, types: Sequence[str] = (), values: Sequence[Any] = 
 "insights_engine.population": r'''"""The traces that a discovery is about, in parts: their items, base and target.
 
 A part is a block of the index, or some traces that the index does not answer for:
-those that changed since, or all where there is no index to be used.  Of these the
-facts are collected as a refresh would, in memory: nothing is written.  The sets of
+those that changed since, or all where there is no index to be used.  The sets of
 base and target are exact in all parts; what is not known of a trace's facts is an
 item of its own (see `candidates`).
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from array import array
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from copy import copy
-from itertools import chain
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Optional
 
 from insights_engine import bitmaps, cells, large_blocks, plans, stored_cells, tree
 from insights_engine.cache import CACHE
-from insights_engine.candidates import (
-    FACTS,
-    MARK_OF_SESSIONS,
-    Items,
-    Name,
-    Signature,
-    Term,
-    items_of,
-    node_of,
-    series_of,
-    uncertain_by,
-)
-from insights_engine.cells import Cells, Cuts, Numbers, Sliced
-from insights_engine.columns import Columns, united
-from insights_engine.facts import Facts, Number, Series
+from insights_engine.candidates import MARK_OF_SESSIONS, Items, Name, node_of, uncertain_by
+from insights_engine.cells import Cuts
 from insights_engine.groups import Block, all_positions
 from insights_engine.index_reader import Index, Prepared, decided, open_index, prepare
 from insights_engine.interrupts import Watched
-from insights_engine.rows import MARK, Placed, Reader
+from insights_engine.parts import AtHand, Indexed, Part
+from insights_engine.rows import Placed
 from insights_engine.statement import Statement
-from insights_engine.terms import LARGE_BLOCK
+from insights_engine.unindexed import Unindexed
 
 #: Traces that are not indexed are read so many at a time, ...
 READ_AT_ONCE = 4_000
 #: ... and these bytes of what was found in them are kept, to be looked at again.
 KEPT_BYTES = 64 * 2**20
 
-#: Cuts are chosen from a sample of the blocks, or of so many batches of other traces, ...
-SAMPLED = large_blocks.SAMPLED
-#: ... unless there are few traces, among no more positions than these.
+#: Cuts are chosen from a sample, unless there are few traces, among no more positions than these.
 FEW_POSITIONS = 2 * bitmaps.POSITIONS
 
 #: Fields whose slices are in memory at once.
@@ -10382,388 +10584,12 @@ KEPT_POSITIONS = 1_000_000
 _ASSESSED = tree.IsNull(tree.Assessment("assessment", "any"), negated=True)
 
 
-class Part(ABC):
-    """Some traces by position: which are in the base, and which in the target as well."""
-
-    def __init__(self, used: int, base: int, target: int) -> None:
-        self.used = used
-        self.base = base
-        self.target = target
-
-    def without_target(self) -> Part:
-        """The same, of what is not in the target."""
-        found = copy(self)
-        found.base &= ~self.target
-        found.target = 0
-        return found
-
-    @abstractmethod
-    def columns(self) -> Columns:
-        """The items that the traces have."""
-
-    def sets(self, items: Iterable[int]) -> dict[int, int]:
-        """The traces that have some items, as far as there are any."""
-        return self.columns().sets(items)
-
-    @abstractmethod
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
-        """Where their numbers lie."""
-
-    def known_cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
-        """The same of the fields for which it is quickly told."""
-        return self.cells(cuts)
-
-    @abstractmethod
-    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
-        """Some of the numbers in the base, for `cells.choose_cuts`; all of few traces."""
-
-    @abstractmethod
-    def trace_ids(self) -> Sequence[Optional[str]]:
-        """The trace at each position, where there is one in the base."""
-
-
-#: By block and field: slices that were read, and will be read again at once.
-AtHand = dict[int, dict[Name, Sequence[Sliced]]]
-
-
-class Indexed(Part):
-    """A block."""
-
-    def __init__(
-        self,
-        plpy: Any,
-        items: Items,
-        block: Block,
-        base: int,
-        target: int,
-        at_hand: AtHand,
-    ) -> None:
-        super().__init__(block.used, base, target)
-        self._plpy = plpy
-        self._items = items
-        self._at_hand = at_hand
-        self.block = block
-
-    def columns(self) -> Columns:
-        known = CACHE.column(self.block.block, "columns")
-        if isinstance(known, Columns):
-            return known
-        found = self._read()
-        CACHE.keep_column(self.block.block, "columns", found, found.size)
-        return found
-
-    def sets(self, items: Iterable[int]) -> dict[int, int]:
-        wanted = set(items)
-        known = CACHE.column(self.block.block, "columns")
-        if isinstance(known, Columns):
-            doubts = wanted.intersection(known.doubts)
-            found = known.sets(wanted - doubts)
-            return {**found, **self._stored_sets(doubts)} if doubts else found
-        return self._stored_sets(wanted)
-
-    def _stored_sets(self, wanted: set[int]) -> dict[int, int]:
-        of_term = self._items.terms_of(wanted)
-        stored: dict[int, list[bytes]] = {}
-        for term, members in self._postings(list(of_term)):
-            for item in wanted.intersection(of_term[term]):
-                stored.setdefault(item, []).append(members)
-        found = {item: united(several, self.used) for item, several in stored.items()}
-        experiment = self._items.number(("e", self.block.experiment_id))
-        if experiment in wanted:
-            found[experiment] = all_positions(self.used)
-        return found
-
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
-        found = self.known_cells(cuts)
-        rest = {name: chosen for name, chosen in cuts.items() if name not in found}
-        if rest:
-            found.update(self.worked_out(rest))
-        for name, one in found.items():
-            if CACHE.column(self.block.block, name) is not one:
-                CACHE.keep_column(self.block.block, name, one, one.size)
-        return found
-
-    def known_cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
-        """The cells that the session knows, or that are stored with the index."""
-        found: dict[Name, Cells] = {}
-        for name, chosen in cuts.items():
-            known = CACHE.column(self.block.block, name)
-            if isinstance(known, Cells) and known.cuts == chosen:
-                found[name] = known
-        lacking = {name: chosen for name, chosen in cuts.items() if name not in found}
-        if lacking and self.used >= LARGE_BLOCK:
-            found.update(stored_cells.read(self._plpy, self.block.block, lacking))
-        return found
-
-    def worked_out(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
-        """The cells, of the numbers bit by bit."""
-        sliced = self._sliced(cuts)
-        return {name: cells.cells_of_slices(sliced[name], chosen) for name, chosen in cuts.items()}
-
-    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
-        found: dict[Name, Sequence[int]] = {}
-        for name in names:
-            known = CACHE.column(self.block.block, ("sample", name))
-            if known is not None and known[0] == self.base:
-                found[name] = known[1]
-        few = bitmaps.count(self.base) <= cells.FEW_TRACES
-        lacking = [name for name in names if name not in found]
-        sliced = self._sliced(lacking)
-        for name in lacking:
-            some = [one.sample(self.used, self.base) for one in sliced[name]]
-            numbers = found[name] = array("Q", chain.from_iterable(some))
-            if few:
-                size = 8 * len(numbers) + _BYTES_OF_A_COLUMN
-                CACHE.keep_column(self.block.block, ("sample", name), (self.base, numbers), size)
-        return found
-
-    def _sliced(self, names: Iterable[Name]) -> Mapping[Name, Sequence[Sliced]]:
-        own = self._at_hand.setdefault(self.block.block, {})
-        lacking = [name for name in names if name not in own]
-        wanted = {
-            term: (name, signature, slot)
-            for name in lacking
-            for signature, slices in self._items.slices.get(name, {}).items()
-            for slot, term in slices.items()
-        }
-        found: dict[Name, dict[int, dict[tuple[str, int], bytes]]] = {}
-        for term, members in self._postings(list(wanted)) if wanted else ():
-            name, signature, slot = wanted[term]
-            found.setdefault(name, {}).setdefault(signature, {})[slot] = members
-        for name in lacking:
-            own[name] = [Sliced(slices) for slices in found.get(name, {}).values()]
-        return own
-
-    def _postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
-        (row,) = plans.run(
-            self._plpy,
-            "select pg_catalog.array_agg(p.term) as terms,"
-            " pg_catalog.array_agg(p.members) as members"
-            " from insights.posting p where p.block = $1 and p.term = any($2)",
-            ("int", "int[]"),
-            (self.block.block, terms),
-        )
-        return list(zip(row["terms"] or (), row["members"] or ()))
-
-    def _read(self) -> Columns:
-        (row,) = plans.run(
-            self._plpy,
-            # Of most terms it is enough to know that they are there, which an index tells.
-            "select pg_catalog.array_agg(p.term) as terms from insights.posting p"
-            " where p.block = $1",
-            ("int",),
-            (self.block.block,),
-        )
-        terms = row["terms"] or ()
-        facts_of, doubts_of = self._items.facts_of, self._items.doubts_of
-        stored = self._postings([term for term in terms if term in facts_of])
-        everywhere = bitmaps.encode_set(all_positions(self.used), self.used)
-        experiment = self._items.number(("e", self.block.experiment_id))
-        doubts = {item: () for term in terms if term in doubts_of for item in doubts_of[term]}
-        return Columns(
-            [(-1, everywhere), *stored], {**facts_of, -1: (experiment,)}, doubts, self.used
-        )
-
-    def trace_ids(self) -> Sequence[Optional[str]]:
-        found: list[Optional[str]] = [None] * self.used
-        for row in plans.run(
-            self._plpy,
-            "select t.position, t.trace_id from insights.trace t where t.block = $1",
-            ("int",),
-            (self.block.block,),
-        ):
-            found[row["position"]] = row["trace_id"]
-        return found
-
-
-class Unindexed(Part):
-    """Traces whose facts are collected when they are asked for."""
-
-    def __init__(
-        self, plpy: Any, statement: Statement, items: Items, traces: Sequence[Placed], target: int
-    ) -> None:
-        super().__init__(len(traces), all_positions(len(traces)), target)
-        self._plpy = plpy
-        self._statement = statement
-        self._items = items
-        self._traces = traces
-        self._columns: Optional[Columns] = None
-        self._numbers: dict[Name, Numbers] = {}
-        #: The fields that have been found to have numbers.
-        self.series: set[Name] = set()
-        #: Whether what was found is kept between two questions.
-        self.keep = False
-
-    def columns(self) -> Columns:
-        if self._columns is not None:
-            return self._columns
-        return self._collect()[0]
-
-    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
-        most = cells.SAMPLE // SAMPLED
-        return {name: cells.sampled(one, most) for name, one in self._some(names).items()}
-
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
-        numbers = self._some(cuts)
-        return {
-            name: cells.cells_of(numbers.get(name, NO_NUMBERS), chosen)
-            for name, chosen in cuts.items()
-        }
-
-    def _some(self, names: Iterable[Name]) -> dict[Name, Numbers]:
-        numbers = self._numbers if self._columns is not None else self._collect()[1]
-        return {name: numbers[name] for name in names if name in numbers}
-
-    def _collect(self) -> tuple[Columns, dict[Name, Numbers]]:
-        vocabulary = _Vocabulary()
-        facts = Facts(vocabulary)
-        _Reader(self._plpy, self._statement).collect(facts, self._traces)
-        found = self._of(facts, vocabulary)
-        numbers: dict[Name, list[Numbers]] = {}
-        for (kind, key, signature), one in facts.series.items():
-            name = series_of(kind, key, signature, vocabulary.signatures)
-            if name is not None and len(one.positions) > 1:
-                numbers.setdefault(name, []).append(_numbers(one))
-        united = {name: cells.united(several) for name, several in numbers.items()}
-        self.series.update(united)
-        if self.keep:
-            self._columns, self._numbers = found, united
-        return found, united
-
-    def _of(self, facts: Facts, vocabulary: _Vocabulary) -> Columns:
-        of_term: dict[int, tuple[int, ...]] = {}
-        stored: list[tuple[int, bytes]] = []
-        doubts: dict[int, list[bytes]] = {}
-        for term, positions in _terms(facts):
-            members = bitmaps.encode(positions, self.used)
-            found = []
-            for name in items_of(term, vocabulary.signatures):
-                item = self._items.number(name)
-                if name[0] in FACTS:
-                    found.append(item)
-                else:
-                    doubts.setdefault(item, []).append(members)
-            if found:
-                of_term[len(stored)] = tuple(found)
-                stored.append((len(stored), members))
-        by_experiment: dict[int, list[int]] = {}
-        for trace in self._traces:
-            by_experiment.setdefault(trace.experiment_id, []).append(trace.position)
-        for experiment_id, positions in by_experiment.items():
-            of_term[len(stored)] = (self._items.number(("e", experiment_id)),)
-            stored.append((len(stored), bitmaps.encode(positions, self.used)))
-        return Columns(stored, of_term, doubts, self.used)
-
-    def trace_ids(self) -> Sequence[Optional[str]]:
-        return [trace.trace_id for trace in self._traces]
-
-
 def _passing(node: tree.Node) -> Prepared:
     """A filter of which a session keeps nothing."""
     found = Prepared(node)
     found.leaves = [leaf._replace(lasting=False) for leaf in found.leaves]
     found.lasting = False
     return found
-
-
-def _terms(facts: Facts) -> Iterator[tuple[Term, Sequence[int]]]:
-    """Collected facts, but for numbers, as terms with their positions."""
-    for (kind, key, signature, role, slot), positions in facts.plain.items():
-        if len(positions) > 1:
-            yield Term(0, kind, key, signature, role, slot, ""), positions[1:]
-    for texts in facts.texts.values():
-        for (signature, text, _), positions in texts.candidates.items():
-            yield Term(0, texts.kind, texts.key, signature, "v", 0, text), positions[1:]
-
-
-def _numbers(collected: Series) -> Numbers:
-    """The numbers of one key and signature."""
-
-    def place(number: Number) -> int:
-        if collected.whole:
-            return bitmaps.ordered(bitmaps.pattern_of_integer(int(number)))
-        return bitmaps.ordered(bitmaps.pattern_of_double(number))
-
-    positions = collected.positions[1:]
-    low = [place(number) for number in collected.low[1:]]
-    if not collected.high:
-        return Numbers(positions, low, low)
-    high = [
-        place(collected.high[position]) if position in collected.high else least
-        for position, least in zip(positions, low)
-    ]
-    return Numbers(positions, low, high)
-
-
-NO_NUMBERS = Numbers((), (), ())
-
-
-class _Vocabulary:
-    """What a collection of facts starts with: nothing, but signatures get numbers."""
-
-    def __init__(self) -> None:
-        self.signatures: dict[int, Signature] = {}
-        self._numbers: dict[tuple[Optional[str], Optional[str], str], int] = {}
-
-    def signature(self, type: Optional[str], name: Optional[str], status: str) -> int:
-        """The number of a signature."""
-        number = self._numbers.setdefault((type, name, status), len(self._numbers) + 1)
-        self.signatures[number] = Signature(type, name, status, None)
-        return number
-
-    def attribute_keys(self) -> Iterable[str]:
-        """None are known."""
-        return ()
-
-    def full_keys(self) -> set[tuple[str, str]]:
-        """None are."""
-        return set()
-
-    def values(self, kind: str, key: str) -> frozenset[tuple[int, str]]:
-        """None are known."""
-        return frozenset()
-
-
-class _Reader(Reader):
-    """Reads what others of the same session lend from MLflow's tables alone.
-
-    ``insights.carrier`` knows indexed traces only, and not every role may read it.
-    """
-
-    def __init__(self, plpy: Any, statement: Statement) -> None:
-        super().__init__(plpy, statement.schema)
-        self._statement = statement
-        self._with_sessions = True
-
-    def _lent_assessments(self, traces: Sequence[Placed]) -> dict[int, list[dict[str, Any]]]:
-        statement = self._statement.again()
-        schema = statement.schema
-        ids = statement.params.add([trace.trace_id for trace in traces], "text[]")
-        scope = statement.scope().replace("t.experiment_id", "c.experiment_id")
-        rows = statement.run(
-            self._plpy,
-            "with sessions as materialized ("
-            "  select u.n, t.request_id, t.session_id"
-            f"  from pg_catalog.unnest({ids}) with ordinality as u (trace_id, n)"
-            f"  join {schema}.trace_info t on t.request_id = u.trace_id"
-            "  where t.session_id is not null),"
-            " carriers as materialized ("
-            f"  select c.request_id, c.session_id from {schema}.trace_info c"
-            f"  where {scope} and c.session_id in (select s.session_id from sessions s)"
-            f"  and exists (select from {schema}.assessments a where a.trace_id = c.request_id"
-            f"  and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0))"
-            " select s.n, a.assessment_type as kind, a.name, a.value, a.valid,"
-            " a.is_numeric_value as numeric, a.aggregate_value as number, false as elsewhere"
-            " from sessions s join carriers c on c.session_id = s.session_id"
-            " and c.request_id <> s.request_id"
-            f" join {schema}.assessments a on a.trace_id = c.request_id"
-            " where a.valid and a.assessment_type in ('feedback', 'expectation')"
-            f" and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0",
-        )
-        found: dict[int, list[dict[str, Any]]] = {}
-        for row in rows:
-            found.setdefault(row["n"] - 1, []).append(row)
-        return found
 
 
 class Population:
@@ -10940,7 +10766,10 @@ class Population:
             return self._cuts_of(names, self.parts)
         if self._known is None or not self._blocks:
             return self._cuts_of(
-                names, [part for part in self.parts if isinstance(part, Unindexed)][:SAMPLED]
+                names,
+                [part for part in self.parts if isinstance(part, Unindexed)][
+                    : large_blocks.SAMPLED
+                ],
             )
         known = self._known
         sample = large_blocks.sample_of(self._blocks)
@@ -11088,8 +10917,6 @@ class Population:
             self.parts.append(part)
 
 
-#: About what there is beside the numbers of a field that are kept.
-_BYTES_OF_A_COLUMN = 250
 #: About what is kept of a trace of 40 facts.
 _BYTES_OF_A_TRACE = 400
 ''',
@@ -15482,7 +15309,7 @@ from insights_engine.candidates import Name
 from insights_engine.cells import Cells, Cuts, bytes_of
 from insights_engine.columns import ALL_POSITIONS, Columns
 from insights_engine.groups import all_positions
-from insights_engine.population import Part
+from insights_engine.parts import Part
 
 # Records of a session that are folded in one step; more of them in several.
 _AT_ONCE = 16
@@ -19608,6 +19435,209 @@ def fields_of(node: Node) -> Iterator[Field]:
         else:
             yield node.field
 ''',
+"insights_engine.unindexed": r'''"""Traces that the index does not answer for, as a part of a discovery.
+
+Their facts are collected as a refresh would, in memory: nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Optional
+
+from insights_engine import bitmaps, cells
+from insights_engine.candidates import FACTS, Items, Name, Signature, Term, items_of, series_of
+from insights_engine.cells import Cells, Cuts, Numbers
+from insights_engine.columns import Columns
+from insights_engine.facts import Facts, Number, Series
+from insights_engine.groups import all_positions
+from insights_engine.large_blocks import SAMPLED
+from insights_engine.parts import Part
+from insights_engine.rows import MARK, Placed, Reader
+from insights_engine.statement import Statement
+
+
+class Unindexed(Part):
+    """Traces whose facts are collected when they are asked for."""
+
+    def __init__(
+        self, plpy: Any, statement: Statement, items: Items, traces: Sequence[Placed], target: int
+    ) -> None:
+        super().__init__(len(traces), all_positions(len(traces)), target)
+        self._plpy = plpy
+        self._statement = statement
+        self._items = items
+        self._traces = traces
+        self._columns: Optional[Columns] = None
+        self._numbers: dict[Name, Numbers] = {}
+        #: The fields that have been found to have numbers.
+        self.series: set[Name] = set()
+        #: Whether what was found is kept between two questions.
+        self.keep = False
+
+    def columns(self) -> Columns:
+        if self._columns is not None:
+            return self._columns
+        return self._collect()[0]
+
+    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+        most = cells.SAMPLE // SAMPLED
+        return {name: cells.sampled(one, most) for name, one in self._some(names).items()}
+
+    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+        numbers = self._some(cuts)
+        return {
+            name: cells.cells_of(numbers.get(name, NO_NUMBERS), chosen)
+            for name, chosen in cuts.items()
+        }
+
+    def _some(self, names: Iterable[Name]) -> dict[Name, Numbers]:
+        numbers = self._numbers if self._columns is not None else self._collect()[1]
+        return {name: numbers[name] for name in names if name in numbers}
+
+    def _collect(self) -> tuple[Columns, dict[Name, Numbers]]:
+        vocabulary = _Vocabulary()
+        facts = Facts(vocabulary)
+        _Reader(self._plpy, self._statement).collect(facts, self._traces)
+        found = self._of(facts, vocabulary)
+        numbers: dict[Name, list[Numbers]] = {}
+        for (kind, key, signature), one in facts.series.items():
+            name = series_of(kind, key, signature, vocabulary.signatures)
+            if name is not None and len(one.positions) > 1:
+                numbers.setdefault(name, []).append(_numbers(one))
+        united = {name: cells.united(several) for name, several in numbers.items()}
+        self.series.update(united)
+        if self.keep:
+            self._columns, self._numbers = found, united
+        return found, united
+
+    def _of(self, facts: Facts, vocabulary: _Vocabulary) -> Columns:
+        of_term: dict[int, tuple[int, ...]] = {}
+        stored: list[tuple[int, bytes]] = []
+        doubts: dict[int, list[bytes]] = {}
+        for term, positions in _terms(facts):
+            members = bitmaps.encode(positions, self.used)
+            found = []
+            for name in items_of(term, vocabulary.signatures):
+                item = self._items.number(name)
+                if name[0] in FACTS:
+                    found.append(item)
+                else:
+                    doubts.setdefault(item, []).append(members)
+            if found:
+                of_term[len(stored)] = tuple(found)
+                stored.append((len(stored), members))
+        by_experiment: dict[int, list[int]] = {}
+        for trace in self._traces:
+            by_experiment.setdefault(trace.experiment_id, []).append(trace.position)
+        for experiment_id, positions in by_experiment.items():
+            of_term[len(stored)] = (self._items.number(("e", experiment_id)),)
+            stored.append((len(stored), bitmaps.encode(positions, self.used)))
+        return Columns(stored, of_term, doubts, self.used)
+
+    def trace_ids(self) -> Sequence[Optional[str]]:
+        return [trace.trace_id for trace in self._traces]
+
+
+def _terms(facts: Facts) -> Iterator[tuple[Term, Sequence[int]]]:
+    """Collected facts, but for numbers, as terms with their positions."""
+    for (kind, key, signature, role, slot), positions in facts.plain.items():
+        if len(positions) > 1:
+            yield Term(0, kind, key, signature, role, slot, ""), positions[1:]
+    for texts in facts.texts.values():
+        for (signature, text, _), positions in texts.candidates.items():
+            yield Term(0, texts.kind, texts.key, signature, "v", 0, text), positions[1:]
+
+
+def _numbers(collected: Series) -> Numbers:
+    """The numbers of one key and signature."""
+
+    def place(number: Number) -> int:
+        if collected.whole:
+            return bitmaps.ordered(bitmaps.pattern_of_integer(int(number)))
+        return bitmaps.ordered(bitmaps.pattern_of_double(number))
+
+    positions = collected.positions[1:]
+    low = [place(number) for number in collected.low[1:]]
+    if not collected.high:
+        return Numbers(positions, low, low)
+    high = [
+        place(collected.high[position]) if position in collected.high else least
+        for position, least in zip(positions, low)
+    ]
+    return Numbers(positions, low, high)
+
+
+NO_NUMBERS = Numbers((), (), ())
+
+
+class _Vocabulary:
+    """What a collection of facts starts with: nothing, but signatures get numbers."""
+
+    def __init__(self) -> None:
+        self.signatures: dict[int, Signature] = {}
+        self._numbers: dict[tuple[Optional[str], Optional[str], str], int] = {}
+
+    def signature(self, type: Optional[str], name: Optional[str], status: str) -> int:
+        """The number of a signature."""
+        number = self._numbers.setdefault((type, name, status), len(self._numbers) + 1)
+        self.signatures[number] = Signature(type, name, status, None)
+        return number
+
+    def attribute_keys(self) -> Iterable[str]:
+        """None are known."""
+        return ()
+
+    def full_keys(self) -> set[tuple[str, str]]:
+        """None are."""
+        return set()
+
+    def values(self, kind: str, key: str) -> frozenset[tuple[int, str]]:
+        """None are known."""
+        return frozenset()
+
+
+class _Reader(Reader):
+    """Reads what others of the same session lend from MLflow's tables alone.
+
+    ``insights.carrier`` knows indexed traces only, and not every role may read it.
+    """
+
+    def __init__(self, plpy: Any, statement: Statement) -> None:
+        super().__init__(plpy, statement.schema)
+        self._statement = statement
+        self._with_sessions = True
+
+    def _lent_assessments(self, traces: Sequence[Placed]) -> dict[int, list[dict[str, Any]]]:
+        statement = self._statement.again()
+        schema = statement.schema
+        ids = statement.params.add([trace.trace_id for trace in traces], "text[]")
+        scope = statement.scope().replace("t.experiment_id", "c.experiment_id")
+        rows = statement.run(
+            self._plpy,
+            "with sessions as materialized ("
+            "  select u.n, t.request_id, t.session_id"
+            f"  from pg_catalog.unnest({ids}) with ordinality as u (trace_id, n)"
+            f"  join {schema}.trace_info t on t.request_id = u.trace_id"
+            "  where t.session_id is not null),"
+            " carriers as materialized ("
+            f"  select c.request_id, c.session_id from {schema}.trace_info c"
+            f"  where {scope} and c.session_id in (select s.session_id from sessions s)"
+            f"  and exists (select from {schema}.assessments a where a.trace_id = c.request_id"
+            f"  and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0))"
+            " select s.n, a.assessment_type as kind, a.name, a.value, a.valid,"
+            " a.is_numeric_value as numeric, a.aggregate_value as number, false as elsewhere"
+            " from sessions s join carriers c on c.session_id = s.session_id"
+            " and c.request_id <> s.request_id"
+            f" join {schema}.assessments a on a.trace_id = c.request_id"
+            " where a.valid and a.assessment_type in ('feedback', 'expectation')"
+            f" and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0",
+        )
+        found: dict[int, list[dict[str, Any]]] = {}
+        for row in rows:
+            found.setdefault(row["n"] - 1, []).append(row)
+        return found
+''',
 "insights_engine.units": r'''"""What a discovery counts: traces, or the sessions that they belong to.
 
 A session matches a filter if some of its traces does (unit ``session``), or if all
@@ -19626,10 +19656,12 @@ from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
 from insights_engine.cells import Cuts, Histogram
 from insights_engine.interrupts import Watched
-from insights_engine.population import READ_AT_ONCE, Indexed, Part, Population, Unindexed
+from insights_engine.parts import Indexed, Part
+from insights_engine.population import READ_AT_ONCE, Population
 from insights_engine.session_space import Enlarged, Space
 from insights_engine.sessions import Numbers
 from insights_engine.sessions import Sessions as SessionsOfBlocks
+from insights_engine.unindexed import Unindexed
 
 #: How many units have their smallest, and their largest, number in each cell.
 Histograms = tuple[Histogram, Histogram]
@@ -20715,7 +20747,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 98adeb2a4292fcfa " + name + ">"
+        place = "<insights 7a669877fddb9cfe " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -20730,8 +20762,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["98adeb2a4292fcfa"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["98adeb2a4292fcfa"]
+GD["7a669877fddb9cfe"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["7a669877fddb9cfe"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -20786,9 +20818,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].build_index(plpy, '@mlflow@', max_traces)
+return GD["7a669877fddb9cfe"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -21007,9 +21039,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["7a669877fddb9cfe"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -21311,9 +21343,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].compare(
+return GD["7a669877fddb9cfe"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21352,9 +21384,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].correlate(
+return GD["7a669877fddb9cfe"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -21397,9 +21429,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].correlation_matrix(
+return GD["7a669877fddb9cfe"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -21423,9 +21455,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["7a669877fddb9cfe"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -21480,9 +21512,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].discover(
+return GD["7a669877fddb9cfe"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21510,9 +21542,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["7a669877fddb9cfe"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -21543,9 +21575,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].facets(
+return GD["7a669877fddb9cfe"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -21567,9 +21599,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].start_over(plpy, batch_size)
+return GD["7a669877fddb9cfe"].start_over(plpy, batch_size)
 $python$;
 
 comment on function insights.run_rebuild(int) is
@@ -21592,9 +21624,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["7a669877fddb9cfe"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -21631,9 +21663,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].search_traces(
+return GD["7a669877fddb9cfe"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -21662,9 +21694,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].search_page(
+return GD["7a669877fddb9cfe"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -21701,9 +21733,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].timeseries(
+return GD["7a669877fddb9cfe"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -21725,9 +21757,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].validate(plpy, filter)
+return GD["7a669877fddb9cfe"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -21744,9 +21776,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "98adeb2a4292fcfa" not in GD:
+if "7a669877fddb9cfe" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["98adeb2a4292fcfa"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["7a669877fddb9cfe"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
