@@ -242,6 +242,8 @@ class Items:
         self.slices: dict[Name, dict[int, dict[tuple[str, int], int]]] = {}
         #: Where fields are cut (see `series`), with the blocks and positions that this comes from.
         self.cuts: dict[Name, tuple[tuple[tuple[int, int], ...], Any]] = {}
+        #: The same of those that the largest blocks have no numbers of.
+        self.later_cuts: dict[Name, tuple[tuple[tuple[int, int], ...], Any]] = {}
         self._last_term = 0
 
     def __len__(self) -> int:

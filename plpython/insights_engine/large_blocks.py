@@ -79,4 +79,5 @@ def without_cells(plpy: Any) -> list[Task]:
         sample = sample_of([block for block, _ in own])
         numbers = [block.block for block in sample]
         found += [Task(block, sample) for block, stored in own if stored != numbers]
-    return found
+    # Those of the sample first: the others find the cuts stored with them.
+    return sorted(found, key=lambda task: task.block not in task.sample)

@@ -214,40 +214,52 @@ class Population:
 
         Of few traces all numbers in the base say so, wherever the traces are.  Of many
         the constants come from the largest blocks, which change seldom; so do they, and
-        they are stored with the index.
+        they are stored with the index.  Fields that have numbers since then only are cut
+        by those of the newest blocks, or of traces that are not indexed yet.
         """
+        unindexed = [part for part in self.parts if isinstance(part, Unindexed)]
         if (
             sum(bitmaps.count(part.base) for part in self.parts) <= cells.FEW_TRACES
             and sum(part.used for part in self.parts) <= FEW_POSITIONS
         ):
             return self._cuts_of(names, self.parts)
         if self._known is None or not self._blocks:
-            return self._cuts_of(
-                names,
-                [part for part in self.parts if isinstance(part, Unindexed)][
-                    : large_blocks.SAMPLED
-                ],
-            )
+            return self._chosen(names, unindexed[: large_blocks.SAMPLED])
         known = self._known
         sample = large_blocks.sample_of(self._blocks)
         everywhere = tuple([(block.block, all_positions(block.used)) for block in sample])
         if any(known.cuts.get(name, ((), None))[0] != everywhere for name in names):
             stored = stored_cells.cuts_of(self._plpy, [block.block for block in sample])
             known.cuts.update({name: (everywhere, cuts) for name, cuts in stored.items()})
-        return self._cuts_of(
-            names,
-            [
-                Indexed(self._plpy, known, block, all_positions(block.used), 0, self._at_hand)
-                for block in sample
-            ],
-        )
+        found = self._cuts_of(names, self._whole(sample))
+        rest = sorted(
+            [block for block in self._blocks if block not in sample],
+            key=lambda block: (-block.last_ms, -block.block),
+        )[: large_blocks.SAMPLED]
+        for parts in (self._whole(rest), unindexed[: large_blocks.SAMPLED]):
+            lacking = [name for name in names if not found[name].values]
+            if lacking and parts:
+                found.update(self._cuts_of(lacking, parts, later=True))
+        return found
 
-    def _cuts_of(self, names: Sequence[Name], parts: Sequence[Part]) -> dict[Name, Cuts]:
-        """Cuts chosen from the numbers of some parts, as before if they are what they were."""
+    def _whole(self, blocks: Sequence[Block]) -> list[Part]:
+        assert self._known is not None
+        return [
+            Indexed(self._plpy, self._known, block, all_positions(block.used), 0, self._at_hand)
+            for block in blocks
+        ]
+
+    def _cuts_of(
+        self, names: Sequence[Name], parts: Sequence[Part], later: bool = False
+    ) -> dict[Name, Cuts]:
+        """Cuts chosen from the numbers of some parts, as before if they are what they were.
+
+        ``later``: of fields without numbers in the parts that are asked first.
+        """
         blocks = [(part.block.block, part.base) for part in parts if isinstance(part, Indexed)]
         if self._known is None or len(blocks) < len(parts):
             return self._chosen(names, parts)
-        sample, known = tuple(blocks), self._known.cuts
+        sample, known = tuple(blocks), self._known.later_cuts if later else self._known.cuts
         lacking = [name for name in names if known.get(name, ((), None))[0] != sample]
         for name, cuts in self._chosen(lacking, parts).items():
             known[name] = (sample, cuts)

@@ -342,6 +342,37 @@ def test_they_follow_the_blocks(damaged_dsn: str) -> None:
         assert stored(connection) == [(1, LARGE, 1)]
 
 
+@pytest.mark.parametrize("unit", ["trace", "session"])
+def test_numbers_that_came_later_have_thresholds(damaged_dsn: str, unit: str) -> None:
+    """The blocks from which cuts are chosen as a rule have none of them."""
+    query = (
+        "select filter, joint_count from insights_discover('1', $$status = 'LATE'$$,"
+        f" kinds => '{{number}}', max_results => 100, unit => '{unit}')"
+    )
+    with psycopg.connect(damaged_dsn) as connection:
+        add(connection, 30_000, 30_200, 1)
+        late = "where right(request_id, 5)::int between 30000 and 30199"
+        connection.execute(
+            "update trace_info set session_id = request_id, status ="
+            " case when right(request_id, 5) < '30100' then 'LATE' else 'EARLY' end"
+            f" {late}".encode()
+        )
+        connection.execute(
+            "insert into trace_tags (request_id, key, value) select request_id, 'late',"
+            f" right(request_id, 5)::int % 100 + case status when 'LATE' then 300 else 0 end"
+            f" from trace_info {late}".encode()
+        )
+        found = []
+        for _ in range(2):
+            rows = dict(connection.execute(query.encode()).fetchall())
+            found.append({filter for filter in rows if "late" in filter})
+            (first,) = found[-1]
+            assert rows[first] == 100, first
+            connection.execute("select insights_refresh(20000)")
+        connection.rollback()
+        assert found[0] == found[1]
+
+
 def test_readers_of_traces_see_cells_and_others_do_not(cells_dsn: str) -> None:
     with psycopg.connect(cells_dsn) as connection:
         count = "select count(*) from insights.cells"

@@ -4,7 +4,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "7a669877fddb9cfe" in GD:
+if "4a6791b807095089" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -1729,6 +1729,8 @@ class Items:
         self.slices: dict[Name, dict[int, dict[tuple[str, int], int]]] = {}
         #: Where fields are cut (see `series`), with the blocks and positions that this comes from.
         self.cuts: dict[Name, tuple[tuple[tuple[int, int], ...], Any]] = {}
+        #: The same of those that the largest blocks have no numbers of.
+        self.later_cuts: dict[Name, tuple[tuple[tuple[int, int], ...], Any]] = {}
         self._last_term = 0
 
     def __len__(self) -> int:
@@ -7267,7 +7269,8 @@ def without_cells(plpy: Any) -> list[Task]:
         sample = sample_of([block for block, _ in own])
         numbers = [block.block for block in sample]
         found += [Task(block, sample) for block, stored in own if stored != numbers]
-    return found
+    # Those of the sample first: the others find the cuts stored with them.
+    return sorted(found, key=lambda task: task.block not in task.sample)
 ''',
 "insights_engine.malformed": r'''"""What is wrong with a filter that has no syntax."""
 
@@ -10757,40 +10760,52 @@ class Population:
 
         Of few traces all numbers in the base say so, wherever the traces are.  Of many
         the constants come from the largest blocks, which change seldom; so do they, and
-        they are stored with the index.
+        they are stored with the index.  Fields that have numbers since then only are cut
+        by those of the newest blocks, or of traces that are not indexed yet.
         """
+        unindexed = [part for part in self.parts if isinstance(part, Unindexed)]
         if (
             sum(bitmaps.count(part.base) for part in self.parts) <= cells.FEW_TRACES
             and sum(part.used for part in self.parts) <= FEW_POSITIONS
         ):
             return self._cuts_of(names, self.parts)
         if self._known is None or not self._blocks:
-            return self._cuts_of(
-                names,
-                [part for part in self.parts if isinstance(part, Unindexed)][
-                    : large_blocks.SAMPLED
-                ],
-            )
+            return self._chosen(names, unindexed[: large_blocks.SAMPLED])
         known = self._known
         sample = large_blocks.sample_of(self._blocks)
         everywhere = tuple([(block.block, all_positions(block.used)) for block in sample])
         if any(known.cuts.get(name, ((), None))[0] != everywhere for name in names):
             stored = stored_cells.cuts_of(self._plpy, [block.block for block in sample])
             known.cuts.update({name: (everywhere, cuts) for name, cuts in stored.items()})
-        return self._cuts_of(
-            names,
-            [
-                Indexed(self._plpy, known, block, all_positions(block.used), 0, self._at_hand)
-                for block in sample
-            ],
-        )
+        found = self._cuts_of(names, self._whole(sample))
+        rest = sorted(
+            [block for block in self._blocks if block not in sample],
+            key=lambda block: (-block.last_ms, -block.block),
+        )[: large_blocks.SAMPLED]
+        for parts in (self._whole(rest), unindexed[: large_blocks.SAMPLED]):
+            lacking = [name for name in names if not found[name].values]
+            if lacking and parts:
+                found.update(self._cuts_of(lacking, parts, later=True))
+        return found
 
-    def _cuts_of(self, names: Sequence[Name], parts: Sequence[Part]) -> dict[Name, Cuts]:
-        """Cuts chosen from the numbers of some parts, as before if they are what they were."""
+    def _whole(self, blocks: Sequence[Block]) -> list[Part]:
+        assert self._known is not None
+        return [
+            Indexed(self._plpy, self._known, block, all_positions(block.used), 0, self._at_hand)
+            for block in blocks
+        ]
+
+    def _cuts_of(
+        self, names: Sequence[Name], parts: Sequence[Part], later: bool = False
+    ) -> dict[Name, Cuts]:
+        """Cuts chosen from the numbers of some parts, as before if they are what they were.
+
+        ``later``: of fields without numbers in the parts that are asked first.
+        """
         blocks = [(part.block.block, part.base) for part in parts if isinstance(part, Indexed)]
         if self._known is None or len(blocks) < len(parts):
             return self._chosen(names, parts)
-        sample, known = tuple(blocks), self._known.cuts
+        sample, known = tuple(blocks), self._known.later_cuts if later else self._known.cuts
         lacking = [name for name in names if known.get(name, ((), None))[0] != sample]
         for name, cuts in self._chosen(lacking, parts).items():
             known[name] = (sample, cuts)
@@ -20747,7 +20762,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 7a669877fddb9cfe " + name + ">"
+        place = "<insights 4a6791b807095089 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -20762,8 +20777,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["7a669877fddb9cfe"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["7a669877fddb9cfe"]
+GD["4a6791b807095089"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["4a6791b807095089"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -20818,9 +20833,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].build_index(plpy, '@mlflow@', max_traces)
+return GD["4a6791b807095089"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -21039,9 +21054,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["4a6791b807095089"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -21343,9 +21358,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].compare(
+return GD["4a6791b807095089"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21384,9 +21399,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].correlate(
+return GD["4a6791b807095089"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -21429,9 +21444,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].correlation_matrix(
+return GD["4a6791b807095089"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -21455,9 +21470,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["4a6791b807095089"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -21512,9 +21527,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].discover(
+return GD["4a6791b807095089"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21542,9 +21557,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["4a6791b807095089"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -21575,9 +21590,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].facets(
+return GD["4a6791b807095089"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -21599,9 +21614,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].start_over(plpy, batch_size)
+return GD["4a6791b807095089"].start_over(plpy, batch_size)
 $python$;
 
 comment on function insights.run_rebuild(int) is
@@ -21624,9 +21639,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["4a6791b807095089"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -21663,9 +21678,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].search_traces(
+return GD["4a6791b807095089"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -21694,9 +21709,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].search_page(
+return GD["4a6791b807095089"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -21733,9 +21748,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].timeseries(
+return GD["4a6791b807095089"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -21757,9 +21772,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].validate(plpy, filter)
+return GD["4a6791b807095089"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -21776,9 +21791,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "7a669877fddb9cfe" not in GD:
+if "4a6791b807095089" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["7a669877fddb9cfe"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["4a6791b807095089"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
