@@ -519,6 +519,8 @@ INDEX_TABLES = [
     "term",
     "vocabulary",
     "posting",
+    "cells",
+    "sessions",
     "carrier",
     "pending",
     "state",
@@ -550,6 +552,8 @@ def filled(traces: Connection) -> Iterator[Connection]:
             " values ('tag', 'k', 0, 'v', 0, 'secret')",
             "insert into insights.vocabulary values ('tag', 'k', 1)",
             "insert into insights.posting values (1, 1, '')",
+            "insert into insights.cells values (1, 'tag', 'k', '', '{1}', '[[1, 2]]', '{}')",
+            "insert into insights.sessions values (1, '{s}', '')",
             "insert into insights.carrier values ('a', 's')",
             "insert into insights.pending values ('a')",
         ):
