@@ -3,11 +3,11 @@
 Method: the index of the benchmark's database is copied into an empty scratch
 database with MLflow's schema and the functions, and repeated there.  Signatures,
 terms and the vocabulary are copied once and whole.  Of the blocks, and of the
-postings that the questions below read (a discovery reads all), as many copies are
-made as it takes to reach a size, each with block numbers of its own; the bytes of the
-postings stay as they are, so the shares of sparse and dense ones are the real ones.  There are no
-rows of MLflow's behind them, none are pending, and nothing is left undecided, so
-the index answers alone.  That it does is checked: every count must be the
+postings that the questions below read (a discovery reads all, and cells), as many
+copies are made as it takes to reach a size, each with block numbers of its own; the
+bytes of the postings stay as they are, so the shares of sparse and dense ones are the
+real ones.  There are no rows of MLflow's behind them, none are pending, and nothing is
+left undecided, so the index answers alone.  That it does is checked: every count must be the
 source's, times the number of copies; what a discovery shows must have the counts
 that a correlation gives.
 

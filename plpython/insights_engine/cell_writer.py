@@ -21,18 +21,22 @@ def store(plpy: Any, tasks: Sequence[Task]) -> int:
     """Stores the cells of some blocks: of so many at most; of how many."""
     items = Items()
     items.read(plpy)
+    stored = 0
     for task in tasks[:AT_ONCE]:
         sample = [block.block for block in task.sample]
         cuts = stored_cells.cuts_of(plpy, sample) or _chosen(plpy, items, task.sample)
         found = worked_out(plpy, items, task.block, cuts)
         stored_cells.write(plpy, task.block.block, task.block.used, sample, found)
-    return min(len(tasks), AT_ONCE)
+        # Without any number there is nothing to store, and nothing more to be done.
+        stored += bool(found)
+    return stored
 
 
 def worked_out(plpy: Any, items: Items, block: Block, cuts: dict[Name, Cuts]) -> dict[Name, Cells]:
     """The cells of a block, of its postings."""
-    found: dict[Name, Cells] = {}
-    for names in _some(list(cuts)):
+    # A field that is not cut has none, which is stored, too.
+    found = {name: Cells([], [], chosen) for name, chosen in cuts.items() if not chosen.values}
+    for names in _some([name for name in cuts if name not in found]):
         part = _part(plpy, items, block)
         found.update(part.worked_out({name: cuts[name] for name in names}))
     return found
@@ -59,7 +63,7 @@ def _chosen(plpy: Any, items: Items, sample: Sequence[Block]) -> dict[Name, Cuts
             for name, some in _part(plpy, items, block).sample(names).items():
                 numbers[name] += some
         found.update({name: cells.choose_cuts(name, some) for name, some in numbers.items()})
-    return {name: cuts for name, cuts in found.items() if cuts.values}
+    return found
 
 
 def _part(plpy: Any, items: Items, block: Block) -> Indexed:

@@ -19,7 +19,7 @@ from insights_engine.cells import Cells, Cuts
 
 
 def cuts_of(plpy: Any, sample: Sequence[int]) -> dict[Name, Cuts]:
-    """The cuts chosen from a sample, by field, as far as they are stored."""
+    """The cuts chosen from a sample, by field, as far as they are stored; perhaps none."""
     rows = plans.run(
         plpy,
         "select distinct on (c.kind, c.key, c.span_name) c.kind, c.key, c.span_name, c.cuts"
@@ -42,7 +42,11 @@ def cuts_in(plpy: Any, block: int) -> dict[Name, Cuts]:
 
 
 def _cuts(rows: Iterable[Mapping[str, Any]]) -> dict[Name, Cuts]:
-    return {_name(row): Cuts(*map(list, zip(*json.loads(row["cuts"])))) for row in rows}
+    found = {}
+    for row in rows:
+        pairs = json.loads(row["cuts"])
+        found[_name(row)] = Cuts([value for value, _ in pairs], [start for _, start in pairs])
+    return found
 
 
 def read(plpy: Any, block: int, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:

@@ -373,6 +373,25 @@ def test_numbers_that_came_later_have_thresholds(damaged_dsn: str, unit: str) ->
         assert found[0] == found[1]
 
 
+def test_large_blocks_without_anything_to_cut(damaged_dsn: str) -> None:
+    """That there is nothing is stored as well: otherwise it would be looked for without an end."""
+    with psycopg.connect(damaged_dsn, autocommit=True) as connection:
+        connection.execute("delete from trace_info; delete from insights.pending")
+        connection.execute(
+            "insert into trace_info (request_id, experiment_id, timestamp_ms, status)"
+            " select 'same' || n, 1, 5, 'OK' from generate_series(1, %s) n",
+            (LARGE,),
+        )
+        connection.execute("set statement_timeout = '60s'")
+        rebuild(connection)
+        assert stored(connection) == [(1, LARGE, 1)]
+        cuts = connection.execute("select distinct cuts, low, high is null from insights.cells")
+        assert cuts.fetchall() == [("[]", [], False)]
+        assert problems(connection) == []
+        found = connection.execute("select * from insights_discover('1', 'timestamp > 4')")
+        assert found.fetchall() == []
+
+
 def test_readers_of_traces_see_cells_and_others_do_not(cells_dsn: str) -> None:
     with psycopg.connect(cells_dsn) as connection:
         count = "select count(*) from insights.cells"

@@ -4,7 +4,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "4a6791b807095089" in GD:
+if "d6148a662b77100f" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -2068,18 +2068,22 @@ def store(plpy: Any, tasks: Sequence[Task]) -> int:
     """Stores the cells of some blocks: of so many at most; of how many."""
     items = Items()
     items.read(plpy)
+    stored = 0
     for task in tasks[:AT_ONCE]:
         sample = [block.block for block in task.sample]
         cuts = stored_cells.cuts_of(plpy, sample) or _chosen(plpy, items, task.sample)
         found = worked_out(plpy, items, task.block, cuts)
         stored_cells.write(plpy, task.block.block, task.block.used, sample, found)
-    return min(len(tasks), AT_ONCE)
+        # Without any number there is nothing to store, and nothing more to be done.
+        stored += bool(found)
+    return stored
 
 
 def worked_out(plpy: Any, items: Items, block: Block, cuts: dict[Name, Cuts]) -> dict[Name, Cells]:
     """The cells of a block, of its postings."""
-    found: dict[Name, Cells] = {}
-    for names in _some(list(cuts)):
+    # A field that is not cut has none, which is stored, too.
+    found = {name: Cells([], [], chosen) for name, chosen in cuts.items() if not chosen.values}
+    for names in _some([name for name in cuts if name not in found]):
         part = _part(plpy, items, block)
         found.update(part.worked_out({name: cuts[name] for name in names}))
     return found
@@ -2106,7 +2110,7 @@ def _chosen(plpy: Any, items: Items, sample: Sequence[Block]) -> dict[Name, Cuts
             for name, some in _part(plpy, items, block).sample(names).items():
                 numbers[name] += some
         found.update({name: cells.choose_cuts(name, some) for name, some in numbers.items()})
-    return {name: cuts for name, cuts in found.items() if cuts.values}
+    return found
 
 
 def _part(plpy: Any, items: Items, block: Block) -> Indexed:
@@ -17340,7 +17344,7 @@ from insights_engine.cells import Cells, Cuts
 
 
 def cuts_of(plpy: Any, sample: Sequence[int]) -> dict[Name, Cuts]:
-    """The cuts chosen from a sample, by field, as far as they are stored."""
+    """The cuts chosen from a sample, by field, as far as they are stored; perhaps none."""
     rows = plans.run(
         plpy,
         "select distinct on (c.kind, c.key, c.span_name) c.kind, c.key, c.span_name, c.cuts"
@@ -17363,7 +17367,11 @@ def cuts_in(plpy: Any, block: int) -> dict[Name, Cuts]:
 
 
 def _cuts(rows: Iterable[Mapping[str, Any]]) -> dict[Name, Cuts]:
-    return {_name(row): Cuts(*map(list, zip(*json.loads(row["cuts"])))) for row in rows}
+    found = {}
+    for row in rows:
+        pairs = json.loads(row["cuts"])
+        found[_name(row)] = Cuts([value for value, _ in pairs], [start for _, start in pairs])
+    return found
 
 
 def read(plpy: Any, block: int, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
@@ -20762,7 +20770,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 4a6791b807095089 " + name + ">"
+        place = "<insights d6148a662b77100f " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -20777,8 +20785,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["4a6791b807095089"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["4a6791b807095089"]
+GD["d6148a662b77100f"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["d6148a662b77100f"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -20833,9 +20841,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].build_index(plpy, '@mlflow@', max_traces)
+return GD["d6148a662b77100f"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -21054,9 +21062,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["d6148a662b77100f"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -21358,9 +21366,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].compare(
+return GD["d6148a662b77100f"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21399,9 +21407,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].correlate(
+return GD["d6148a662b77100f"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -21444,9 +21452,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].correlation_matrix(
+return GD["d6148a662b77100f"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -21470,9 +21478,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["d6148a662b77100f"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -21527,9 +21535,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].discover(
+return GD["d6148a662b77100f"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21557,9 +21565,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["d6148a662b77100f"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -21590,9 +21598,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].facets(
+return GD["d6148a662b77100f"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -21614,9 +21622,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].start_over(plpy, batch_size)
+return GD["d6148a662b77100f"].start_over(plpy, batch_size)
 $python$;
 
 comment on function insights.run_rebuild(int) is
@@ -21639,9 +21647,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["d6148a662b77100f"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -21678,9 +21686,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].search_traces(
+return GD["d6148a662b77100f"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -21709,9 +21717,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].search_page(
+return GD["d6148a662b77100f"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -21748,9 +21756,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].timeseries(
+return GD["d6148a662b77100f"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -21772,9 +21780,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].validate(plpy, filter)
+return GD["d6148a662b77100f"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -21791,9 +21799,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "4a6791b807095089" not in GD:
+if "d6148a662b77100f" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["4a6791b807095089"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["d6148a662b77100f"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
