@@ -276,10 +276,6 @@ class Items:
             return self._below.name(number)
         return self._names[number - self._start]
 
-    def is_fact(self, number: int) -> bool:
-        """Whether an item is a fact, not what makes facts uncertain."""
-        return self.name(number)[0] in FACTS
-
     def numeric_values(self, kind: str, key: str) -> int:
         """How many values of a key read as numbers."""
         below = 0 if self._below is None else self._below.numeric_values(kind, key)

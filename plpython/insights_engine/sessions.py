@@ -142,19 +142,23 @@ class Sessions(Numbers):
     def occurrences(self, sets: Sequence[int]) -> Mapping[int, int]:
         """How many traces each session has, in a set of each block of the index."""
         blocks = [(block, bits) for block, bits in zip(self._index.blocks, sets) if bits]
-        whole = all(self.whole(block, bits) for block, bits in blocks)
+        if not blocks or not all(self.whole(block, bits) for block, bits in blocks):
+            return self._counted(blocks)
         # The same is asked again as long as nothing has changed.
         key = ("occurrences", self._key, tuple([(block.block, bits) for block, bits in blocks]))
         for known in CACHE.columns(key).values():
-            if whole and isinstance(known, Whole):
+            if isinstance(known, Whole):
                 return known.by_number()
+        found = self._counted(blocks)
+        CACHE.keep(key, {blocks[0][0].block: Whole.of(0, found)})
+        return found
+
+    def _counted(self, blocks: Sequence[tuple[Block, int]]) -> Mapping[int, int]:
         found: Counter[int] = Counter()
         for block, bits in blocks:
             (column,) = self.numbers([block], [bits])
             found.update(bitmaps.chosen(column, bits))
         found.pop(0, None)
-        if whole and blocks:
-            CACHE.keep(key, {blocks[0][0].block: Whole.of(0, found)})
         return found
 
     def present(self, block: Block) -> int:

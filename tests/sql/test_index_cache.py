@@ -361,6 +361,13 @@ def test_buckets_that_are_kept_are_those_of_now(
 
 def check_discoveries(connection: Connection, forgetful: Connection) -> None:
     """What is found with what the session keeps, at first and again, and without."""
+    for unit in ("session", "session_all"):
+        for filter in ("", "status = 'OK'"):
+            counts = [
+                one.execute("select insights_count('1', %s, %s)", (filter, unit)).fetchone()
+                for one in (connection, connection, forgetful)
+            ]
+            assert counts == [counts[-1]] * 3, (filter, unit)
     for unit in ("trace", "session", "session_all"):
         query = (
             "select * from insights_discover(null::text[], 'status = ''OK''', fdr => 1,"

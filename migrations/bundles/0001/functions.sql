@@ -4,7 +4,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "d6148a662b77100f" in GD:
+if "3057b75c55f55fb7" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -1762,10 +1762,6 @@ class Items:
             assert self._below is not None
             return self._below.name(number)
         return self._names[number - self._start]
-
-    def is_fact(self, number: int) -> bool:
-        """Whether an item is a fact, not what makes facts uncertain."""
-        return self.name(number)[0] in FACTS
 
     def numeric_values(self, kind: str, key: str) -> int:
         """How many values of a key read as numbers."""
@@ -15880,19 +15876,23 @@ class Sessions(Numbers):
     def occurrences(self, sets: Sequence[int]) -> Mapping[int, int]:
         """How many traces each session has, in a set of each block of the index."""
         blocks = [(block, bits) for block, bits in zip(self._index.blocks, sets) if bits]
-        whole = all(self.whole(block, bits) for block, bits in blocks)
+        if not blocks or not all(self.whole(block, bits) for block, bits in blocks):
+            return self._counted(blocks)
         # The same is asked again as long as nothing has changed.
         key = ("occurrences", self._key, tuple([(block.block, bits) for block, bits in blocks]))
         for known in CACHE.columns(key).values():
-            if whole and isinstance(known, Whole):
+            if isinstance(known, Whole):
                 return known.by_number()
+        found = self._counted(blocks)
+        CACHE.keep(key, {blocks[0][0].block: Whole.of(0, found)})
+        return found
+
+    def _counted(self, blocks: Sequence[tuple[Block, int]]) -> Mapping[int, int]:
         found: Counter[int] = Counter()
         for block, bits in blocks:
             (column,) = self.numbers([block], [bits])
             found.update(bitmaps.chosen(column, bits))
         found.pop(0, None)
-        if whole and blocks:
-            CACHE.keep(key, {blocks[0][0].block: Whole.of(0, found)})
         return found
 
     def present(self, block: Block) -> int:
@@ -20770,7 +20770,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights d6148a662b77100f " + name + ">"
+        place = "<insights 3057b75c55f55fb7 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -20785,8 +20785,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["d6148a662b77100f"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["d6148a662b77100f"]
+GD["3057b75c55f55fb7"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["3057b75c55f55fb7"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -20841,9 +20841,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].build_index(plpy, '@mlflow@', max_traces)
+return GD["3057b75c55f55fb7"].build_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_build_batch(int) is
@@ -21062,9 +21062,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["3057b75c55f55fb7"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -21366,9 +21366,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].compare(
+return GD["3057b75c55f55fb7"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21407,9 +21407,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].correlate(
+return GD["3057b75c55f55fb7"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -21452,9 +21452,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].correlation_matrix(
+return GD["3057b75c55f55fb7"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -21478,9 +21478,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["3057b75c55f55fb7"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -21535,9 +21535,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].discover(
+return GD["3057b75c55f55fb7"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21565,9 +21565,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["3057b75c55f55fb7"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -21598,9 +21598,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].facets(
+return GD["3057b75c55f55fb7"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -21622,9 +21622,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].start_over(plpy, batch_size)
+return GD["3057b75c55f55fb7"].start_over(plpy, batch_size)
 $python$;
 
 comment on function insights.run_rebuild(int) is
@@ -21647,9 +21647,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["3057b75c55f55fb7"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -21686,9 +21686,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].search_traces(
+return GD["3057b75c55f55fb7"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -21717,9 +21717,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].search_page(
+return GD["3057b75c55f55fb7"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -21756,9 +21756,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].timeseries(
+return GD["3057b75c55f55fb7"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -21780,9 +21780,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].validate(plpy, filter)
+return GD["3057b75c55f55fb7"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -21799,9 +21799,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "d6148a662b77100f" not in GD:
+if "3057b75c55f55fb7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["d6148a662b77100f"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["3057b75c55f55fb7"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
