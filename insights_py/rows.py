@@ -369,13 +369,17 @@ class IndexStatus(Row):
 
     ``pending`` traces have changed since they were indexed, the first of them
     ``lag_seconds`` ago; they are answered from MLflow's tables.  The index is
-    used once it is ``built``, and not while changes are ``missed``.  ``terms``
-    and ``postings`` are estimates where there are many.  ``index_share`` is
-    ``index_bytes`` over ``mlflow_bytes``, the size of MLflow's trace tables.
-    A role that may not read those sees the sizes, and None for the rest.
+    used once it is ``built``, and not while changes are ``missed`` or triggers or
+    tables are not as they were: ``usable`` says so.  ``unwatched`` is what lets changes
+    go unnoticed, such as a missing trigger.  ``terms`` and ``postings`` are estimates
+    where there are many.  ``index_share`` is ``index_bytes`` over ``mlflow_bytes``, the
+    size of MLflow's trace tables.  A role that may not read the index sees the sizes, and
+    None for the rest.
     """
 
     built: bool | None
+    usable: bool | None
+    unwatched: str | None
     pending: int | None
     lag_seconds: float | None
     missed: int | None
@@ -390,12 +394,15 @@ class IndexStatus(Row):
     def state(self) -> Cell:
         """One line for people; what to do, where there is something to do."""
         if self.built is None:
-            return Cell("for those only who may read MLflow's tables", "yellow")
+            return Cell("for members of its group of readers only (insights doctor)", "yellow")
         if not self.built:
             text = f"not built yet ({number(self.traces)} traces so far): run `insights index`"
             return Cell(text, "yellow")
-        if self.missed:
-            return Cell("not used, it has missed changes: run `insights index --rebuild`", "red")
+        if self.unwatched:
+            return Cell(f"not used, {self.unwatched}: run `insights install`", "red")
+        if self.missed or not self.usable:
+            what = "changes were missed" if self.missed else "triggers or tables have changed"
+            return Cell(f"not used, {what}: `insights worker` catches up", "yellow")
         share = "" if self.index_share is None else f", {100 * self.index_share:.1f} % of MLflow's"
         text = f"{number(self.traces)} indexed, {size(self.index_bytes)}{share}"
         if not self.pending:

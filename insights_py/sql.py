@@ -241,6 +241,8 @@ INDEX_STATUS = Function(
     {},
     columns=(
         "built",
+        "usable",
+        "unwatched",
         "pending",
         "lag_seconds",
         "missed",

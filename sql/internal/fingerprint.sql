@@ -1,5 +1,5 @@
--- What the catalogue says of the triggers on MLflow's tables, of those tables and of their
--- columns, as a text.  Every change gives a row of the catalogue a new xmin, so this tells
+-- What the catalogue says of the triggers on MLflow's tables, of those tables, their columns
+-- and indexes, as a text.  Every change gives a row of the catalogue a new xmin, so this tells
 -- also what has been undone since: a trigger that was disabled and enabled again.
 --
 -- Asked by every reader of the index whenever some transaction has ended since it asked
@@ -42,6 +42,19 @@ begin
             from pg_attribute a
             where a.attrelid = any (tables)
             and a.attnum > 0
+        )
+        -- Not for the index: for what insights.foreign_code looks at.
+        || ' indexes '
+        || (
+            select concat(count(*), ':', sum(i.indexrelid::bigint))
+            from pg_index i
+            where i.indrelid = any (tables)
+        )
+        || ' statistics '
+        || (
+            select concat(count(*), ':', sum(s.oid::bigint))
+            from pg_statistic_ext s
+            where s.stxrelid = any (tables)
         );
 end
 $plpgsql$;

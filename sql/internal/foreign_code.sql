@@ -2,10 +2,10 @@
 -- whoever reads them through this project: SQL over a column of a type of their own calls
 -- their casts and operators, a view in place of a table its functions.
 --
--- Whoever keeps the index up to date without being that owner is often a superuser.  So
--- there the functions in indexes, statistics and row security count as well, which
--- PostgreSQL may call when it plans or runs any query.  It holds locks under which none
--- of the first kind can come (refresh.py).
+-- PostgreSQL may also call the functions in indexes, statistics and row security when it
+-- plans or runs any query.  To a reader this happens with every query on these tables;
+-- here it counts for superusers, and for whoever keeps the index up to date without being the
+-- owner, who holds locks under which none of the first kind can come (refresh.py).
 create or replace function insights.foreign_code(writing boolean default false) returns text
 language plpgsql
 stable
@@ -54,7 +54,7 @@ begin
     and a.attname = any (used)
     and t.typnamespace <> 'pg_catalog'::regnamespace
     limit 1;
-    if found is not null or not writing then
+    if found is not null then
         return found;
     end if;
 
@@ -63,6 +63,9 @@ begin
         join pg_roles r on r.oid = c.relowner
         where c.oid = to_regclass('@mlflow@.trace_info')
         and r.rolname = current_user
+    ) or not (
+        writing
+        or exists (select from pg_roles r where r.rolname = current_user and r.rolsuper)
     ) then
         return null;
     end if;
@@ -90,7 +93,7 @@ end
 $plpgsql$;
 
 comment on function insights.foreign_code(boolean) is
-    'What of MLflow''s tables would run code of their owner''s for whoever reads them; NULL: nothing. writing: for '
+    'What of MLflow''s tables would run code of their owner''s with the caller''s rights; NULL: nothing. writing: for '
     'whoever keeps the index up to date';
 
 revoke all on function insights.foreign_code(boolean) from public;

@@ -219,6 +219,8 @@ COLUMNS: Mapping[str, Schema] = {
     "trace_id": _TEXT,
     "trace_name": _TEXT_OR_NULL,
     "traces": _WHOLE_OR_NULL,
+    "unwatched": _TEXT_OR_NULL,
+    "usable": {"type": ["boolean", "null"]},
     "value": _TEXT_OR_NULL,
 }
 
