@@ -54,8 +54,9 @@ class _Stopped(BaseException):
 class _Session:
     """Calls functions, each in a transaction of its own, on a connection made when needed."""
 
-    def __init__(self, dsn: str, name: str, schema: str | None) -> None:
+    def __init__(self, dsn: str, name: str, schema: str | None, say: Callable[[str], None]) -> None:
         self._dsn = dsn
+        self._say = say
         self._name = name
         self._given_schema = schema
         self._schema: str | None = None
@@ -68,7 +69,10 @@ class _Session:
     def call(self, query: sql.Query) -> Any:
         """The row that a statement gives."""
         with translated():
-            return self._row(self._connected(), query, self._schema)
+            row = self._row(self._connected(), query, self._schema)
+        if row is None:
+            raise NotInstalled("the installation of the trace functions is incomplete")
+        return row
 
     @property
     def connected(self) -> bool:
@@ -93,6 +97,11 @@ class _Session:
             self._connection.close()
             self._connection = None
 
+    def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        """Passes on which traces cannot be indexed."""
+        if notice.severity_nonlocalized == "WARNING" and notice.message_primary:
+            self._say(notice.message_primary)
+
     def _connected(self) -> psycopg.Connection[Any]:
         if self._connection is not None and lost(self._connection):
             self.close()
@@ -101,12 +110,14 @@ class _Session:
             self.connecting = True
             try:
                 self._connection = connect(self._dsn, self._name)
+                self._connection.add_notice_handler(self._notice)
             finally:
                 self.connecting = False
             self._schema = self._given_schema
             if self._given_schema is None:
                 # Where MLflow's tables are, as the installation knows.
-                (self._schema,) = self._row(self._connection, sql.INSTALLED_FOR(), None)
+                row = self._row(self._connection, sql.INSTALLED_FOR(), None)
+                self._schema = None if row is None else str(row[0])
         return self._connection
 
     def _row(
@@ -115,10 +126,7 @@ class _Session:
         with connection.transaction():
             # As pg_dump and autovacuum do: such limits are meant for questions.
             connection.execute(_UNLIMITED)
-            row = connection.execute(query.for_psycopg(schema).encode(), query.params).fetchone()
-        if row is None:
-            raise NotInstalled("the installation of the trace functions is incomplete")
-        return row
+            return connection.execute(query.for_psycopg(schema).encode(), query.params).fetchone()
 
 
 _UNLIMITED = b"""
@@ -188,7 +196,7 @@ class Worker:
         heartbeat: Path | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
-        self._session = _Session(dsn, "insights worker", schema)
+        self._session = _Session(dsn, "insights worker", schema, self._say)
         self._batch = batch
         self._poll = poll
         self._heartbeat = heartbeat
@@ -371,7 +379,7 @@ def build(
     is made again; what still fails after ``patience`` seconds is raised, and
     ``say`` gets a line for each failure before.
     """
-    session = _Session(dsn, "insights index", schema)
+    session = _Session(dsn, "insights index", schema, say)
     patient = _Patience(say)
     size = batch
     try:
