@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from insights_py.doctor import set_aside
 from insights_py.worker import Worker, build
 from tests.client import world
 
@@ -57,6 +58,8 @@ def test_the_others_do_not_wait(poisoned: Connection, dsn: str) -> None:
     assert one(poisoned, "select indexed, pending from insights_refresh()") == (0, 1)
     assert one(poisoned, STATE) == (47, 1, POISON, True)
     assert poisoned.execute("select * from insights_verify()").fetchall() == []
+    (check,) = set_aside(poisoned)
+    assert (check.ok, check.finding) == (False, "traces that could not be indexed: 1")
     poisoned.execute("drop function public.poison() cascade")
     poisoned.execute("update insights.pending set noted_at = now()")
     assert one(poisoned, "select indexed, pending from insights_refresh()") == (1, 0)
