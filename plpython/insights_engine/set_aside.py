@@ -22,8 +22,9 @@ _MINUTES = 5
 # More of them in a batch, and it is not the traces that are wrong.
 _MOST = 20
 # SQLSTATEs, or classes of them, that say nothing about a trace: connections, snapshots and
-# settings, deadlocks, missing objects and rights, resources, locks, operators, the system.
-_NOT_OF_A_TRACE = ("08", "0A", "25", "3F", "40", "42", "53", "55", "57", "58", "72", "F0")
+# settings, deadlocks, missing objects and rights, resources, locks, operators, the system, objects
+# that others change at the same time.
+_NOT_OF_A_TRACE = ("08", "0A", "25", "3F", "40", "42", "53", "55", "57", "58", "72", "F0", "XX000")
 
 
 def work(

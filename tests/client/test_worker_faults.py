@@ -62,6 +62,13 @@ def pending(faults: Faults) -> int:
     return found
 
 
+def catch_up(faults: Faults, after: str, log: list[str]) -> None:
+    end = time.monotonic() + 60
+    while pending(faults):
+        assert time.monotonic() < end, f"pending after {after}: {''.join(log)}"
+        time.sleep(0.1)
+
+
 def test_a_worker_survives_random_faults(faults: Faults) -> None:
     dice = Random(SEED)
     worker = Process("worker", "--poll", "0.05", "--dsn", faults.dsn)
@@ -80,9 +87,9 @@ def test_a_worker_survives_random_faults(faults: Faults) -> None:
             faults.inject(kind, dice.choice((0, 0.1, 0.5, 1 if number % 10 else 3)))
             assert worker.process.poll() is None, f"fault {number}, {kind}: {''.join(text)}"
             if dice.random() < 0.3:
-                until(lambda: pending(faults) == 0, 60)
+                catch_up(faults, f"fault {number}, {kind}", text)
         change(faults, dice)
-        until(lambda: pending(faults) == 0, 60)
+        catch_up(faults, "the end", text)
         with Insights(faults.admin_dsn) as insights:
             assert insights.verify() == []
             assert insights.index_status().missed == 0
