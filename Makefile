@@ -5,6 +5,7 @@
 #   make stop    end what demo and db have started
 #   make db      the private PostgreSQL with MLflow's and our schema; prints its DSN
 #   make test    the tests; one part: make test TESTS=tests/sql JOBS=0
+#   make faults  the worker, disturbed 500 times
 #   make lint    ruff, ruff format, mypy --strict, the frozen bundle
 #   make bench   the benchmarks
 #   make lock    resolve the dependencies anew
@@ -22,11 +23,11 @@ PY := .venv/bin/python
 LINTED := plpython insights_py insights_dev migrations tests bench examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo stop db test lint bench lock bundle reference format clean
+.PHONY: help venv demo stop db test faults lint bench lock bundle reference format clean
 .NOTPARALLEL:
 
 help:
-	@sed -n '4,12s/^#//p' Makefile
+	@sed -n '4,13s/^#//p' Makefile
 
 venv:
 	@$(PYTHON) insights_dev/environment.py
@@ -46,6 +47,10 @@ db: venv
 
 test: venv
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+
+faults: venv
+	@INSIGHTS_FAULTS=$${INSIGHTS_FAULTS:-500} $(PY) -m pytest -x -k random_faults \
+		tests/client/test_worker_faults.py
 
 lint: venv
 	$(PY) -m ruff check $(LINTED)

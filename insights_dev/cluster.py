@@ -325,8 +325,8 @@ def is_running(server: Server) -> bool:
     return status.returncode == 0
 
 
-def stop(server: Server) -> None:
-    """Stops the server; its data stays."""
+def stop(server: Server, mode: str = "fast") -> None:
+    """Stops the server; its data stays.  ``mode`` is pg_ctl's."""
     if server.kind == "container":
         subprocess.run(["docker", "stop", server.home], check=True, capture_output=True)
         return
@@ -335,7 +335,7 @@ def stop(server: Server) -> None:
             str(Path(server.binaries) / "pg_ctl"),
             "--pgdata",
             server.home,
-            "--mode=fast",
+            f"--mode={mode}",
             "--wait",
             "stop",
         )

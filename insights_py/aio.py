@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from insights_py import operations, sql
 from insights_py.analysis import Comparison, Discovery, Facets, Matrix, TimeSeries
+from insights_py.connections import lost, patient
 from insights_py.dsn import libpq
 from insights_py.errors import translated
 from insights_py.operations import Answer, ExperimentIds, Kinds, Moment, Operation, OrderBy
@@ -60,6 +61,8 @@ class AsyncInsights:
         self._schema = schema
         self._own: psycopg.AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
+        # Calls that are under way on it.
+        self._users = 0
         if not isinstance(database, str):
             self._source(database)
 
@@ -386,16 +389,43 @@ class AsyncInsights:
 
     @asynccontextmanager
     async def _on_own(self) -> AsyncIterator[Run]:
+        async with self._lock:
+            # A server, pooler or firewall may have ended it since the last call.
+            if self._own is not None and not self._users and lost(self._own):
+                await self._own.close()
+            if self._own is None or self._own.closed:
+                self._own = await self._connect()
+            own = self._own
+            self._users += 1
+        try:
+            async with self._on_psycopg(own) as run:
+
+                async def on_own(query: sql.Query) -> Sequence[Sequence[Any]]:
+                    return await (self._write(query) if query.writes else run(query))
+
+                yield on_own
+        finally:
+            self._users -= 1
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
         import psycopg
 
-        async with self._lock:
-            if self._own is None or self._own.closed:
-                self._own = await psycopg.AsyncConnection.connect(
-                    str(self._database), autocommit=True, fallback_application_name="insights"
-                )
-            own = self._own
-        async with self._on_psycopg(own) as run:
-            yield run
+        return await psycopg.AsyncConnection.connect(
+            patient(str(self._database)), autocommit=True, fallback_application_name="insights"
+        )
+
+    async def _write(self, query: sql.Query) -> Sequence[Sequence[Any]]:
+        """In a READ COMMITTED transaction, whatever the database's defaults are.
+
+        On a connection of its own, since others may be using ours.
+        """
+        import psycopg
+
+        async with await self._connect() as connection:
+            await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+            await connection.set_read_only(False)
+            async with connection.transaction(), self._on_psycopg(connection) as run:
+                return await run(query)
 
     @asynccontextmanager
     async def _on_psycopg(self, connection: psycopg.AsyncConnection[Any]) -> AsyncIterator[Run]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from insights_py import operations, sql
 from insights_py.analysis import Comparison, Discovery, Facets, Matrix, TimeSeries
+from insights_py.connections import lost, patient
 from insights_py.dsn import libpq
 from insights_py.errors import translated
 from insights_py.operations import Answer, ExperimentIds, Kinds, Moment, Operation, OrderBy
@@ -71,6 +72,8 @@ class Insights:
         self._schema = schema
         self._own: psycopg.Connection[Any] | None = None
         self._lock = threading.Lock()
+        # Calls that are under way on it.
+        self._users = 0
         if not isinstance(database, str):
             self._source(database)
 
@@ -393,16 +396,44 @@ class Insights:
 
     @contextmanager
     def _on_own(self) -> Iterator[Run]:
+        with self._lock:
+            # A server, pooler or firewall may have ended it since the last call.
+            if self._own is not None and not self._users and lost(self._own):
+                self._own.close()
+            if self._own is None or self._own.closed:
+                self._own = self._connect()
+            own = self._own
+            self._users += 1
+        try:
+            with self._on_psycopg(own) as run:
+
+                def on_own(query: sql.Query) -> Sequence[Sequence[Any]]:
+                    return self._write(query) if query.writes else run(query)
+
+                yield on_own
+        finally:
+            with self._lock:
+                self._users -= 1
+
+    def _connect(self) -> psycopg.Connection[Any]:
         import psycopg
 
-        with self._lock:
-            if self._own is None or self._own.closed:
-                self._own = psycopg.connect(
-                    str(self._database), autocommit=True, fallback_application_name="insights"
-                )
-            own = self._own
-        with self._on_psycopg(own) as run:
-            yield run
+        return psycopg.connect(
+            patient(str(self._database)), autocommit=True, fallback_application_name="insights"
+        )
+
+    def _write(self, query: sql.Query) -> Sequence[Sequence[Any]]:
+        """In a READ COMMITTED transaction, whatever the database's defaults are.
+
+        On a connection of its own, since others may be using ours.
+        """
+        import psycopg
+
+        with self._connect() as connection:
+            connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+            connection.read_only = False
+            with connection.transaction(), self._on_psycopg(connection) as run:
+                return run(query)
 
     @contextmanager
     def _on_psycopg(self, connection: psycopg.Connection[Any]) -> Iterator[Run]:

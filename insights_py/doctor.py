@@ -110,4 +110,27 @@ def _installed(connection: psycopg.Connection, revision: str) -> list[Check]:
             f"grant select on all tables in schema {schema} to {role};",
         )
     )
+    found += set_aside(connection)
     return found
+
+
+def set_aside(connection: psycopg.Connection) -> list[Check]:
+    """Whether there are traces that cannot be indexed; nothing where that is not to be seen."""
+    ((visible,),) = connection.execute(
+        "select pg_catalog.has_table_privilege('insights.pending', 'SELECT')"
+    ).fetchall()
+    if not visible:
+        return []
+    ((count,),) = connection.execute(
+        "select count(distinct p.trace_id) from insights.pending p"
+        " where p.noted_at > pg_catalog.clock_timestamp()"
+    ).fetchall()
+    return [
+        Check(
+            "indexing",
+            count == 0,
+            f"traces that could not be indexed: {count}" if count else "every trace can be indexed",
+            "They are answered from MLflow's tables and tried again every few minutes; the log of "
+            "insights worker, or PostgreSQL's, says which they are and why.",
+        )
+    ]

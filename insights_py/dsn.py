@@ -11,7 +11,14 @@ import re
 
 from insights_py.errors import ArgumentError
 
-__all__ = ["is_postgresql", "libpq"]
+__all__ = [
+    "from_keyword",
+    "has_password",
+    "is_postgresql",
+    "libpq",
+    "wants_password",
+    "with_password",
+]
 
 _WITH_DRIVER = re.compile(r"postgres(?:ql)?\+\w+://", re.IGNORECASE)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -50,6 +57,43 @@ def libpq(dsn: str) -> str:
         reason = re.sub(r'"[^"]*"', '"…"', str(error).strip().split("\n")[0])
         raise ArgumentError(f"The database address cannot be read: {reason}") from None
     return dsn
+
+
+def from_keyword(keyword: str, value: str) -> str:
+    """A connection string with one keyword, such as ``service``."""
+    from psycopg.conninfo import make_conninfo
+
+    return make_conninfo("", **{keyword: value})
+
+
+def has_password(dsn: str) -> bool:
+    """Whether the password stands in ``dsn`` itself, which is one that `libpq` reads."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    return bool(conninfo_to_dict(libpq(dsn)).get("password"))
+
+
+def with_password(dsn: str, password: str) -> str:
+    """``dsn`` with a password in it, for this process alone."""
+    from psycopg.conninfo import make_conninfo
+
+    return make_conninfo(libpq(dsn), password=password)
+
+
+def wants_password(dsn: str) -> str | None:
+    """As whom the server asks for a password that is found nowhere; None if it does not ask.
+
+    Nowhere: neither in ``dsn``, a service file, a password file nor the environment.
+    """
+    import psycopg
+
+    try:
+        psycopg.connect(libpq(dsn), connect_timeout=10).close()
+    except psycopg.OperationalError as error:
+        if error.pgconn is not None and error.pgconn.needs_password:
+            return error.pgconn.user.decode(errors="replace")
+    # Whatever else is wrong comes up again, where it is reported.
+    return None
 
 
 def _from_sqlalchemy(dsn: str) -> dict[str, str]:

@@ -27,6 +27,8 @@ class Query:
 
     text: str
     params: Mapping[str, Any]
+    #: Needs a transaction that is READ COMMITTED and may write.
+    writes: bool = False
 
     def for_psycopg(self, schema: str | None) -> str:
         """With ``%(name)s`` placeholders, as psycopg takes them."""
@@ -49,13 +51,14 @@ class Function:
 
     ``columns`` are the result columns that are read, in this order; empty for
     a function that returns one value.  ``unread`` are result columns that the
-    client leaves where they are.
+    client leaves where they are.  ``writes``: not in every transaction.
     """
 
     name: str
     arguments: Mapping[str, str]
     columns: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    writes: bool = False
 
     def __call__(self, **params: Any) -> Query:
         """The call with these arguments; those left out take the function's defaults."""
@@ -69,7 +72,7 @@ class Function:
             text = f"select {columns} from {{schema}}{self.name}({given})"
         else:
             text = f"select {{schema}}{self.name}({given})"
-        return Query(text, params)
+        return Query(text, params, self.writes)
 
 
 @dataclass(frozen=True)
@@ -260,6 +263,7 @@ REFRESH = Function(
     "insights_refresh",
     {"max_traces": "integer"},
     columns=("indexed", "removed", "merged", "pending", "busy"),
+    writes=True,
 )
 
 VERIFY = Function("insights_verify", {"max_problems": "integer"}, columns=("trace_id", "problem"))

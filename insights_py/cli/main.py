@@ -338,7 +338,9 @@ def index_command(rebuild: bool, batch: int, dsn: str | None, schema: str | None
     """
     from insights_py.worker import build
 
-    steps = build(options.database(dsn), schema=schema, batch=batch, rebuild=rebuild)
+    steps = build(
+        options.database(dsn), schema=schema, batch=batch, rebuild=rebuild, say=output.warning
+    )
     try:
         last = output.progress(steps)
     except KeyboardInterrupt:

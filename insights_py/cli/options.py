@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import getpass
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,17 +12,48 @@ from typing import Any, TypeVar
 import click
 
 from insights_py import Insights
-from insights_py.dsn import is_postgresql
+from insights_py.cli import output
+from insights_py.display import printable
+from insights_py.dsn import (
+    from_keyword,
+    has_password,
+    is_postgresql,
+    wants_password,
+    with_password,
+)
 from insights_py.errors import ArgumentError, InsightsError, PermissionDenied
 
 UNITS = ("trace", "session", "session_all")
 DSN_VARIABLES = ("INSIGHTS_DSN", "MLFLOW_TRACKING_URI", "MLFLOW_BACKEND_STORE_URI")
+#: Those of libpq that name a database, and the keyword that each stands for.
+LIBPQ_VARIABLES = {"PGSERVICE": "service", "PGDATABASE": "dbname"}
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def database(given: str | None) -> str:
-    """The database that is meant: ``--dsn``, or the first variable that names one."""
+def database(given: str | None, *, ask: bool = True) -> str:
+    """The database that is meant: ``--dsn``, or the first variable that names one.
+
+    The password may come from wherever libpq finds one; with ``ask`` a user at a
+    terminal is asked for it if it is nowhere.
+    """
+    dsn = _named(given)
+    if not ask:
+        return dsn
+    if has_password(dsn):
+        if given is not None:
+            output.warning(
+                "everybody on this machine can read the password in --dsn in the list of "
+                "processes: leave it to ~/.pgpass, PGPASSWORD or a prompt, or set INSIGHTS_DSN"
+            )
+    elif sys.stderr.isatty():
+        user = wants_password(dsn)
+        if user is not None:
+            return with_password(dsn, getpass.getpass(f"Password for user {printable(user)}: "))
+    return dsn
+
+
+def _named(given: str | None) -> str:
     if given is not None:
         return given
     servers = []
@@ -31,11 +63,15 @@ def database(given: str | None) -> str:
             return value
         if value:
             servers.append(f"{variable} is {value}, which is not a PostgreSQL database.")
+    for variable, keyword in LIBPQ_VARIABLES.items():
+        if os.environ.get(variable):
+            # libpq takes everything else from the environment, too.
+            return from_keyword(keyword, os.environ[variable])
     raise click.UsageError(
         "\n".join(
             [
-                "Which database? Pass --dsn postgresql://user:password@host/mlflow "
-                "or set INSIGHTS_DSN.",
+                "Which database? Pass --dsn postgresql://user@host/mlflow "
+                "or set INSIGHTS_DSN or PGSERVICE.",
                 *servers,
             ]
         )
@@ -78,8 +114,9 @@ optional_filter_argument = click.argument(
 dsn_option = click.option(
     "--dsn",
     metavar="DSN",
-    help="The database: postgresql://user:password@host/mlflow or 'host=... dbname=...'. "
-    "Default: INSIGHTS_DSN, MLFLOW_TRACKING_URI or MLFLOW_BACKEND_STORE_URI.",
+    help="The database: postgresql://user@host/mlflow, 'host=... dbname=...' or service=NAME. "
+    "Default: INSIGHTS_DSN, MLFLOW_TRACKING_URI, MLFLOW_BACKEND_STORE_URI, PGSERVICE or "
+    "PGDATABASE. The password comes from ~/.pgpass, PGPASSWORD or a prompt.",
 )
 
 
@@ -95,7 +132,7 @@ def _complete_experiment(
 ) -> list[str]:
     """The names of experiments that begin so, for the shell's completion."""
     try:
-        with Insights(database(context.params.get("dsn"))) as insights:
+        with Insights(database(context.params.get("dsn"), ask=False)) as insights:
             names = [experiment.name for experiment in insights.experiments()]
     except (click.UsageError, InsightsError):
         # There is nowhere to say it: the user is in the middle of a line.

@@ -130,6 +130,11 @@ def note(text: str) -> None:
         Console(stderr=True, highlight=False).print(Text(text, style="dim"), soft_wrap=True)
 
 
+def warning(text: str) -> None:
+    """Something to be mended, on standard error; the command goes on."""
+    _lines(sys.stderr, [[("insights: warning: ", "bold yellow"), (text, "")]])
+
+
 def report(lines: Iterable[Sequence[tuple[str, str]]]) -> None:
     """Lines of styled pieces on standard output; nothing is cut."""
     _lines(sys.stdout, lines)

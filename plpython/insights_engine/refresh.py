@@ -21,6 +21,7 @@ from insights_engine import (
     merging,
     plans,
     postings,
+    set_aside,
     stored_sessions,
 )
 from insights_engine.errors import InsightsError
@@ -63,7 +64,10 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     ids = _take_pending(plpy, max_traces)
     if ids:
         _change_version(plpy)
-    indexed, removed, experiments = _index(plpy, schema, ids) if ids else (0, 0, set())
+    parts = set_aside.work(plpy, ids, lambda some: _index(plpy, schema, some), str) if ids else []
+    indexed = sum(part[0] for part in parts)
+    removed = sum(part[1] for part in parts)
+    experiments: set[int] = set().union(*(part[2] for part in parts))
     merged = merging.merge(plpy, experiments) if experiments else 0
     if _unfinished(plpy):
         indexed += _build_next(plpy, schema, max_traces)["indexed"]
@@ -199,7 +203,9 @@ def _take_pending(plpy: Any, max_traces: int) -> list[str]:
     (row,) = plans.run(
         plpy,
         "with wanted as materialized (select distinct n.trace_id from"
-        " (select p.trace_id from insights.pending p limit $2) n limit $1),"
+        " (select p.trace_id from insights.pending p"
+        # Those of the future are traces that could not be indexed (set_aside.py).
+        " where p.noted_at <= pg_catalog.clock_timestamp() limit $2) n limit $1),"
         " gone as (delete from insights.pending p using wanted w"
         " where p.trace_id = w.trace_id returning p.trace_id)"
         " select pg_catalog.array_agg(distinct g.trace_id) as ids from gone g",
@@ -448,8 +454,10 @@ def _build_next(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         for row in found
         if not row["indexed"]
     ]
-    experiments = add(plpy, schema, traces)
-    merging.merge(plpy, experiments)
+    parts = set_aside.work(
+        plpy, traces, lambda some: (len(some), add(plpy, schema, some)), lambda one: one.trace_id
+    )
+    merging.merge(plpy, set().union(*(part[1] for part in parts)))
     done = len(found) < max_traces
     if found:
         last = found[len(found) - 1]
@@ -459,7 +467,7 @@ def _build_next(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     _set_through(plpy, "" if done else through)
     # Only now is it known which blocks are the largest.
     done = done and not _complete(plpy, schema)
-    return {"indexed": len(traces), "done": done, "busy": False}
+    return {"indexed": sum(part[0] for part in parts), "done": done, "busy": False}
 
 
 def start_over(plpy: Any, schema: str, leased: bool) -> dict[str, Any]:

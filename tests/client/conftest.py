@@ -39,6 +39,6 @@ def world_reader_dsn(databases: Databases, world_dsn: str) -> str:
 @pytest.fixture(autouse=True)
 def _no_database_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("INSIGHTS_DSN", "MLFLOW_", "COLUMNS", "NO_COLOR", "FORCE_COLOR")):
+        if name.startswith(("INSIGHTS_DSN", "MLFLOW_", "PG", "COLUMNS", "NO_COLOR", "FORCE_COLOR")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "80")
