@@ -29,9 +29,6 @@ SCHEMA = "insights"
 # Alembic's environment is global to the process.
 _one_at_a_time = threading.Lock()
 
-# Of all advisory locks this one means: an installation is at work.
-_LOCK = 0x696E7369676874
-
 # Seconds to wait for a moment in which no transaction has changed MLflow's tables.
 _PATIENCE = 60
 
@@ -149,9 +146,23 @@ def _index_built(driver: psycopg.Connection) -> bool | None:
 # ------------------------------------------------- what migrations/env.py calls
 
 
-def lock(driver: psycopg.Connection) -> None:
-    """Makes other installations wait until this transaction ends."""
-    driver.execute("select pg_catalog.pg_advisory_xact_lock(%s)", [_LOCK])
+def lock(driver: psycopg.Connection, wanted: str | None) -> None:
+    """Makes other installations wait until this transaction ends.
+
+    By a lock that only those may take who may write to MLflow's tables, and that lets
+    them write: an advisory lock is anybody's.
+    """
+    known = driver.execute("select pg_catalog.to_regclass('insights.installation')").fetchone()
+    if known != (None,):
+        row = driver.execute("select mlflow_schema from insights.installation").fetchone()
+        wanted = str(row[0]) if row else wanted
+    schema = checks.find_schema(driver, wanted)
+    if isinstance(schema, str):
+        driver.execute(
+            sql.SQL("lock table {} in share update exclusive mode").format(
+                sql.Identifier(schema, "trace_info")
+            )
+        )
 
 
 def refuse_unknown_revision(heads: Collection[str], known: Collection[str]) -> None:

@@ -343,16 +343,21 @@ def verify(max_problems: int) -> Operation[list[Wrong]]:
 
 def status(client: str, schema: str | None) -> Operation[Status]:
     """What is installed, from the catalogue; works where nothing is."""
-    [(server, database, role, found, has_revision, present, readable)] = yield sql.CATALOGUE(
+    [
+        (server, database, role, found, has_revision, guarded, present, readable)
+    ] = yield sql.CATALOGUE(
         names=[function.name for function in sql.FUNCTIONS],
         tables=list(sql.MLFLOW),
         schema=schema,
     )
+    server, database, role, found, has_revision, guarded, present, readable = row
     revision = index = None
     if has_revision:
         rows = yield sql.REVISION()
         revision = rows[0][0] if rows else None
     says: dict[str, Any] = {}
+    if guarded:
+        yield sql.GUARD()
     if len(present) == len(sql.MLFLOW):
         for table in sorted(readable):
             rows = yield sql.MLFLOW[table]()

@@ -294,6 +294,8 @@ BUILD_BATCH = Statement(
     ("max_traces",),
 )
 
+GUARD = Statement("select insights.guard(true)")
+
 INSTALLED_FOR = Statement("select mlflow_schema from insights.installation")
 
 INDEXED = Statement(
@@ -328,6 +330,7 @@ CATALOGUE = Statement(
             order by 1
         ),
         to_regclass('insights.alembic_version') is not null,
+        to_regprocedure('insights.guard(boolean)') is not null,
         t.present,
         t.readable
     from (

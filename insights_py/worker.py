@@ -383,6 +383,8 @@ def build(
     patient = _Patience(say)
     size = batch
     try:
+        # Before anything else is asked of MLflow's tables.
+        session.call(sql.GUARD())
         built, indexed, total = session.call(sql.INDEXED())
         if built is None:
             raise PermissionDenied(

@@ -53,7 +53,7 @@ def migrate(connection: Connection) -> None:
         if migration.opts.get("dont_mutate"):  # alembic current, alembic check
             context.run_migrations()
             return
-        install.lock(driver)
+        install.lock(driver, schema)
         heads = migration.get_current_heads()
         install.refuse_unknown_revision(heads, {s.revision for s in scripts.walk_revisions()})
         target = context.get_revision_argument()

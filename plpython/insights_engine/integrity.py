@@ -10,10 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from insights_engine import plans
-from insights_engine.errors import InsightsError
 
-#: object_not_in_prerequisite_state
-_NOT_AS_IT_WAS = "55000"
 #: insufficient_privilege
 _DENIED = "42501"
 
@@ -62,21 +59,9 @@ def guard(plpy: Any, writing: bool = False) -> None:
     global _guarded_snapshot
     (row,) = plans.run(
         plpy,
-        f"select case when not $2 and {_UNCHANGED} then null"
-        f" else insights.foreign_code($2) end as found, {SNAPSHOT} as snapshot",
+        f"select case when not $2 and {_UNCHANGED} then true else insights.guard($2) end,"
+        f" {SNAPSHOT} as snapshot",
         ("text", "boolean"),
         (_guarded_snapshot, writing),
     )
-    if row["found"] is None:
-        _guarded_snapshot = row["snapshot"]
-        return
-    if writing:
-        hint = "Let the owner of MLflow's tables keep the index up to date, or remove that."
-    else:
-        hint = "MLflow's own tables have built-in types only: give the column such a type."
-    raise InsightsError(
-        f"MLflow's tables would run code of their owner: {row['found']}",
-        _NOT_AS_IT_WAS,
-        None,
-        hint,
-    )
+    _guarded_snapshot = row["snapshot"]
