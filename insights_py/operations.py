@@ -343,9 +343,7 @@ def verify(max_problems: int) -> Operation[list[Wrong]]:
 
 def status(client: str, schema: str | None) -> Operation[Status]:
     """What is installed, from the catalogue; works where nothing is."""
-    [
-        (server, database, role, found, has_revision, guarded, present, readable)
-    ] = yield sql.CATALOGUE(
+    [row] = yield sql.CATALOGUE(
         names=[function.name for function in sql.FUNCTIONS],
         tables=list(sql.MLFLOW),
         schema=schema,
