@@ -619,7 +619,8 @@ def test_ids_as_numbers_texts_and_arrays(world: psycopg.Connection[Any]) -> None
         ({"min_support": 0}, "Invalid value 0 for parameter 'min_support'", "default is 5"),
         ({"min_support": None}, "Invalid value NULL for parameter 'min_support'", "default is 5"),
         ({"max_results": 0}, "Invalid value 0 for parameter 'max_results'", None),
-        ({"max_results": 50_001}, "It must be at most 50000", None),
+        ({"max_results": 1001}, "It must be at most 1000", "min_support"),
+        ({"kinds": ["tag"] * 101}, "It must have at most 100 elements, not 101", None),
     ],
 )
 def test_bad_options_are_refused(
