@@ -8,7 +8,7 @@ The others are bitmaps: an intersection and a population count each.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import accumulate
 from operator import itemgetter
 from typing import Callable, Optional
@@ -216,7 +216,7 @@ class Columns:
             totals[item] += members
 
     @property
-    def doubts(self) -> Collection[int]:
+    def doubts(self) -> Set[int]:
         """The items that are there and no facts."""
         return self._doubts.keys()
 

@@ -133,7 +133,12 @@ class _Groups:
                 inside = abs(fact.joint - other.joint)
                 outside = abs(fact.among - fact.joint - other.among + other.joint)
                 wanted = _least_joint(small, large, total)
-                if wanted <= small and inside + outside <= small + large - 2 * wanted:
+                # Facts of the very same units have been found already.
+                if (
+                    wanted <= small
+                    and wanted < large
+                    and inside + outside <= small + large - 2 * wanted
+                ):
                     least[fact.name, other.name] = (fact.among, other.among)
         found: dict[Name, set[Name]] = {}
         for one, other_name in self._units.near_identical(least) if least else ():

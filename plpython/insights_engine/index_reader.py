@@ -12,14 +12,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any, NamedTuple, Optional, Union
 
-from insights_engine import bitmaps, plans, printer, tree
+from insights_engine import bitmaps, interrupts, plans, printer, tree
 from insights_engine.cache import CACHE, Known, cached_bytes
 from insights_engine.groups import Block, Group, all_positions
 from insights_engine.planner import Planner
 from insights_engine.statement import Statement
 
-#: More pending traces than these, and the index is left alone.
+#: More pending traces than these are left to MLflow's tables, along with all others, ...
 MOST_PENDING = 2000
+#: ... but where each is asked about once, if they are a small share of all, or in a discovery,
+#: which reads the facts of each trace that the index does not answer for.
+MOST_PENDING_ONCE = 100_000
+#: Notes that are read: a trace may have several.
+_MOST_NOTES = 1_000_000
 #: Undecided traces that are asked about one by one in any case, ...
 FEW_UNDECIDED = 2000
 #: ... and the share of all traces up to which it beats asking about all of them.
@@ -146,12 +151,13 @@ class Index:
         self._everywhere: dict[str, dict[int, int]] = {}
         self._away: dict[int, int] = {}
         if self.pending:
-            for row in plans.run(
+            rows = plans.run(
                 plpy,
                 "select t.block, t.position from insights.trace t where t.trace_id = any($1)",
                 ("text[]",),
                 (self.pending,),
-            ):
+            )
+            for row in interrupts.each(plpy, rows):
                 number = row["block"]
                 self._away[number] = self._away.get(number, 0) | 1 << row["position"]
 
@@ -419,8 +425,13 @@ class Index:
         return [trace_id for _, _, trace_id in self._places(blocks, sets)]
 
 
-def open_index(plpy: Any, statement: Statement, nodes: Sequence[tree.Node]) -> Optional[Index]:
-    """The index, ready to answer ``nodes``; None where it is of no use."""
+def open_index(
+    plpy: Any, statement: Statement, nodes: Sequence[tree.Node], share: float = 0
+) -> Optional[Index]:
+    """The index, ready to answer ``nodes``; None where it is of no use.
+
+    ``share``: of as many pending traces, among those of the index, it is of use, too.
+    """
     # Row security of MLflow's tables hides rows from some roles; the index cannot.
     # Everything in one statement: each costs more than what it does.
     rows = plans.run(
@@ -436,15 +447,36 @@ def open_index(plpy: Any, statement: Statement, nodes: Sequence[tree.Node]) -> O
     if not len(rows) or not rows[0]["usable"]:
         return None
     (state,) = rows
-    changed = set(state["pending"])
+    changed, most = set(state["pending"]), MOST_PENDING
     if len(changed) > MOST_PENDING or len(state["pending"]) == 20 * MOST_PENDING:
-        return None
+        changed, most = _many_pending(plpy, share)
+        if len(changed) > most:
+            return None
     if changed and any(_assesses(node) for node in nodes):
-        changed |= _same_sessions(plpy, statement, list(changed))
-        if len(changed) > MOST_PENDING:
+        changed |= _same_sessions(plpy, statement, list(changed), most)
+        if len(changed) > most:
             return None
     CACHE.open(state["installation"], cached_bytes(state["cache"]))
     return Index(plpy, statement, state["version"], sorted(changed))
+
+
+def _many_pending(plpy: Any, share: float) -> tuple[set[str], int]:
+    """The pending traces, and how many may be; not all where there are more."""
+    if not share:
+        return {""}, 0
+    (row,) = plans.run(
+        plpy,
+        "select l.most, array(select distinct p.trace_id from"
+        " (select p.trace_id from insights.pending p limit $3) p limit l.most + 1) as pending,"
+        " (select count(*) from (select from insights.pending p limit $3) p) as notes"
+        " from (select greatest($4, least($2, coalesce(sum(b.live_count), 0) * $1))::int as most"
+        "  from insights.block b) l",
+        ("float8", "int", "int", "int"),
+        (share, MOST_PENDING_ONCE, _MOST_NOTES, MOST_PENDING),
+    )
+    if row["notes"] == _MOST_NOTES:
+        return {""}, 0
+    return set(row["pending"]), row["most"]
 
 
 def readable(statement: Statement) -> str:
@@ -481,7 +513,7 @@ def _assesses(node: tree.Node) -> bool:
     return isinstance(node.field, tree.Assessment)
 
 
-def _same_sessions(plpy: Any, statement: Statement, changed: Sequence[str]) -> set[str]:
+def _same_sessions(plpy: Any, statement: Statement, changed: Sequence[str], most: int) -> set[str]:
     """The traces to which changed traces lend assessments, or lent them when indexed."""
     schema = statement.schema
     rows = plans.run(
@@ -493,7 +525,7 @@ def _same_sessions(plpy: Any, statement: Statement, changed: Sequence[str]) -> s
         " where c.request_id = any($1) and pg_catalog.strpos(a.assessment_metadata, $2) > 0"
         ") limit $3",
         ("text[]", "text", "int"),
-        (list(changed), _SESSION_MARK, MOST_PENDING + 1),
+        (list(changed), _SESSION_MARK, most + 1),
     )
     return {row["request_id"] for row in rows}
 

@@ -68,7 +68,8 @@ class Population:
         self.parts: list[Part] = Watched(plpy)
         if statement.experiments == []:
             return
-        index = open_index(plpy, statement, (base, target, _ASSESSED))
+        # Without it the facts of all traces would be read, not only of those pending.
+        index = open_index(plpy, statement, (base, target, _ASSESSED), share=1)
         if index is None:
             self._add_everything()
         else:
@@ -164,6 +165,19 @@ class Population:
             one.keep = True
             found.append(one)
         return found
+
+    def having(self, name: Name, parts: Sequence[Part]) -> list[int]:
+        """For each of some parts the traces that have a fact, whatever makes it uncertain."""
+        doubts = [item for item in map(self.items.known, uncertain_by(name)) if item is not None]
+        found: dict[int, int] = {}
+        asked: list[Part] = []
+        for number, part in enumerate(parts):
+            if isinstance(part, Unindexed) and part.knows(doubts):
+                found[number] = self.sets(part, (name,)).get(name, 0)
+            else:
+                asked.append(part)
+        rest = iter(self.matching(node_of(name), asked))
+        return [found[number] if number in found else next(rest) for number in range(len(parts))]
 
     def matching(self, node: tree.Node, parts: Sequence[Part]) -> list[int]:
         """For each of some parts the traces that match a filter of its own."""

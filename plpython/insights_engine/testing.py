@@ -68,7 +68,7 @@ def tested(
     for item in _promising(units, options, tests, unsure, counts, joints):
         name = items.name(item)
         if written(name, apart=True) is not None:
-            fact = measured(name, *units.matching(candidates.node_of(name)), tests)
+            fact = measured(name, *units.having(name), tests)
             if options.min_support <= fact.among < units.total:
                 yield fact
     if "number" in options.kinds:
@@ -123,7 +123,7 @@ def _tested_thresholds(
             and threshold.split.estimate <= options.fdr
             and written(threshold.fact, apart=True) is not None
         ):
-            counted = units.matching(candidates.node_of(threshold.fact))
+            counted = units.having(threshold.fact)
             yield measured(threshold.fact, *counted, tests, threshold.split)
         else:
             yield NOTHING

@@ -44,6 +44,10 @@ class Unindexed(Part):
             return self._columns
         return self._collect()[0]
 
+    def knows(self, doubts: Iterable[int]) -> bool:
+        """Whether it is at hand which traces have a fact that these items make uncertain."""
+        return self._columns is not None and self._columns.doubts.isdisjoint(doubts)
+
     def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
         most = cells.SAMPLE // SAMPLED
         return {name: cells.sampled(one, most) for name, one in self._some(names).items()}

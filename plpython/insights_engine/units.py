@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Optional, TypeVar
 
-from insights_engine import bitmaps, interrupts, plans, ranking, tree
+from insights_engine import bitmaps, interrupts, plans, ranking
 from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
 from insights_engine.cells import Cuts, Histogram
@@ -112,9 +112,9 @@ class Traces:
                 )
         return found
 
-    def matching(self, node: tree.Node) -> tuple[int, int]:
-        """How many units of the base, and of the target, match a filter."""
-        return self._measured(self._population.matching(node, self.parts), self.parts)
+    def having(self, name: Name) -> tuple[int, int]:
+        """How many units of the base, and of the target, have a fact."""
+        return self._measured(self._population.having(name, self.parts), self.parts)
 
     def _measured(self, sets: Sequence[int], parts: Sequence[Part]) -> tuple[int, int]:
         """How many units of the base, and of the target, a set for each part comes to."""
@@ -243,8 +243,8 @@ class Sessions(Traces):
         found = self._traces.opaque(items)
         return {item: (2 * base, base) for item, (base, _) in found.items()}
 
-    def matching(self, node: tree.Node) -> tuple[int, int]:
-        return self._counts(self._space.set_of(self._population.matching(node, self._traces.parts)))
+    def having(self, name: Name) -> tuple[int, int]:
+        return self._counts(self._space.set_of(self._population.having(name, self._traces.parts)))
 
     def _counts(self, sessions: int) -> tuple[int, int]:
         return bitmaps.count(sessions), bitmaps.count(sessions & self._target)

@@ -81,7 +81,8 @@ comment on function @mlflow@.insights_status() is
     'The state of the index. One row, in milliseconds however large the index is.
 
 - `built`: until then the index is not used
-- `pending`: changed traces that are not indexed yet; only a million changes are looked at
+- `pending`: changed traces that are not indexed yet; only a million changes are looked at.
+  Calls ask MLflow''s tables about each of them, or about all traces where they are many: insights_explain says which
 - `lag_seconds`: for how long the oldest of them has been pending
 - `missed`: changes that could not be noted; if there are any, the index is not used until insights_rebuild
 - `traces`, `blocks`, `terms`, `postings`: what is in it; the last two are estimated where they are many
