@@ -191,7 +191,7 @@ class Index:
         """The blocks, newest first, some at a time: so many positions or one block."""
         limit, size = first, 0
         taken: list[Block] = []
-        for block in self.blocks:
+        for block in interrupts.each(self.plpy, self.blocks):
             if taken and size + block.used > limit:
                 yield taken
                 limit, size = min(limit * growth, GROUP), 0
@@ -553,7 +553,7 @@ def decided_sets(index: Index, filters: Sequence[Prepared]) -> Iterator[Sequence
             index.settle_everywhere(one for one, open_ in zip(filters, left) if open_)
         if undecided:
             found = [index.settle(one, blocks, pairs) for one, pairs in zip(filters, found)]
-        yield from zip(*found)
+        yield from interrupts.each(index.plpy, zip(*found))
 
 
 def _left(pair: Known) -> int:

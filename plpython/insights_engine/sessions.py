@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, fields, plans, stored_sessions, tree
+from insights_engine import bitmaps, fields, interrupts, plans, stored_sessions, tree
 from insights_engine.cache import CACHE, Column
 from insights_engine.errors import InsightsError, visible
 from insights_engine.groups import Block
@@ -155,7 +155,7 @@ class Sessions(Numbers):
 
     def _counted(self, blocks: Sequence[tuple[Block, int]]) -> Mapping[int, int]:
         found: Counter[int] = Counter()
-        for block, bits in blocks:
+        for block, bits in interrupts.each(self._index.plpy, blocks):
             (column,) = self.numbers([block], [bits])
             found.update(bitmaps.chosen(column, bits))
         found.pop(0, None)
