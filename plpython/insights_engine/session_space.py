@@ -294,10 +294,6 @@ class Space:
         """Of a set of sessions those in one of the parts."""
         return sessions >> number * bitmaps.POSITIONS & all_positions(bitmaps.POSITIONS)
 
-    def joined(self, sets: Sequence[int]) -> int:
-        """One set, of a set for each of the parts."""
-        return sum([bits << number * bitmaps.POSITIONS for number, bits in enumerate(sets)])
-
     def _read(self) -> list[Columns]:
         lists, sets = self._items()
         doubts: Mapping[int, Sequence[bytes]] = dict.fromkeys(
