@@ -15,6 +15,7 @@ from mlflow.environment_variables import _MLFLOW_SGI_NAME
 from mlflow.protos.service_pb2 import CalculateTraceFilterCorrelation
 from mlflow.server import handlers
 
+from insights_py.mlflow.rest.bodies import BodyLimit, bounded
 from insights_py.mlflow.rest.views import views
 
 if TYPE_CHECKING:
@@ -39,7 +40,20 @@ def create_app() -> FastAPI | Flask:
     # This module builds the ASGI app around the Flask app when it is imported.
     from mlflow.server.fastapi_app import app as asgi_app
 
-    return cast("FastAPI", asgi_app)
+    asgi_app = cast("FastAPI", asgi_app)
+    known: list[Any] = [middleware.cls for middleware in asgi_app.user_middleware]
+    if BodyLimit not in known:
+        asgi_app.add_middleware(BodyLimit, paths=_paths())
+    return asgi_app
+
+
+def _paths() -> list[str]:
+    """How the paths of our routes begin, up to the names that a path may have instead."""
+    return [
+        path.partition("<")[0]
+        for base_path, version, _, _ in ROUTES
+        for path in handlers._get_paths(base_path, version=version)
+    ]
 
 
 def add_routes(app: Flask) -> None:
@@ -73,7 +87,7 @@ ROUTES: list[Route] = [
         "/mlflow/traces/calculate-filter-correlation",
         2,
         ["POST"],
-        insights_calculate_filter_correlation,
+        bounded(insights_calculate_filter_correlation),
     ),
     *views(),
 ]

@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 from insights_engine import correlate as correlation
 from insights_engine import explain as explanation
 from insights_engine import integrity, printer, rawsql, search, tree
-from insights_engine.errors import FilterError, InsightsError, positive
+from insights_engine.errors import FilterError, InsightsError, at_most, positive
 from insights_engine.experiments import experiment_ids
 from insights_engine.ordering import parse_order
 from insights_engine.parser import parse_conjunction, parse_field, parse_filter
@@ -434,6 +434,9 @@ def search_page(
     return _one(plpy, answer, _nothing("trace_ids", "next_page_token"))
 
 
+_MOST_TRACE_IDS = 10_000_000
+
+
 def match_trace_ids(
     plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str], trace_ids: Ids
 ) -> Iterator[dict[str, Any]]:
@@ -441,6 +444,7 @@ def match_trace_ids(
 
     def answer() -> Iterator[dict[str, Any]]:
         query = _query(plpy, schema, exp_ids, filter, None)
+        at_most(trace_ids or (), "trace_ids", _MOST_TRACE_IDS)
         if query.experiments == []:
             return
         integrity.guard(plpy)
@@ -455,6 +459,8 @@ def match_trace_ids(
 
 
 _EACH_TRANSACTION = "So many traces are indexed in one transaction; the default is {:d}."
+_MOST_IN_A_TRANSACTION = 1_000_000
+_MOST_PROBLEMS = 100_000
 
 
 def refresh_index(plpy: Any, schema: str, max_traces: Optional[int]) -> dict[str, Any]:
@@ -462,7 +468,9 @@ def refresh_index(plpy: Any, schema: str, max_traces: Optional[int]) -> dict[str
     from insights_engine import refresh
 
     def answer() -> dict[str, Any]:
-        most = positive(max_traces, "max_traces", _EACH_TRANSACTION.format(5_000))
+        most = positive(
+            max_traces, "max_traces", _EACH_TRANSACTION.format(5_000), _MOST_IN_A_TRANSACTION
+        )
         return refresh.refresh(plpy, schema, most)
 
     return _one(
@@ -479,7 +487,9 @@ def build_index(
     from insights_engine import refresh
 
     def answer() -> dict[str, Any]:
-        most = positive(max_traces, "max_traces", _EACH_TRANSACTION.format(32_000))
+        most = positive(
+            max_traces, "max_traces", _EACH_TRANSACTION.format(32_000), _MOST_IN_A_TRANSACTION
+        )
         return refresh.build(plpy, schema, most, bool(leased))
 
     return _one(plpy, answer, _nothing("indexed", "done", "busy"))
@@ -493,7 +503,7 @@ def start_over(
 
     def answer() -> dict[str, Any]:
         # Before the index is given up.
-        positive(batch_size, "batch_size", _EACH_TRANSACTION.format(32_000))
+        positive(batch_size, "batch_size", _EACH_TRANSACTION.format(32_000), _MOST_IN_A_TRANSACTION)
         return refresh.start_over(plpy, schema, bool(leased))
 
     return _one(plpy, answer, _nothing("busy"))
@@ -505,7 +515,12 @@ def verify_index(plpy: Any, schema: str, max_problems: Optional[int]) -> Iterato
 
     def answer() -> Iterator[dict[str, Any]]:
         # No problem of none looked for would read as an index that is right.
-        most = positive(max_problems, "max_problems", "It ends after so many; the default is 100.")
+        most = positive(
+            max_problems,
+            "max_problems",
+            "It ends after so many; the default is 100.",
+            _MOST_PROBLEMS,
+        )
         for trace_id, disagreement in verify.verify(plpy, schema, most):
             yield {"trace_id": trace_id, "disagreement": disagreement}
 

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import fields, plans, times, tree
+from insights_engine import fields, interrupts, plans, times, tree
 from insights_engine.attributes import number_form, storable
 from insights_engine.terms import (
     CONTENT,
@@ -48,6 +48,9 @@ KINDS = (
     *("trace", "tag", "metadata", "feedback", "expectation"),
     *("run", "prompt", "issue", "span", "attribute", "number"),
 )
+
+#: Terms that are read by one statement.
+_TERMS_AT_ONCE = 20_000
 
 #: A key with more different numbers than this is tested by thresholds alone.
 MOST_EQUAL_NUMBERS = 32
@@ -302,32 +305,40 @@ class Items:
         """
         if self._last_term == 0 or self._has_new_signatures(plpy):
             self._read_signatures(plpy)
-        (row,) = plans.run(
-            plpy,
-            "select pg_catalog.array_agg(v.term) as number, pg_catalog.array_agg(v.kind) as kind,"
-            " pg_catalog.array_agg(v.key) as key, pg_catalog.array_agg(v.signature) as signature,"
-            " pg_catalog.array_agg(v.role::text) as role, pg_catalog.array_agg(v.slot) as slot,"
-            " pg_catalog.array_agg(v.value) as value from insights.term v where v.term > $1",
-            ("int",),
-            (self._last_term,),
-        )
-        if row["number"] is None:
+        while True:
+            (row,) = plans.run(
+                plpy,
+                "select pg_catalog.array_agg(v.term) as number,"
+                " pg_catalog.array_agg(v.kind) as kind, pg_catalog.array_agg(v.key) as key,"
+                " pg_catalog.array_agg(v.signature) as signature,"
+                " pg_catalog.array_agg(v.role) as role, pg_catalog.array_agg(v.slot) as slot,"
+                " pg_catalog.array_agg(v.value) as value"
+                " from (select v.term, v.kind, v.key, v.signature, v.role::text as role, v.slot,"
+                "  v.value from insights.term v where v.term > $1 order by v.term limit $2) v",
+                ("int", "int"),
+                (self._last_term, _TERMS_AT_ONCE),
+            )
+            columns = [row[name] or () for name in Term._fields]
+            for term in interrupts.each(plpy, map(Term._make, zip(*columns))):
+                self._add(term)
+                # Whoever is interrupted goes on from here.
+                self._last_term = term.number
+            if len(columns[0]) < _TERMS_AT_ONCE:
+                return
+
+    def _add(self, term: Term) -> None:
+        if term.role in ("n", "x") and (term.kind, term.key) != ("span", "count"):
+            self._add_slice(term)
             return
-        columns = [row[name] for name in Term._fields]
-        for term in map(Term._make, zip(*columns)):
-            if term.role in ("n", "x") and (term.kind, term.key) != ("span", "count"):
-                self._add_slice(term)
-                continue
-            names = list(items_of(term, self.signatures))
-            facts = tuple([self.number(name) for name in names if name[0] in FACTS])
-            doubts = tuple([self.number(name) for name in names if name[0] not in FACTS])
-            if facts:
-                self.facts_of[term.number] = facts
-            if doubts:
-                self.doubts_of[term.number] = doubts
-            if names:
-                self._terms.append(term.number)
-        self._last_term = max(self._last_term, *row["number"])
+        names = list(items_of(term, self.signatures))
+        facts = tuple([self.number(name) for name in names if name[0] in FACTS])
+        doubts = tuple([self.number(name) for name in names if name[0] not in FACTS])
+        if facts:
+            self.facts_of[term.number] = facts
+        if doubts:
+            self.doubts_of[term.number] = doubts
+        if names:
+            self._terms.append(term.number)
 
     def _add_slice(self, term: Term) -> None:
         name = series_of(term.kind, term.key, term.signature, self.signatures)

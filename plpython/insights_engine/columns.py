@@ -8,13 +8,14 @@ The others are bitmaps: an intersection and a population count each.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import accumulate
 from operator import itemgetter
 from typing import Callable, Optional
 
 from insights_engine import bitmaps
 from insights_engine.groups import all_positions
+from insights_engine.interrupts import go_on
 
 # Of an item that is kept as an integer: its object, and what refers to it.
 _BITMAP_BYTES = 44
@@ -114,14 +115,17 @@ class Columns:
         items: Mapping[int, Sequence[int]],
         doubts: Mapping[int, Sequence[bytes]],
         used: int,
+        look: Callable[[], None] = go_on,
     ) -> None:
         """Of (term, its positions as stored) and the facts that each term is part of.
 
         ``doubts``: the items that are no facts, with their positions, if they are known.
+        ``look`` is called now and then: what it raises ends the computation.
         """
         first: dict[int, bytes] = {}
         several: dict[int, list[bytes]] = {}
         for term, members in postings:
+            look()
             for item in items[term]:
                 if item not in first:
                     first[item] = members
@@ -131,6 +135,7 @@ class Columns:
                     several[item] = [first[item], members]
         facts = _Sets()
         for item, members in first.items():
+            look()
             if item in several and all(map(bitmaps.is_list, several[item])):
                 listed: set[int] = set()
                 for one in several[item]:
@@ -158,15 +163,18 @@ class Columns:
         sets: Mapping[int, int],
         doubts: Mapping[int, Sequence[bytes]],
         used: int,
+        look: Callable[[], None] = go_on,
     ) -> Columns:
         """Of the positions of facts, ascending, where they are few, and the sets of others."""
         facts = _Sets()
         for item, positions in lists.items():
+            look()
             if len(positions) > LONGEST_LIST:
                 facts.add_bitmap(item, bitmaps.of_positions(positions))
             elif positions:
                 facts.add_list(item, positions)
         for item, bits in sets.items():
+            look()
             if bitmaps.count(bits) > LONGEST_LIST:
                 facts.add_bitmap(item, bits)
             elif bits:
@@ -208,7 +216,7 @@ class Columns:
             totals[item] += members
 
     @property
-    def doubts(self) -> Collection[int]:
+    def doubts(self) -> Set[int]:
         """The items that are there and no facts."""
         return self._doubts.keys()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import Any, Optional
 
 #: invalid_parameter_value
@@ -109,12 +110,26 @@ class FilterError(InsightsError):
         return f"{heading}{before}{rest}\n{caret}"
 
 
-def positive(given: Optional[int], name: str, hint: str) -> int:
-    """``given``, which must be there and above 0; else an InsightsError names the parameter."""
+def positive(given: Optional[int], name: str, hint: str, most: Optional[int] = None) -> int:
+    """``given``, which must be there and from 1 to ``most``; else an InsightsError says so."""
     if given is None or given < 1:
         raise InsightsError(
             f"Invalid value {'NULL' if given is None else given} for parameter '{name}' supplied. "
             "It must be a positive integer",
             hint=hint,
         )
+    if most is not None and given > most:
+        raise InsightsError(
+            f"Invalid value {given} for parameter '{name}' supplied. It must be at most {most}",
+            hint=hint,
+        )
     return given
+
+
+def at_most(given: Sequence[Any], name: str, most: int) -> None:
+    """Refuses an array of more than ``most`` elements."""
+    if len(given) > most:
+        raise InsightsError(
+            f"Invalid value for parameter '{name}' supplied. "
+            f"It must have at most {most} elements, not {len(given)}"
+        )

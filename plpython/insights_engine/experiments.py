@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from insights_engine.errors import InsightsError, visible
+from insights_engine.errors import InsightsError, at_most, visible
+
+#: Experiments that one call may name; NULL stands for all.
+MOST = 100_000
 
 # trace_info.experiment_id is an integer column.
 _LARGEST = 2**31 - 1
@@ -21,6 +24,7 @@ def experiment_ids(ids: Optional[Sequence[Any]], locations: bool = False) -> Opt
     """
     if ids is None:
         return None
+    at_most(ids, "exp_ids", MOST)
     if any(isinstance(one, (list, tuple)) for one in ids):
         raise InsightsError("Experiment ids must be an array of one dimension.")
     if locations:

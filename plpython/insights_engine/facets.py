@@ -31,7 +31,7 @@ from insights_engine.facet_rows import (
     of_text,
     present,
 )
-from insights_engine.index_reader import decided, open_index, prepare
+from insights_engine.index_reader import UNDECIDED_SHARE, decided, open_index, prepare
 from insights_engine.statement import Statement
 from insights_engine.tokens import MAX_BYTES
 
@@ -88,7 +88,7 @@ _Answer = tuple[int, Sequence[tuple[Facet, int]], bool]
 def _of_index(plpy: Any, statement: Statement, question: Question) -> Optional[_Answer]:
     field = question.field
     # Sessions' assessments are pending together, if they are asked about.
-    index = open_index(plpy, statement, (question.node, present(field)))
+    index = open_index(plpy, statement, (question.node, present(field)), UNDECIDED_SHARE)
     if index is None:
         return None
     matching = [sets[0] for sets in decided(index, [prepare(question.node)])]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Optional, Protocol
 from insights_engine import candidates, printer, ranking, statistics
 from insights_engine.candidates import Name
 from insights_engine.errors import FilterError
+from insights_engine.interrupts import in_order
 from insights_engine.multiple import TargetTests, benjamini_hochberg
 from insights_engine.options import Options, goes
 from insights_engine.parser import parse_filter
@@ -46,6 +47,10 @@ class Tested(NamedTuple):
 NOTHING = Tested(("n",), 0, 0, 1.0, "")
 
 
+#: What spans are told apart by, the best first.
+_COLUMNS = ("name", "type")
+
+
 class Found(NamedTuple):
     """A significant fact."""
 
@@ -55,12 +60,17 @@ class Found(NamedTuple):
     strength: float
 
     @property
-    def order(self) -> tuple[float, bool, int, str]:
-        """Sorts the strongest first; of equals what is said of traces, and is shorter to say."""
+    def order(self) -> tuple[float, bool, int, int, str]:
+        """Sorts the strongest first.
+
+        Of equals what is said of traces; then what tells which spans have which status,
+        by their name and else by their type; then what is shorter to say.
+        """
         name = self.fact.name
         text = repr(name)
         of_spans = name[0] in ("s", "a") or name[1] in ("span", "attribute")
-        return -self.strength, of_spans, len(text), text
+        column = _COLUMNS.index(name[1]) if name[0] == "s" else len(_COLUMNS)
+        return -self.strength, of_spans, column, len(text), text
 
 
 class Shown(NamedTuple):
@@ -91,16 +101,16 @@ def significant(
     ``tested``: of how many, where not all are given.  In a sample, in which facts are
     only sought, they are judged one by one.
     """
-    p_values = [one.p_value for one in facts]
-    q_values = p_values if units.sampled else benjamini_hochberg(p_values, tested)
+    # No q value is below its p value, and those above the rate change none below it.
+    some = [one for one in units.each(facts) if one is not NOTHING and one.p_value <= options.fdr]
+    q_values = p_values = [one.p_value for one in some]
+    if not units.sampled:
+        q_values = benjamini_hochberg(p_values, tested or len(facts), units.look)
     found = []
-    for one, q_value in zip(facts, q_values):
-        if q_value > options.fdr or one is NOTHING:
-            continue
-        if goes(table(units, one.among, one.joint), options.direction):
+    for one, q_value in units.each(zip(some, q_values)):
+        if q_value <= options.fdr and goes(table(units, one.among, one.joint), options.direction):
             found.append(Found(one, q_value, strength(units, one.among, one.joint, options)))
-    found.sort(key=lambda one: one.order)
-    return found
+    return in_order(found, lambda one: one.order, units.look)
 
 
 def table(units: Traces, among: int, joint: int) -> tuple[int, int, int, int]:

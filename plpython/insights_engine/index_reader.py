@@ -12,14 +12,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any, NamedTuple, Optional, Union
 
-from insights_engine import bitmaps, integrity, plans, printer, tree
+from insights_engine import bitmaps, integrity, interrupts, plans, printer, tree
 from insights_engine.cache import CACHE, Known, cached_bytes
 from insights_engine.groups import Block, Group, all_positions
 from insights_engine.planner import Planner
 from insights_engine.statement import Statement
 
-#: More pending traces than these, and the index is left alone.
+#: More pending traces than these are left to MLflow's tables, along with all others, ...
 MOST_PENDING = 2000
+#: ... but where each is asked about once, if they are a small share of all, or in a discovery,
+#: which reads the facts of each trace that the index does not answer for.
+MOST_PENDING_ONCE = 100_000
+#: Notes that are read: a trace may have several.
+_MOST_NOTES = 1_000_000
 #: Undecided traces that are asked about one by one in any case, ...
 FEW_UNDECIDED = 2000
 #: ... and the share of all traces up to which it beats asking about all of them.
@@ -146,12 +151,13 @@ class Index:
         self._everywhere: dict[str, dict[int, int]] = {}
         self._away: dict[int, int] = {}
         if self.pending:
-            for row in plans.run(
+            rows = plans.run(
                 plpy,
                 "select t.block, t.position from insights.trace t where t.trace_id = any($1)",
                 ("text[]",),
                 (self.pending,),
-            ):
+            )
+            for row in interrupts.each(plpy, rows):
                 number = row["block"]
                 self._away[number] = self._away.get(number, 0) | 1 << row["position"]
 
@@ -185,7 +191,7 @@ class Index:
         """The blocks, newest first, some at a time: so many positions or one block."""
         limit, size = first, 0
         taken: list[Block] = []
-        for block in self.blocks:
+        for block in interrupts.each(self.plpy, self.blocks):
             if taken and size + block.used > limit:
                 yield taken
                 limit, size = min(limit * growth, GROUP), 0
@@ -419,21 +425,26 @@ class Index:
         return [trace_id for _, _, trace_id in self._places(blocks, sets)]
 
 
-def open_index(plpy: Any, statement: Statement, nodes: Sequence[tree.Node]) -> Optional[Index]:
+def open_index(
+    plpy: Any, statement: Statement, nodes: Sequence[tree.Node], share: float = 0
+) -> Optional[Index]:
     """The index, ready to answer ``nodes``; None where it is of no use.
 
     Whoever asks has been here first, so this is where MLflow's tables are looked at, too.
+    ``share``: of as many pending traces, among those of the index, it is of use, too.
     """
     state = read_state(plpy, statement)
     if state is None or not state["usable"]:
         integrity.guard(plpy)
         return None
-    changed = set(state["pending"])
+    changed, most = set(state["pending"]), MOST_PENDING
     if len(changed) > MOST_PENDING or len(state["pending"]) == 20 * MOST_PENDING:
-        return None
+        changed, most = _many_pending(plpy, share)
+        if len(changed) > most:
+            return None
     if changed and any(_assesses(node) for node in nodes):
-        changed |= _same_sessions(plpy, statement, list(changed))
-        if len(changed) > MOST_PENDING:
+        changed |= _same_sessions(plpy, statement, list(changed), most)
+        if len(changed) > most:
             return None
     CACHE.open(state["installation"], cached_bytes(state["cache"]))
     return Index(plpy, statement, state["version"], sorted(changed))
@@ -476,6 +487,25 @@ _STATE = (
 )
 
 
+def _many_pending(plpy: Any, share: float) -> tuple[set[str], int]:
+    """The pending traces, and how many may be; not all where there are more."""
+    if not share:
+        return {""}, 0
+    (row,) = plans.run(
+        plpy,
+        "select l.most, array(select distinct p.trace_id from"
+        " (select p.trace_id from insights.pending p limit $3) p limit l.most + 1) as pending,"
+        " (select count(*) from (select from insights.pending p limit $3) p) as notes"
+        " from (select greatest($4, least($2, coalesce(sum(b.live_count), 0) * $1))::int as most"
+        "  from insights.block b) l",
+        ("float8", "int", "int", "int"),
+        (share, MOST_PENDING_ONCE, _MOST_NOTES, MOST_PENDING),
+    )
+    if row["notes"] == _MOST_NOTES:
+        return {""}, 0
+    return set(row["pending"]), row["most"]
+
+
 def readable(statement: Statement) -> str:
     """The condition that the caller may read every row of MLflow's tables."""
     names = [f"'{statement.schema}.{table}'" for table in _TABLES]
@@ -510,7 +540,7 @@ def _assesses(node: tree.Node) -> bool:
     return isinstance(node.field, tree.Assessment)
 
 
-def _same_sessions(plpy: Any, statement: Statement, changed: Sequence[str]) -> set[str]:
+def _same_sessions(plpy: Any, statement: Statement, changed: Sequence[str], most: int) -> set[str]:
     """The traces to which changed traces lend assessments, or lent them when indexed."""
     schema = statement.schema
     rows = plans.run(
@@ -522,7 +552,7 @@ def _same_sessions(plpy: Any, statement: Statement, changed: Sequence[str]) -> s
         " where c.request_id = any($1) and pg_catalog.strpos(a.assessment_metadata, $2) > 0"
         ") limit $3",
         ("text[]", "text", "int"),
-        (list(changed), _SESSION_MARK, MOST_PENDING + 1),
+        (list(changed), _SESSION_MARK, most + 1),
     )
     return {row["request_id"] for row in rows}
 
@@ -550,7 +580,7 @@ def decided_sets(index: Index, filters: Sequence[Prepared]) -> Iterator[Sequence
             index.settle_everywhere(one for one, open_ in zip(filters, left) if open_)
         if undecided:
             found = [index.settle(one, blocks, pairs) for one, pairs in zip(filters, found)]
-        yield from zip(*found)
+        yield from interrupts.each(index.plpy, zip(*found))
 
 
 def _left(pair: Known) -> int:

@@ -18,6 +18,7 @@ from insights_engine.groups import Group
 from insights_engine.index_reader import (
     FEW_UNDECIDED,
     GROUP,
+    UNDECIDED_SHARE,
     Index,
     decided_sets,
     open_index,
@@ -42,7 +43,7 @@ def counts(
     joint: Sequence[int] = (),
 ) -> Optional[list[int]]:
     """The number of traces that match each node, then of those that match all ``joint`` ones."""
-    index = open_index(plpy, statement, nodes)
+    index = open_index(plpy, statement, nodes, UNDECIDED_SHARE)
     if index is None:
         return None
     filters = [prepare(node) for node in nodes]
@@ -223,7 +224,7 @@ def explained(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
     Nothing that the session keeps is used for that.
     """
     started = time.perf_counter()
-    index = open_index(plpy, statement, (node,))
+    index = open_index(plpy, statement, (node,), UNDECIDED_SHARE)
     if index is None:
         yield "unused", _reason(plpy, statement)
         return
@@ -290,4 +291,7 @@ def _reason(plpy: Any, statement: Statement) -> str:
         return "triggers or tables have changed since (insights_refresh catches up)"
     if not state["complete"]:
         return "it has missed a change (insights_refresh catches up)"
-    return "too many traces are pending (insights_refresh)"
+    return (
+        "too many traces are pending (insights_refresh): MLflow's tables are asked about all"
+        " traces, and discoveries read the facts of those that are pending"
+    )

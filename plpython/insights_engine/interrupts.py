@@ -6,9 +6,10 @@ Python computes.  What takes long, and asks the database nothing, looks at times
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Callable, TypeVar
 
 from insights_engine import plans
 
@@ -29,6 +30,38 @@ def look(plpy: Any) -> None:
     if time.monotonic() >= _last + SECONDS:
         plans.run(plpy, LOOK)
         _last = time.monotonic()
+
+
+def go_on() -> None:
+    """A look where there is nothing to be looked at."""
+
+
+def each(plpy: Any, items: Iterable[Item]) -> Iterator[Item]:
+    """The items; looks before every one."""
+    for item in items:
+        look(plpy)
+        yield item
+
+
+#: So many are sorted without a look in between: some 20 ms.
+SORTED_AT_ONCE = 20_000
+
+
+def in_order(
+    items: Sequence[Item], key: Callable[[Item], Any], look: Callable[[], None]
+) -> list[Item]:
+    """The items sorted by a key, with looks in between where they are many."""
+    runs = []
+    for start in range(0, len(items), SORTED_AT_ONCE):
+        look()
+        runs.append(sorted(items[start : start + SORTED_AT_ONCE], key=key))
+    if len(runs) < 2:
+        return runs[0] if runs else []
+    found = []
+    for item in heapq.merge(*runs, key=key):
+        look()
+        found.append(item)
+    return found
 
 
 class Watched(list[Item]):

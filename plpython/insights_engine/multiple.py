@@ -11,8 +11,9 @@ one of 20,000 has to lie: `independence` says how that is seen to.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Callable
 
-from insights_engine import independence
+from insights_engine import independence, interrupts
 
 # G² is below this at least wherever p is above 0.05: a quick way to see so.
 _NOT_SIGNIFICANT = 3.841458820694124
@@ -98,7 +99,11 @@ class TargetTests:
         return 1.0 if found is None else found
 
 
-def benjamini_hochberg(p_values: Sequence[float], tested: int | None = None) -> list[float]:
+def benjamini_hochberg(
+    p_values: Sequence[float],
+    tested: int | None = None,
+    look: Callable[[], None] = interrupts.go_on,
+) -> list[float]:
     """The q value of each p value: the least false discovery rate that admits it.
 
     ``min(p_(j) m / j for j >= i)`` for the i-th smallest of m p values, at most
@@ -109,16 +114,18 @@ def benjamini_hochberg(p_values: Sequence[float], tested: int | None = None) -> 
     2001).  Equal p values have equal q values, and q rises with p.
 
     ``tested`` is m where p values close to 1 have been left out of the list; it
-    is the length of the list otherwise.  Raises ValueError for a p value
-    outside of [0, 1], NaN included, and for a ``tested`` below the length.
+    is the length of the list otherwise.  ``look`` is called now and then: what
+    it raises ends the computation.  Raises ValueError for a p value outside of
+    [0, 1], NaN included, and for a ``tested`` below the length.
     """
     count = len(p_values) if tested is None else tested
     if count < len(p_values):
         raise ValueError(f"{len(p_values)} p values of {count} tests")
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    order = interrupts.in_order(range(len(p_values)), p_values.__getitem__, look)
     q_values = [1.0] * len(p_values)
     least = 1.0
     for rank in range(len(order), 0, -1):
+        look()
         index = order[rank - 1]
         p = p_values[index]
         # Sorting is undefined with a NaN, but each value passes here once.

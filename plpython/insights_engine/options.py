@@ -8,9 +8,15 @@ from typing import Any, NamedTuple, Optional
 
 from insights_engine import fields
 from insights_engine.candidates import KINDS
-from insights_engine.errors import InsightsError, positive, visible
-from insights_engine.search import check_max_results
+from insights_engine.errors import InsightsError, at_most, positive, visible
 from insights_engine.sessions import check_unit
+
+#: Each row is compared with the others, and what they have in common is in memory.
+MOST_RESULTS = 1000
+#: Some may be named twice.
+MOST_KINDS = 100
+
+_NARROWER = "For other facts choose kinds, a higher min_support or a base_filter."
 
 DIRECTIONS = ("positive", "negative", "both")
 
@@ -42,6 +48,7 @@ def options(
     if kinds is None:
         chosen = frozenset(KINDS)
     else:
+        at_most(kinds, "kinds", MOST_KINDS)
         chosen = frozenset([_one_of("kind", kind, KINDS) for kind in kinds])
     support = positive(
         min_support,
@@ -58,7 +65,7 @@ def options(
     return Options(
         chosen,
         support,
-        check_max_results(max_results),
+        positive(max_results, "max_results", _NARROWER, MOST_RESULTS),
         fdr,
         _one_of("direction", direction, DIRECTIONS),
         bool(pairs),

@@ -10,6 +10,7 @@ from insights_engine import ranking, statistics
 from insights_engine.findings import NOTHING, Found, Searched, Tested, strength, table
 from insights_engine.grouping import grouped
 from insights_engine.independence import g_squared
+from insights_engine.interrupts import in_order
 from insights_engine.multiple import TargetTests
 from insights_engine.options import Options, goes
 from insights_engine.units import Traces
@@ -27,14 +28,14 @@ def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> lis
     facts: list[Tested] = []
     likely: list[tuple[Found, Found]] = []
     members = _members(units, found)
-    for number, one in enumerate(members):
+    for number, one in enumerate(units.each(members)):
         for other in islice(members, number + 1, None):
             if _may_be_stronger(units, one, other, options):
                 likely.append((one, other))
             else:
                 facts.append(NOTHING)
     counts = units.both([(one.fact.name, other.fact.name) for one, other in likely])
-    for (one, other), (among, joint) in zip(likely, counts):
+    for (one, other), (among, joint) in units.each(zip(likely, counts)):
         if not options.min_support <= among < units.total:
             facts.append(NOTHING)
             continue
@@ -117,9 +118,11 @@ def _members(units: Traces, found: Sequence[Found]) -> list[Found]:
 
     Of near-identical ones only the strongest is among them.
     """
-    evident = sorted(
-        found, key=lambda one: -g_squared(*table(units, one.fact.among, one.fact.joint))
-    )
+    tests = [g_squared(*table(units, one.fact.among, one.fact.joint)) for one in units.each(found)]
+    evident = [
+        found[place]
+        for place in in_order(range(len(found)), lambda place: -tests[place], units.look)
+    ]
     some = [*found[: 2 * MOST_MEMBERS], *evident[: 2 * MOST_MEMBERS]]
     distinct = sorted({one.fact.name: one for one in some}.values(), key=lambda one: one.order)
     leaders = [shown.found for shown in grouped(units, distinct, True, len(distinct))]

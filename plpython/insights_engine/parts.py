@@ -10,10 +10,11 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from itertools import chain
 from typing import Any, Optional
 
-from insights_engine import bitmaps, cells, plans, stored_cells
+from insights_engine import bitmaps, cells, interrupts, plans, stored_cells
 from insights_engine.cache import CACHE
 from insights_engine.candidates import Items, Name
 from insights_engine.cells import Cells, Cuts, Sliced
@@ -204,7 +205,11 @@ class Indexed(Part):
         experiment = self._items.number(("e", self.block.experiment_id))
         doubts = {item: () for term in terms if term in doubts_of for item in doubts_of[term]}
         return Columns(
-            [(-1, everywhere), *stored], {**facts_of, -1: (experiment,)}, doubts, self.used
+            [(-1, everywhere), *stored],
+            {**facts_of, -1: (experiment,)},
+            doubts,
+            self.used,
+            partial(interrupts.look, self._plpy),
         )
 
     def trace_ids(self) -> Sequence[Optional[str]]:

@@ -53,7 +53,7 @@ class Population:
     """The parts; ``base`` and ``target`` are filters, of which the second includes the first."""
 
     def __init__(self, plpy: Any, statement: Statement, base: tree.Node, target: tree.Node) -> None:
-        self._plpy = plpy
+        self.plpy = plpy
         self._statement = statement
         self._base = base
         self._target = target
@@ -68,7 +68,8 @@ class Population:
         self.parts: list[Part] = Watched(plpy)
         if statement.experiments == []:
             return
-        index = open_index(plpy, statement, (base, target, _ASSESSED))
+        # Without it the facts of all traces would be read, not only of those pending.
+        index = open_index(plpy, statement, (base, target, _ASSESSED), share=1)
         if index is None:
             self._add_everything()
         else:
@@ -160,10 +161,23 @@ class Population:
                 for position, trace in enumerate(traces[start : start + READ_AT_ONCE])
             ]
             everything = all_positions(len(some))
-            one = Unindexed(self._plpy, self._statement, self.items, some, everything)
+            one = Unindexed(self.plpy, self._statement, self.items, some, everything)
             one.keep = True
             found.append(one)
         return found
+
+    def having(self, name: Name, parts: Sequence[Part]) -> list[int]:
+        """For each of some parts the traces that have a fact, whatever makes it uncertain."""
+        doubts = [item for item in map(self.items.known, uncertain_by(name)) if item is not None]
+        found: dict[int, int] = {}
+        asked: list[Part] = []
+        for number, part in enumerate(parts):
+            if isinstance(part, Unindexed) and part.knows(doubts):
+                found[number] = self.sets(part, (name,)).get(name, 0)
+            else:
+                asked.append(part)
+        rest = iter(self.matching(node_of(name), asked))
+        return [found[number] if number in found else next(rest) for number in range(len(parts))]
 
     def matching(self, node: tree.Node, parts: Sequence[Part]) -> list[int]:
         """For each of some parts the traces that match a filter of its own."""
@@ -184,7 +198,7 @@ class Population:
             ids = [trace_id for trace_id in part.trace_ids() if trace_id is not None]
             given = statement.params.add(ids, "text[]")
             (row,) = statement.run(
-                self._plpy,
+                self.plpy,
                 "select pg_catalog.array_agg(u.n - 1 order by u.n) as positions"
                 f" from {statement.traces}"
                 f" join pg_catalog.unnest({given}) with ordinality as u (trace_id, n)"
@@ -229,7 +243,7 @@ class Population:
         sample = large_blocks.sample_of(self._blocks)
         everywhere = tuple([(block.block, all_positions(block.used)) for block in sample])
         if any(known.cuts.get(name, ((), None))[0] != everywhere for name in names):
-            stored = stored_cells.cuts_of(self._plpy, [block.block for block in sample])
+            stored = stored_cells.cuts_of(self.plpy, [block.block for block in sample])
             known.cuts.update({name: (everywhere, cuts) for name, cuts in stored.items()})
         found = self._cuts_of(names, self._whole(sample))
         rest = sorted(
@@ -245,7 +259,7 @@ class Population:
     def _whole(self, blocks: Sequence[Block]) -> list[Part]:
         assert self._known is not None
         return [
-            Indexed(self._plpy, self._known, block, all_positions(block.used), 0, self._at_hand)
+            Indexed(self.plpy, self._known, block, all_positions(block.used), 0, self._at_hand)
             for block in blocks
         ]
 
@@ -287,7 +301,7 @@ class Population:
                 target &= ~unsure
                 away += index.ids((block,), (unsure,))
             if base:
-                self.parts.append(Indexed(self._plpy, known, block, base, target, self._at_hand))
+                self.parts.append(Indexed(self.plpy, known, block, base, target, self._at_hand))
         return away
 
     def _sets(
@@ -308,7 +322,7 @@ class Population:
             return {block.block: index.universe(block) for block in index.blocks}
         statement = self._statement.again()
         rows = statement.run(
-            self._plpy,
+            self.plpy,
             "select i.block, pg_catalog.array_agg(i.position) as positions"
             f" from (select t.request_id from {statement.traces}"
             f" where {statement.where(node)} offset 0) t"
@@ -325,7 +339,7 @@ class Population:
     def _marked(self, index: Index) -> dict[int, int]:
         """By block the traces whose session has assessments in another experiment."""
         rows = plans.run(
-            self._plpy,
+            self.plpy,
             "select p.block, p.members from insights.term v"
             " join insights.posting p on p.term = v.term"
             " where v.kind = $1 and v.key = $2 and v.role = 'o' and v.slot = $3"
@@ -345,7 +359,7 @@ class Population:
         given = statement.params.add(list(ids), "text[]")
         flag = statement.condition(self._target, "probe")
         rows = statement.run(
-            self._plpy,
+            self.plpy,
             f"select t.request_id, t.experiment_id, {flag} as wanted from {statement.traces}"
             f" where t.request_id = any({given}) and {statement.where(self._base, 'probe')}"
             " order by t.request_id",
@@ -361,8 +375,8 @@ class Population:
             f"select t.request_id, t.experiment_id, {flag} as wanted from {statement.traces}"
             f" where {statement.where(self._base)}"
         )
-        plan = self._plpy.prepare(sql, statement.params.types)
-        cursor = self._plpy.cursor(plan, statement.params.values)
+        plan = self.plpy.prepare(sql, statement.params.types)
+        cursor = self.plpy.cursor(plan, statement.params.values)
         while True:
             rows = cursor.fetch(READ_AT_ONCE)
             self._add_unindexed(rows)
@@ -378,7 +392,7 @@ class Population:
         wanted = [position for position, row in enumerate(rows) if row["wanted"]]
         if traces:
             part = Unindexed(
-                self._plpy, self._statement, self.items, traces, bitmaps.of_positions(wanted)
+                self.plpy, self._statement, self.items, traces, bitmaps.of_positions(wanted)
             )
             # Those that come first are kept; the others are read once more if need be.
             part.keep = self._left > 0

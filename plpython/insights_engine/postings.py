@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, plans
+from insights_engine import bitmaps, interrupts, plans
 from insights_engine.facts import (
     LONGEST_VALUE,
     TRACE_VALUES,
@@ -144,7 +144,8 @@ class Settled:
     def _settle_texts(self, growing: bool) -> None:
         of_value: dict[Term, list[tuple[Positions, bool]]] = {}
         for texts in self._facts.texts.values():
-            for (signature, text, printed), positions in texts.candidates.items():
+            candidates = interrupts.each(self._plpy, texts.candidates.items())
+            for (signature, text, printed), positions in candidates:
                 term = (texts.kind, texts.key, signature, "v", 0, text)
                 of_value.setdefault(term, []).append((positions, printed))
         self.numbers = look_up(self._plpy, list(of_value))
@@ -156,7 +157,7 @@ class Settled:
         # Facts that several texts share get their positions from all of them.
         shared: dict[Fact, set[int]] = {}
         overflowed = set()
-        for (kind, key), texts in self._facts.texts.items():
+        for (kind, key), texts in interrupts.each(self._plpy, self._facts.texts.items()):
             known = counts.get((kind, key), 0)
             wanted = unknown.get((kind, key), [])
             room = max(0, most_values(kind) - known) if growing else 0
@@ -183,7 +184,7 @@ class Settled:
         for key in self._facts.keys:
             if ("attribute", key) not in counts:
                 self.vocabulary.setdefault(("attribute", key), 0)
-        for term, lists in of_value.items():
+        for term, lists in interrupts.each(self._plpy, of_value.items()):
             if len(lists) == 1:
                 self.positions[term] = lists[0][0][1:]
             else:
@@ -206,10 +207,11 @@ class Settled:
 
     def members(self, extents: Sequence[Extent]) -> Iterator[tuple[int, Term, bytes]]:
         """(number in ``extents``, term, what is stored) of every posting."""
-        for term, positions in self.positions.items():
+        for term, positions in interrupts.each(self._plpy, self.positions.items()):
             for number, within in split(positions, extents):
                 yield number, term, bitmaps.encode(within, extents[number].used)
-        for (kind, key, signature), series in self._facts.series.items():
+        of_numbers = interrupts.each(self._plpy, self._facts.series.items())
+        for (kind, key, signature), series in of_numbers:
             for number, (begin, end) in ranges(series.positions, extents):
                 for role, slot, members in sliced(series, begin, end, extents[number]):
                     yield number, (kind, key, signature, role, slot, ""), members

@@ -9,6 +9,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple, Optional
 
+from insights_engine import interrupts
 from insights_engine.facts import COST_COLUMNS, INTEGER_COLUMNS, PREVIEWS, TEXT_COLUMNS, Facts
 from insights_engine.rawsql import SESSION, SOURCE_RUN
 
@@ -128,7 +129,8 @@ class Reader:
         cursor = self._plpy.cursor(plan, [ids, experiments])
         while True:
             rows = cursor.fetch(_AT_ONCE)
-            yield from rows
+            # What is collected of a row may take long: it is JSON.
+            yield from interrupts.each(self._plpy, rows)
             if len(rows) < _AT_ONCE:
                 cursor.close()
                 return

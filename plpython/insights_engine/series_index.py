@@ -16,7 +16,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from insights_engine import bitmaps, plans, sessions, tree
 from insights_engine.cache import CACHE
 from insights_engine.groups import Block, all_positions
-from insights_engine.index_reader import Index, decided, open_index, prepare
+from insights_engine.index_reader import UNDECIDED_SHARE, Index, decided, open_index, prepare
 from insights_engine.series_rows import (
     FINEST,
     NOTHING,
@@ -52,7 +52,7 @@ def of_index(
     """
     if statement.experiments == []:
         return nothing(len(edges) - 1)
-    index = open_index(plpy, statement, (node,))
+    index = open_index(plpy, statement, (node,), UNDECIDED_SHARE)
     if index is None:
         return None
     index.blocks = [

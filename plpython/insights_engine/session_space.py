@@ -24,6 +24,7 @@ from insights_engine.candidates import Name
 from insights_engine.cells import Cells, Cuts, bytes_of
 from insights_engine.columns import ALL_POSITIONS, Columns
 from insights_engine.groups import all_positions
+from insights_engine.interrupts import go_on
 from insights_engine.parts import Part
 
 # Records of a session that are folded in one step; more of them in several.
@@ -175,10 +176,18 @@ class Space:
     """
 
     def __init__(
-        self, parts: Sequence[Part], numbers: Sequence[Sequence[int]], every: bool
+        self,
+        parts: Sequence[Part],
+        numbers: Sequence[Sequence[int]],
+        every: bool,
+        look: Callable[[], None] = go_on,
     ) -> None:
-        """``numbers``: for each part the number of the session at each position; 0: none."""
+        """``numbers``: for each part the number of the session at each position; 0: none.
+
+        ``look`` is called now and then: what it raises ends the computation.
+        """
         self._parts = parts
+        self._look = look
         #: Of how many parts sets of traces have to be given.
         self.parts_given = len(parts)
         self._every = every
@@ -187,6 +196,7 @@ class Space:
         self._sessions: list[array[int]] = []
         self._folds: list[_Fold] = []
         for part, column in zip(parts, numbers):
+            look()
             for number in dict.fromkeys(bitmaps.chosen(column, part.base)):
                 if number:
                     known.setdefault(number, len(known))
@@ -229,6 +239,7 @@ class Space:
             end = min(count, start + 8 * _WIDEST)
 
             def columns(number: int) -> list[bytes]:
+                self._look()
                 part, sets = self._parts[number], of_part(number, start, end)  # noqa: B023
                 return [
                     self._column(part, sets[first : first + 8]) for first in range(0, len(sets), 8)
@@ -236,6 +247,7 @@ class Space:
 
             width = -(-(end - start) // 8)
             for column in self._folded(width, columns, OR):
+                self._look()
                 found += [_plane(column, bit) for bit in range(8)]
         everything = all_positions(self.size)
         return [everything & ~bits if self._every else bits for bits in found[:count]]
@@ -282,10 +294,6 @@ class Space:
         """Of a set of sessions those in one of the parts."""
         return sessions >> number * bitmaps.POSITIONS & all_positions(bitmaps.POSITIONS)
 
-    def joined(self, sets: Sequence[int]) -> int:
-        """One set, of a set for each of the parts."""
-        return sum([bits << number * bitmaps.POSITIONS for number, bits in enumerate(sets)])
-
     def _read(self) -> list[Columns]:
         lists, sets = self._items()
         doubts: Mapping[int, Sequence[bytes]] = dict.fromkeys(
@@ -294,9 +302,14 @@ class Space:
         found = []
         for start in range(0, self.size, bitmaps.POSITIONS):
             used = min(bitmaps.POSITIONS, self.size - start)
-            own = {item: bits >> start & all_positions(used) for item, bits in sets.items()}
-            listed = {item: _between(some, start, used) for item, some in lists.items()}
-            found.append(Columns.of_sets(listed, own, doubts, used))
+            own, listed = {}, {}
+            for item, bits in sets.items():
+                self._look()
+                own[item] = bits >> start & all_positions(used)
+            for item, some in lists.items():
+                self._look()
+                listed[item] = _between(some, start, used)
+            found.append(Columns.of_sets(listed, own, doubts, used, self._look))
         return found
 
     def _items(self) -> tuple[dict[int, Sequence[int]], dict[int, int]]:
@@ -306,11 +319,13 @@ class Space:
         for part, sessions in zip(self._parts, self._sessions):
             facts = part.columns().facts
             for place, item in enumerate(facts.listed_items):
+                self._look()
                 own = map(sessions.__getitem__, facts.listed(place))
                 listed.setdefault(item, array("i")).extend(own)
             large.update(zip(facts.bitmap_items, repeat(None)))
         lists: dict[int, Sequence[int]] = {}
         for item, found in listed.items():
+            self._look()
             if item not in large:
                 counts = Counter(found)
                 counts.pop(-1, None)
@@ -377,14 +392,19 @@ class Enlarged(Space):
     """
 
     def __init__(
-        self, known: Space, others: Sequence[Part], numbers: Sequence[Sequence[int]], every: bool
+        self,
+        known: Space,
+        others: Sequence[Part],
+        numbers: Sequence[Sequence[int]],
+        every: bool,
+        look: Callable[[], None] = go_on,
     ) -> None:
         """``numbers``: of the others, as those of the first."""
         self._known = known
         parts = known.as_parts(0)
         starts = range(0, known.size, bitmaps.POSITIONS)
         own = [known.numbers[start : start + bitmaps.POSITIONS] for start in starts]
-        super().__init__([*parts, *others], [*own, *numbers], every)
+        super().__init__([*parts, *others], [*own, *numbers], every, look)
         self.parts_given = known.parts_given + len(others)
 
     def sets_of(self, several: Sequence[Sequence[int]]) -> list[int]:

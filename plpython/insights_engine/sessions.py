@@ -19,11 +19,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, fields, plans, stored_sessions, tree
+from insights_engine import bitmaps, fields, interrupts, plans, stored_sessions, tree
 from insights_engine.cache import CACHE, Column
 from insights_engine.errors import InsightsError, visible
 from insights_engine.groups import Block
-from insights_engine.index_reader import Index, decided, open_index, prepare
+from insights_engine.index_reader import UNDECIDED_SHARE, Index, decided, open_index, prepare
 from insights_engine.occurrences import Whole
 from insights_engine.statement import Statement
 from insights_engine.terms import LARGE_BLOCK
@@ -155,7 +155,7 @@ class Sessions(Numbers):
 
     def _counted(self, blocks: Sequence[tuple[Block, int]]) -> Mapping[int, int]:
         found: Counter[int] = Counter()
-        for block, bits in blocks:
+        for block, bits in interrupts.each(self._index.plpy, blocks):
             (column,) = self.numbers([block], [bits])
             found.update(bitmaps.chosen(column, bits))
         found.pop(0, None)
@@ -389,7 +389,7 @@ def _of_index(
 ) -> Optional[Table]:
     """The table; without ``pairs`` its diagonal only."""
     add = add_pairs if pairs else _add_each
-    index = open_index(plpy, statement, nodes)
+    index = open_index(plpy, statement, nodes, UNDECIDED_SHARE)
     if index is None:
         return None
     filters = [prepare(node) for node in nodes]

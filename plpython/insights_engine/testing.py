@@ -43,7 +43,7 @@ def tested(
     question.restated.is_of_roots = _of_roots(items, counts)
     chosen: list[int] = []
     unsure: dict[int, tuple[int, ...]] = {}
-    for item, count in enumerate(counts):
+    for item, count in enumerate(units.each(counts)):
         if not options.min_support <= count < units.total:
             continue
         name = items.name(item)
@@ -55,15 +55,20 @@ def tested(
         elif not _is_whole(name, count, items, counts):
             chosen.append(item)
     p_values = tests.p_values(
-        [counts[item] for item in chosen], [joints[item] for item in chosen], options.fdr
+        units.each([counts[item] for item in chosen]),
+        [joints[item] for item in chosen],
+        options.fdr,
     )
-    for item, p_value in zip(chosen, p_values):
+    for item, p_value in units.each(zip(chosen, p_values)):
         count = counts[item]
-        yield Tested(items.name(item), count, joints[item], p_value, tests.test(count))
+        if p_value > options.fdr:
+            yield NOTHING  # it is never shown, and there are many of them
+        else:
+            yield Tested(items.name(item), count, joints[item], p_value, tests.test(count))
     for item in _promising(units, options, tests, unsure, counts, joints):
         name = items.name(item)
         if written(name, apart=True) is not None:
-            fact = measured(name, *units.matching(candidates.node_of(name)), tests)
+            fact = measured(name, *units.having(name), tests)
             if options.min_support <= fact.among < units.total:
                 yield fact
     if "number" in options.kinds:
@@ -118,7 +123,7 @@ def _tested_thresholds(
             and threshold.split.estimate <= options.fdr
             and written(threshold.fact, apart=True) is not None
         ):
-            counted = units.matching(candidates.node_of(threshold.fact))
+            counted = units.having(threshold.fact)
             yield measured(threshold.fact, *counted, tests, threshold.split)
         else:
             yield NOTHING
@@ -138,7 +143,7 @@ def _promising(
     total, target = units.total, units.target
     opaque = units.opaque({other for others in unsure.values() for other in others})
     promises = []
-    for item, others in unsure.items():
+    for item, others in units.each(unsure.items()):
         count, joint = counts[item], joints[item]
         # At most so many more; the same unit may be among them twice.
         base = sum([opaque[other][0] for other in others])
@@ -169,11 +174,11 @@ def _is_wanted(name: Name, items: candidates.Items, question: Question, options:
 
 
 def _is_whole(name: Name, count: int, items: candidates.Items, counts: Sequence[int]) -> bool:
-    """Whether a pair of span columns says no more than one of them."""
-    if name[0] != "s":
+    """Whether a name or type with a status says no more than the name or type.
+
+    That spans failed is worth saying also where all of that name did.
+    """
+    if name[0] != "s" or name[3] == "ERROR":
         return False
-    for other in (("v", "span", name[1], name[2]), ("v", "span", "status", name[3])):
-        number = items.known(other)
-        if number is not None and counts[number] == count:
-            return True
-    return False
+    number = items.known(("v", "span", name[1], name[2]))
+    return number is not None and counts[number] == count

@@ -6,9 +6,10 @@ Their facts are collected as a refresh would, in memory: nothing is written.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Optional
 
-from insights_engine import bitmaps, cells
+from insights_engine import bitmaps, cells, interrupts
 from insights_engine.candidates import FACTS, Items, Name, Signature, Term, items_of, series_of
 from insights_engine.cells import Cells, Cuts, Numbers
 from insights_engine.columns import Columns
@@ -43,6 +44,10 @@ class Unindexed(Part):
             return self._columns
         return self._collect()[0]
 
+    def knows(self, doubts: Iterable[int]) -> bool:
+        """Whether it is at hand which traces have a fact that these items make uncertain."""
+        return self._columns is not None and self._columns.doubts.isdisjoint(doubts)
+
     def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
         most = cells.SAMPLE // SAMPLED
         return {name: cells.sampled(one, most) for name, one in self._some(names).items()}
@@ -64,7 +69,7 @@ class Unindexed(Part):
         _Reader(self._plpy, self._statement).collect(facts, self._traces)
         found = self._of(facts, vocabulary)
         numbers: dict[Name, list[Numbers]] = {}
-        for (kind, key, signature), one in facts.series.items():
+        for (kind, key, signature), one in interrupts.each(self._plpy, facts.series.items()):
             name = series_of(kind, key, signature, vocabulary.signatures)
             if name is not None and len(one.positions) > 1:
                 numbers.setdefault(name, []).append(_numbers(one))
@@ -78,7 +83,7 @@ class Unindexed(Part):
         of_term: dict[int, tuple[int, ...]] = {}
         stored: list[tuple[int, bytes]] = []
         doubts: dict[int, list[bytes]] = {}
-        for term, positions in _terms(facts):
+        for term, positions in interrupts.each(self._plpy, _terms(facts)):
             members = bitmaps.encode(positions, self.used)
             found = []
             for name in items_of(term, vocabulary.signatures):
@@ -96,7 +101,7 @@ class Unindexed(Part):
         for experiment_id, positions in by_experiment.items():
             of_term[len(stored)] = (self._items.number(("e", experiment_id)),)
             stored.append((len(stored), bitmaps.encode(positions, self.used)))
-        return Columns(stored, of_term, doubts, self.used)
+        return Columns(stored, of_term, doubts, self.used, partial(interrupts.look, self._plpy))
 
     def trace_ids(self) -> Sequence[Optional[str]]:
         return [trace.trace_id for trace in self._traces]

@@ -7,11 +7,13 @@ belong to none, and a session may have traces in several experiments.
 
 from __future__ import annotations
 
+import hashlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Optional, TypeVar
 
-from insights_engine import bitmaps, plans, ranking, tree
+from insights_engine import bitmaps, interrupts, plans, ranking
 from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
 from insights_engine.cells import Cuts, Histogram
@@ -38,6 +40,8 @@ _PARTS_AT_ONCE = 64
 
 #: Pairs of facts that are looked at together.
 _PAIRS_AT_ONCE = 200
+
+Item = TypeVar("Item")
 
 
 class CellCounts:
@@ -70,6 +74,14 @@ class Traces:
         self.total = sum(bitmaps.count(part.base) for part in self.parts)
         self.target = sum(bitmaps.count(part.target) for part in self.parts)
 
+    def look(self) -> None:
+        """Raises plpy.SPIError if the statement has been cancelled."""
+        interrupts.look(self._population.plpy)
+
+    def each(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, with a look before every one: see `interrupts`."""
+        return interrupts.each(self._population.plpy, items)
+
     def items(self, least: int) -> tuple[list[int], list[int]]:
         """Of each item: how many units of the base have it, and how many of the target.
 
@@ -100,9 +112,9 @@ class Traces:
                 )
         return found
 
-    def matching(self, node: tree.Node) -> tuple[int, int]:
-        """How many units of the base, and of the target, match a filter."""
-        return self._measured(self._population.matching(node, self.parts), self.parts)
+    def having(self, name: Name) -> tuple[int, int]:
+        """How many units of the base, and of the target, have a fact."""
+        return self._measured(self._population.having(name, self.parts), self.parts)
 
     def _measured(self, sets: Sequence[int], parts: Sequence[Part]) -> tuple[int, int]:
         """How many units of the base, and of the target, a set for each part comes to."""
@@ -117,25 +129,33 @@ class Traces:
     ) -> set[tuple[Name, Name]]:
         """Those pairs of facts, of these counts, that match nearly the same units."""
         met = dict.fromkeys(pairs, 0)
-        names = {name for pair in pairs for name in pair}
-        for part in self.parts:
-            sets = self._population.sets(part, names)
-            for pair in pairs:
+        for sets in self._sets({name for pair in pairs for name in pair}):
+            for pair in self.each(pairs):
                 both = sets.get(pair[0], 0) & sets.get(pair[1], 0)
                 if both:
                     met[pair] += bitmaps.count(both)
-        return self._near_identical(pairs, met)
-
-    def _near_identical(
-        self,
-        pairs: Mapping[tuple[Name, Name], tuple[int, int]],
-        met: Mapping[tuple[Name, Name], int],
-    ) -> set[tuple[Name, Name]]:
         return {
             pair
             for pair, sizes in pairs.items()
             if ranking.near_identical(*sizes, met[pair], self.total)
         }
+
+    def digests(self, names: Iterable[Name]) -> dict[Name, tuple[bytes, int]]:
+        """Of each fact a digest of the units that have it, and how many these are."""
+        counts = dict.fromkeys(names, 0)
+        digests = {name: hashlib.blake2b(digest_size=16) for name in counts}
+        for number, sets in enumerate(self._sets(counts)):
+            for name, bits in self.each(sets.items()):
+                if bits:
+                    counts[name] += bitmaps.count(bits)
+                    digests[name].update(number.to_bytes(4, "little"))
+                    digests[name].update(bits.to_bytes(bitmaps.POSITIONS // 8, "little"))
+        return {name: (digests[name].digest(), count) for name, count in counts.items()}
+
+    def _sets(self, names: Collection[Name]) -> Iterator[Mapping[Name, int]]:
+        """For each part the units of its base that have some facts, as far as there are any."""
+        for part in self.parts:
+            yield self._population.sets(part, names)
 
     def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
         """How many units have a trace with both of two facts: of the base, of the target."""
@@ -145,7 +165,7 @@ class Traces:
         for part in self.parts:
             sets = self._population.sets(part, names)
             inside = {name: bits & part.target for name, bits in sets.items()}
-            for number, (one, other) in enumerate(pairs):
+            for number, (one, other) in enumerate(self.each(pairs)):
                 if one in sets and other in sets:
                     among[number] += bitmaps.count(sets[one] & sets[other])
                     joint[number] += bitmaps.count(inside[one] & inside[other])
@@ -214,31 +234,34 @@ class Sessions(Traces):
         self._space = _space(population, plpy, schema, every)
         #: The sessions of the target.
         self._target = self._space.set_of([part.target for part in population.parts])
-        super().__init__(population, self._space.as_parts(self._target))
+        parts: list[Part] = Watched(plpy)
+        parts += self._space.as_parts(self._target)
+        super().__init__(population, parts)
 
     def opaque(self, items: Iterable[int]) -> dict[int, tuple[int, int]]:
         # Whether the traces concerned are those of the target's sessions is left open.
         found = self._traces.opaque(items)
         return {item: (2 * base, base) for item, (base, _) in found.items()}
 
-    def matching(self, node: tree.Node) -> tuple[int, int]:
-        return self._counts(self._space.set_of(self._population.matching(node, self._traces.parts)))
+    def having(self, name: Name) -> tuple[int, int]:
+        return self._counts(self._space.set_of(self._population.having(name, self._traces.parts)))
 
     def _counts(self, sessions: int) -> tuple[int, int]:
         return bitmaps.count(sessions), bitmaps.count(sessions & self._target)
 
-    def near_identical(
-        self, pairs: Mapping[tuple[Name, Name], tuple[int, int]]
-    ) -> set[tuple[Name, Name]]:
-        names = {name for pair in pairs for name in pair}
+    def _sets(self, names: Collection[Name]) -> Iterator[Mapping[Name, int]]:
         single = [name for name in names if name[0] != "a"]
-        of_parts = [self._population.sets(part, single) for part in self.parts]
-        sets = {name: self._space.joined([own.get(name, 0) for own in of_parts]) for name in single}
         # Both facts of a pair are had by the same trace.
-        both = [name[1:] for name in names if name[0] == "a"]
-        sets.update({("a", *pair): bits for pair, bits in zip(both, self._both(both))})
-        met = {pair: bitmaps.count(sets[pair[0]] & sets[pair[1]]) for pair in pairs}
-        return self._near_identical(pairs, met)
+        pairs = [name for name in names if name[0] == "a"]
+        both: dict[Name, int] = {}
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            some = pairs[start : start + _PAIRS_AT_ONCE]
+            both.update(zip(some, self._both([name[1:] for name in some])))
+        for number, part in enumerate(self.parts):
+            sets = self._population.sets(part, single)
+            for name, bits in both.items():
+                sets[name] = self._space.part_of(bits, number)
+            yield sets
 
     def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
@@ -251,6 +274,7 @@ class Sessions(Traces):
         for part in self._traces.parts if pairs else ():
             sets = self._population.sets(part, names)
             of_parts.append([sets.get(one, 0) & sets.get(other, 0) for one, other in pairs])
+            self.look()
         return self._space.sets_of(of_parts)
 
     def screen(self) -> Traces:
@@ -261,13 +285,15 @@ def _space(population: Population, plpy: Any, schema: str, every: bool) -> Space
     """The sessions of a base; those of indexed traces are kept."""
     indexed: list[Indexed] = Watched(plpy)
     indexed += [part for part in population.parts if isinstance(part, Indexed)]
-    others = [part for part in population.parts if not isinstance(part, Indexed)]
+    others: list[Part] = Watched(plpy)
+    others += [part for part in population.parts if not isinstance(part, Indexed)]
+    look = partial(interrupts.look, plpy)
     numbers = Numbers()
     lasting = _of_blocks(population, numbers.generation, indexed, every) if indexed else None
     columns = [_looked_up(plpy, schema, part, numbers) for part in others]
     if lasting is None:
-        return Space(others, columns, every)
-    return Enlarged(lasting, others, columns, every) if others else lasting
+        return Space(others, columns, every, look)
+    return Enlarged(lasting, others, columns, every, look) if others else lasting
 
 
 def _of_blocks(
@@ -282,7 +308,7 @@ def _of_blocks(
     numbers = SessionsOfBlocks(population.index).numbers(
         [part.block for part in parts], [part.base for part in parts]
     )
-    space = Space(parts, numbers, every)
+    space = Space(parts, numbers, every, partial(interrupts.look, population.plpy))
     space.as_parts(0)
     size = space.size_with(len(population.series()))
     CACHE.keep(key, {parts[0].block.block: Kept(space, size)})

@@ -84,7 +84,7 @@ with, the surest effect first.
 - `kinds`: the kinds of facts to test: trace, tag, metadata, feedback, expectation, run, prompt, issue, span, attribute,
   number; NULL means all
 - `min_support`: facts of fewer traces of the base are not tested
-- `max_results`: rows at most, 1 to 50000
+- `max_results`: rows at most, 1 to 1000
 - `fdr`: the false discovery rate, above 0 and at most 1: the share of rows that may be chance
 - `direction`: ''positive'' for facts that are more frequent in the selection, ''negative'' for rarer ones, ''both''
 - `pairs`: conjunctions of two facts, too, where they go with it more strongly than each alone

@@ -19,7 +19,7 @@ $sql$;
 comment on function @mlflow@.insights_count(text[], text, text) is
     'How many traces match a filter.
 
-- `exp_ids`: the experiments; NULL means all, an empty array none
+- `exp_ids`: the experiments, up to 100000; NULL means all, an empty array none
 - `filter`: in the language of MLflow''s search_traces and more; NULL and '''' match every trace
 - `unit`: what is counted. ''trace''; ''session'': the sessions of which some trace matches; ''session_all'': those of
   which all traces do, among the requested experiments. Traces without a session id belong to none. NULL is ''trace''

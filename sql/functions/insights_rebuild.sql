@@ -34,9 +34,9 @@ $plpgsql$;
 comment on procedure @mlflow@.insights_rebuild(int) is
     'Builds the index anew. Filters are answered all the while, but without the index.
 
-- `batch_size`: traces a transaction
+- `batch_size`: traces a transaction, 1 to 1000000
 
 It commits batch by batch, so it has to be called with CALL outside of a transaction; interrupted, `insights index`
-goes on, and another call begins anew. SQLSTATE 25001 in a transaction block, 22023 if `batch_size` is not positive.';
+goes on, and another call begins anew. SQLSTATE 25001 in a transaction block, 22023 if `batch_size` is out of range.';
 
 revoke all on procedure @mlflow@.insights_rebuild(int) from public;

@@ -25,7 +25,7 @@ comment on function @mlflow@.insights_refresh(int) is
     'Indexes traces that have changed, in the caller''s transaction, and merges small blocks. It is what
 pg_cron calls. Changes that could not be noted are caught up with first; a rebuild that was interrupted goes on.
 
-- `max_traces`: so many pending traces at most; those that share a session with them may come on top
+- `max_traces`: so many pending traces at most, 1 to 1000000; those that share a session with them may come on top
 
 A row says:
 

@@ -64,7 +64,8 @@ comment on function @mlflow@.insights_status() is
 - `built`: whether the index has been built
 - `usable`: whether it answers; where it does not, MLflow''s tables do, as exactly and slower
 - `unwatched`: which trigger is missing or changed, so that changes go unnoticed: insights install makes it anew
-- `pending`: changed traces that are not indexed yet; only a million changes are looked at
+- `pending`: changed traces that are not indexed yet; only a million changes are looked at.
+  Calls ask MLflow''s tables about each of them, or about all traces where they are many: insights_explain says which
 - `lag_seconds`: for how long the oldest of them has been pending
 - `missed`: changes that could not be noted; if there are any, the index is not used until insights_refresh has caught
   up with them

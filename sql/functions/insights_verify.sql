@@ -15,7 +15,7 @@ $sql$;
 comment on function @mlflow@.insights_verify(int) is
     'Reads every indexed trace again and reports where the index is wrong. No rows: nowhere.
 
-- `max_problems`: rows at most
+- `max_problems`: rows at most, 1 to 100000
 
 A row says:
 

@@ -6,6 +6,8 @@ MLflow's server, with workspaces.
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import math
 import re
@@ -30,6 +32,7 @@ from werkzeug.test import TestResponse
 from insights_py import sql
 from insights_py.mlflow import app as insights_app
 from insights_py.mlflow.rest import openapi, routes
+from insights_py.mlflow.rest.bodies import BodyLimit
 from insights_py.mlflow.rest.kinds import Number, Refused, Time
 from insights_py.mlflow.rest.routes import ROUTES, Route
 from insights_py.mlflow.store import InsightsStore
@@ -111,6 +114,148 @@ def refusal(response: TestResponse, status: int = 400) -> str:
     assert "Traceback" not in response.text
     assert "[SQL" not in response.text
     return str(body["message"])
+
+
+# ------------------------------------------------------------------------- limits
+
+
+def test_the_limits_are_the_engines() -> None:
+    """What a request may ask for is what the stored functions take."""
+    from insights_engine import experiments, facets, matrix, options, ordering, search, tokens
+
+    fields = {(route.name, name): one for route in ROUTES for name, one in route.fields.items()}
+    schemas = {place: one.schema() for place, one in fields.items()}
+    assert schemas["search", "max_results"]["maximum"] == search.MAX_RESULTS
+    assert schemas["facets", "max_results"]["maximum"] == facets.MOST_RESULTS
+    for route in ("discover", "compare"):
+        assert schemas[route, "max_results"]["maximum"] == options.MOST_RESULTS
+        assert schemas[route, "kinds"]["anyOf"][0]["maxItems"] == options.MOST_KINDS
+    assert schemas["matrix", "filters"]["maxItems"] == matrix.MOST
+    assert schemas["search", "order_by"]["anyOf"][0]["maxItems"] == ordering.MAX_CLAUSES
+    for (_, name), schema in schemas.items():
+        if name == "experiment_ids":
+            assert schema["anyOf"][0]["maxItems"] == experiments.MOST
+        if "filter" in name and name != "filters":
+            assert schema["maxLength"] == tokens.MAX_BYTES
+
+
+@EACH_ROUTE
+def test_every_field_has_a_limit(route: Route) -> None:
+    def bounded(schema: dict[str, Any]) -> bool:
+        if "anyOf" in schema:
+            return all(bounded(one) for one in schema["anyOf"])
+        kind = schema["type"][0] if isinstance(schema["type"], list) else schema["type"]
+        if kind == "array":
+            return "maxItems" in schema and bounded(schema["items"])
+        if kind == "string":
+            return any(one in schema for one in ("maxLength", "enum", "pattern", "format"))
+        return kind in ("boolean", "null", "number") or "maximum" in schema
+
+    for name, field in route.fields.items():
+        assert bounded(field.schema()), name
+
+
+def test_large_bodies_are_not_read(app: Flask) -> None:
+    class Unreadable(io.RawIOBase):
+        def readinto(self, buffer: Any) -> int:
+            raise AssertionError("the body was read")
+
+    for path in (f"{PREFIX}/count", "/api/2.0/mlflow/traces/calculate-filter-correlation"):
+        response = app.test_client().post(
+            path,
+            content_type="application/json",
+            environ_overrides={
+                "wsgi.input": Unreadable(),
+                "CONTENT_LENGTH": str(4 * 2**20 + 1),
+            },
+        )
+        assert "4194304" in refusal(response, 413)
+
+
+def test_bodies_in_chunks_are_read_as_far_as_allowed(app: Flask) -> None:
+    read = 0
+
+    class Chunks(io.RawIOBase):
+        """Does not end before a gigabyte, and gives less than is asked for."""
+
+        def __init__(self, start: bytes, rest: int) -> None:
+            self._start, self._left = start, rest
+
+        def readable(self) -> bool:
+            return True
+
+        def read(self, size: int = -1) -> bytes:
+            nonlocal read
+            found, self._start = self._start[:1000], self._start[1000:]
+            if not found:
+                found = b" " * min(size, self._left, 100_000)
+                self._left -= len(found)
+            read += len(found)
+            return found
+
+    def ask(body: Chunks) -> TestResponse:
+        return app.test_client().post(
+            f"{PREFIX}/count",
+            content_type="application/json",
+            headers={"Transfer-Encoding": "chunked"},
+            environ_overrides={
+                "wsgi.input": body,
+                "wsgi.input_terminated": True,
+                "CONTENT_LENGTH": "",
+            },
+        )
+
+    failed = json.dumps({"filter": FAILED}).encode()
+    expected = answer(app, "count", filter=FAILED)
+    assert ask(Chunks(failed, 0)).json == expected != answer(app, "count")
+    assert read == len(failed)
+    assert "4194304" in refusal(ask(Chunks(failed, 2**30)), 413)
+    assert read < 5 * 2**20
+
+
+def test_bodies_are_bounded_before_they_reach_flask() -> None:
+    """By a server that hands them over as a whole."""
+    seen: list[bytes] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        lengths = [int(value) for name, value in scope["headers"] if name == b"content-length"]
+        message = await receive()
+        seen.append(message["body"])
+        assert lengths == [len(message["body"])]
+        assert not message["more_body"]
+
+    def ask(path: str, chunks: list[bytes], length: int | None = None) -> tuple[int | None, int]:
+        """The status, if it was refused, and how many chunks were taken."""
+        sent: list[dict[str, Any]] = []
+        taken = 0
+
+        async def receive() -> dict[str, Any]:
+            nonlocal taken
+            taken += 1
+            body = chunks[taken - 1]
+            return {"type": "http.request", "body": body, "more_body": taken < len(chunks)}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        headers = [(b"content-type", b"application/json")]
+        headers.append(
+            (b"transfer-encoding", b"chunked")
+            if length is None
+            else (b"content-length", str(length).encode())
+        )
+        scope = {"type": "http", "path": path, "headers": headers}
+        asyncio.run(BodyLimit(app, [PREFIX])(scope, receive, send))  # type: ignore[arg-type]
+        return (sent[0]["status"] if sent else None), taken
+
+    path = f"{PREFIX}/count"
+    megabyte = b" " * 2**20
+    assert ask(path, [b"{}"], 2) == (None, 1)
+    assert ask(path, [megabyte], 4 * 2**20 + 1) == (413, 0)
+    assert ask(path, [b"{", b"}"]) == (None, 2)
+    assert ask(path, [megabyte] * 4) == (None, 4)
+    assert ask(path, [megabyte] * 1000) == (413, 5)
+    assert seen == [b"{}", b"{}", megabyte * 4]
 
 
 # ------------------------------------------------------------------------ answers
@@ -282,13 +427,12 @@ def test_a_bad_filter(app: Flask, name: str, request_: dict[str, Any]) -> None:
     [
         ("search", {"order_by": ["nonsense"]}, "nonsense"),
         ("search", {"page_token": "nonsense"}, "page token"),
-        ("search", {"max_results": 50_001}, "at most 50000"),
         ("timeseries", {"time_zone": "Europe/Nowhere"}, "Europe/Nowhere"),
         ("timeseries", {"bucket": "often"}, "often"),
         ("count", {"filter": "name = 'a\0'"}, "U+0000"),
         ("count", {"filter": "name = '\ud800'"}, "U+D800"),
         ("search", {"order_by": ["\0"]}, "U+0000"),
-        ("validate", {"filter": "NOT " * 100_000 + "name = 'a'"}, "Hint"),
+        ("validate", {"filter": "NOT " * 10_000 + "name = 'a'"}, "Hint"),
     ],
 )
 def test_other_refusals_of_the_database(
@@ -308,8 +452,28 @@ def test_other_refusals_of_the_database(
         ("search", {"max_results": None}, "Field 'max_results' must be an integer, not null."),
         (
             "search",
-            {"max_results": 2**31},
-            "Field 'max_results' must be between 1 and 2147483647, not 2147483648.",
+            {"max_results": 50_001},
+            "Field 'max_results' must be between 1 and 50000, not 50001.",
+        ),
+        (
+            "discover",
+            {"target": "", "max_results": 1001},
+            "Field 'max_results' must be between 1 and 1000, not 1001.",
+        ),
+        (
+            "count",
+            {"filter": "a" * 65_537},
+            "Field 'filter' is too long: 65537 characters, at most 65536 are allowed.",
+        ),
+        (
+            "matrix",
+            {"filters": [""] * 51},
+            "Field 'filters' must have at most 50 elements, not 51.",
+        ),
+        (
+            "count",
+            {"experiment_ids": [1] * 100_001},
+            "Field 'experiment_ids' must have at most 100000 elements, not 100001.",
         ),
         ("search", {"order_by": 5}, "Field 'order_by' must be a string, not 5."),
         (

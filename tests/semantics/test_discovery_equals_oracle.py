@@ -134,7 +134,7 @@ def check_rows(
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             "select * from insights_discover(%s::text[], %s, %s, min_support => 1,"
-            " max_results => 50000, fdr => 1, direction => 'both', restatements => true,"
+            " max_results => 1000, fdr => 1, direction => 'both', restatements => true,"
             " pairs => %s, unit => %s)",
             (ids, target.text, base_text, pairs, unit),
         ).fetchall()

@@ -217,6 +217,30 @@ def test_what_restates_the_target_is_left_out_unless_asked_for(
     assert "tags.release = 'v1'" not in filters(discover(world, RELEASE, direction="both"))
 
 
+def test_which_spans_failed_is_never_lost(
+    put: Loader, module_conn: psycopg.Connection[Any]
+) -> None:
+    """It leads over the failure alone, also where nothing else failed."""
+    traces = []
+    for n in range(60):
+        fails = n % 6 == 0
+        refund = Span(f"r{n}", "{}", "refund", "TOOL", "ERROR" if fails else "OK")
+        answer = Span(f"a{n}", "{}", "answer", "CHAIN", "OK")
+        status = "ERROR" if fails else "OK"
+        traces.append(Trace(f"f{n}", 1, START + n, status=status, spans=(answer, refund)))
+    put(*traces)
+    for refreshed in (False, True):
+        if refreshed:
+            module_conn.execute("select insights_refresh(5000)")
+        (row,) = discover(module_conn, "status = 'ERROR'")
+        assert row["filter"] == "span.name = 'refund' AND span.status = 'ERROR'"
+        assert row["similar"] == [
+            "span.type = 'TOOL' AND span.status = 'ERROR'",
+            "span.status = 'ERROR'",
+        ]
+        assert row["fact_count"] == row["joint_count"] == 10
+
+
 def test_root_spans_and_parts_of_sums_restate_a_target(
     module_conn: psycopg.Connection[Any], put: Loader
 ) -> None:
@@ -619,7 +643,8 @@ def test_ids_as_numbers_texts_and_arrays(world: psycopg.Connection[Any]) -> None
         ({"min_support": 0}, "Invalid value 0 for parameter 'min_support'", "default is 5"),
         ({"min_support": None}, "Invalid value NULL for parameter 'min_support'", "default is 5"),
         ({"max_results": 0}, "Invalid value 0 for parameter 'max_results'", None),
-        ({"max_results": 50_001}, "It must be at most 50000", None),
+        ({"max_results": 1001}, "It must be at most 1000", "min_support"),
+        ({"kinds": ["tag"] * 101}, "It must have at most 100 elements, not 101", None),
     ],
 )
 def test_bad_options_are_refused(

@@ -76,6 +76,11 @@ class Given(Part):
         raise AssertionError
 
 
+def joined(sets: Sequence[int]) -> int:
+    """One set of sessions, of a set for each part."""
+    return sum(bits << number * bitmaps.POSITIONS for number, bits in enumerate(sets))
+
+
 def members(flags: Sequence[object]) -> int:
     return sum(1 << place for place, flag in enumerate(flags) if flag)
 
@@ -117,18 +122,18 @@ def test_what_sessions_have(
         assert dict(enumerate(sets)) == expected
         assert space.set_of([part.having(3) for part in parts]) == expected[3]
         as_parts = space.as_parts(expected[5])
-        assert space.joined([part.target for part in as_parts]) == expected[5]
+        assert joined([part.target for part in as_parts]) == expected[5]
         assert [part.used for part in as_parts] == [
             min(4, space.size - start) for start in range(0, space.size, 4)
         ]
         found = {
-            item: space.joined([part.columns().sets([item]).get(item, 0) for part in as_parts])
+            item: joined([part.columns().sets([item]).get(item, 0) for part in as_parts])
             for item in range(12)
         }
         assert found == expected
         assert all(set(part.columns().doubts) == {12} for part in as_parts)
         for op, cut in [(op, cut) for op in ("<", ">=") for cut in (1, 2, 3)]:
-            matching = space.joined(
+            matching = joined(
                 [part.cells({NAME: CUTS})[NAME].members(op, cut) for part in as_parts]
             )
             assert matching == members(

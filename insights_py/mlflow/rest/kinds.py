@@ -40,14 +40,21 @@ class Kind(ABC):
 
 @dataclass(frozen=True)
 class Text(Kind):
-    """Any text."""
+    """Any text, of at most so many characters."""
+
+    longest: int
 
     def schema(self) -> Schema:
-        return {"type": "string"}
+        return {"type": "string", "maxLength": self.longest}
 
     def read(self, value: Any, name: str) -> str:
         if not isinstance(value, str):
             raise _wrong(value, name, "a string")
+        if len(value) > self.longest:
+            raise Refused(
+                f"Field '{name}' is too long: {len(value)} characters, at most {self.longest} are"
+                " allowed."
+            )
         return value
 
 
@@ -173,16 +180,21 @@ class ExperimentId(Kind):
 
 @dataclass(frozen=True)
 class ListOf(Kind):
-    """An array of one type."""
+    """An array of one type, of at most so many elements."""
 
     item: Kind
+    most: int
 
     def schema(self) -> Schema:
-        return {"type": "array", "items": self.item.schema()}
+        return {"type": "array", "items": self.item.schema(), "maxItems": self.most}
 
     def read(self, value: Any, name: str) -> list[Any]:
         if not isinstance(value, list):
             raise _wrong(value, name, "an array")
+        if len(value) > self.most:
+            raise Refused(
+                f"Field '{name}' must have at most {self.most} elements, not {len(value)}."
+            )
         return [self.item.read(one, f"{name}[{index}]") for index, one in enumerate(value)]
 
 

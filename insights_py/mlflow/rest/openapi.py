@@ -42,6 +42,7 @@ _ERRORS = {
     "400": ("Refused", "The body, a field or a filter is wrong: INVALID_PARAMETER_VALUE."),
     "403": ("Forbidden", "The server's role may not read the tables or call the function."),
     "404": ("NotFound", "No such workspace."),
+    "413": ("TooLarge", "The body has more than 4 MiB."),
     "415": ("NotJson", "The body's content type is not `application/json`."),
     "503": ("Unavailable", "No connection, or the database lacks the functions."),
     "504": ("Cancelled", "The statement was cancelled, as by `statement_timeout`."),

@@ -77,29 +77,35 @@ KINDS = (
     "number",
 )
 
+# The limits are the engine's: a filter may have 65,536 bytes.
+_FILTER = Text(64 * 1024)
+_WORD = Text(1000)
+
 # By the names of the stored functions' arguments.
 FIELDS: Mapping[str, Field] = {
     "exp_ids": Field(
-        OneOrList(ExperimentId()),
+        OneOrList(ExperimentId(), most=100_000),
         "Experiments to look at; null: every one of the active workspace.",
         None,
     ),
-    "filter": Field(Text(), "Which traces; null: all.", None),
-    "f1": Field(Text(), "The first filter."),
-    "f2": Field(Text(), "The second filter."),
-    "filters": Field(ListOf(Text()), "The filters to correlate, each with each."),
-    "target": Field(Text(), "The filter for what is to be explained."),
-    "selection": Field(Text(), "The filter for the traces of interest."),
-    "baseline": Field(Text(), "The filter for the traces to compare with."),
-    "base_filter": Field(Text(), "Look at these traces only; null: at all.", None),
-    "field": Field(Text(), "A field of the filter language."),
-    "max_results": Field(Integer(minimum=1), "At most so many rows.", 20),
+    "filter": Field(_FILTER, "Which traces; null: all.", None),
+    "f1": Field(_FILTER, "The first filter."),
+    "f2": Field(_FILTER, "The second filter."),
+    "filters": Field(ListOf(_FILTER, most=50), "The filters to correlate, each with each."),
+    "target": Field(_FILTER, "The filter for what is to be explained."),
+    "selection": Field(_FILTER, "The filter for the traces of interest."),
+    "baseline": Field(_FILTER, "The filter for the traces to compare with."),
+    "base_filter": Field(_FILTER, "Look at these traces only; null: at all.", None),
+    "field": Field(_FILTER, "A field of the filter language."),
+    "max_results": Field(Integer(minimum=1, maximum=1000), "At most so many rows.", 20),
     "order_by": Field(
-        OneOrList(Text()), "Clauses such as `execution_time_ms DESC`; null: newest first.", None
+        OneOrList(_FILTER, most=32),
+        "Clauses such as `execution_time_ms DESC`; null: newest first.",
+        None,
     ),
-    "page_token": Field(Text(), "The `next_page_token` of the page before.", None),
-    "kinds": Field(OneOrList(Choice(KINDS)), "Kinds of facts to test; null: all.", None),
-    "min_support": Field(Integer(), "Leave out facts of fewer traces than that.", 5),
+    "page_token": Field(Text(4 * 1024 * 1024), "The `next_page_token` of the page before.", None),
+    "kinds": Field(OneOrList(Choice(KINDS), most=100), "Kinds of facts to test; null: all.", None),
+    "min_support": Field(Integer(minimum=1), "Leave out facts of fewer traces than that.", 5),
     "fdr": Field(
         Number(), "The share of false discoveries among the rows to put up with, 0 to 1.", 0.05
     ),
@@ -110,10 +116,10 @@ FIELDS: Mapping[str, Field] = {
     ),
     "pairs": Field(Flag(), "Test two facts together as well.", False),
     "restatements": Field(Flag(), "Keep facts that merely restate the target.", False),
-    "bucket": Field(Text(), "The length of a bucket, as an interval of PostgreSQL.", "1 hour"),
+    "bucket": Field(_WORD, "The length of a bucket, as an interval of PostgreSQL.", "1 hour"),
     "start_time": Field(Time(), "Where the series begins; null: at the first trace.", None),
     "end_time": Field(Time(), "Where the series ends; null: at the last trace.", None),
-    "time_zone": Field(Text(), "The time zone in which days and months begin.", "UTC"),
+    "time_zone": Field(_WORD, "The time zone in which days and months begin.", "UTC"),
     "unit": Field(
         Choice(("trace", "session", "session_all")),
         "What is counted: traces, sessions of which any trace matches, or sessions of which "
@@ -240,7 +246,7 @@ class Route:
 
     ``reply`` is what the answer holds: a ``page`` of traces, ``rows``, the one
     ``row`` of the function, or its ``value``, under the name ``value_name``.
-    ``defaults`` and ``required`` differ from `FIELDS`.  ``example`` is a request.
+    ``defaults``, ``kinds`` and ``required`` differ from `FIELDS`.  ``example`` is a request.
     """
 
     name: str
@@ -251,6 +257,7 @@ class Route:
     value_name: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
@@ -270,7 +277,7 @@ class Route:
         default = self.defaults.get(argument, known.default)
         if argument in self.required:
             default = _MISSING
-        return Field(known.kind, known.description, default)
+        return Field(self.kinds.get(argument, known.kind), known.description, default)
 
     def arguments(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What a request passes to the function.
@@ -405,6 +412,7 @@ ROUTES: tuple[Route, ...] = (
             "order_by": ["execution_time_ms DESC"],
         },
         defaults={"max_results": 100},
+        kinds={"max_results": Integer(minimum=1, maximum=50_000)},
     ),
     Route(
         "count",

@@ -16,6 +16,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.server import handlers
 
+from insights_py.mlflow.rest.bodies import bounded
 from insights_py.mlflow.rest.kinds import Refused, nearest
 from insights_py.mlflow.rest.openapi import document
 from insights_py.mlflow.rest.routes import PREFIX, ROUTES, VERSION, Route
@@ -53,7 +54,7 @@ def _view(route: Route) -> View:
     answer.__name__ = f"insights_{route.name}"
     answer.__doc__ = f"``POST {route.path}``: {route.summary}."
     view: View = handlers.catch_mlflow_exception(
-        handlers._disable_if_artifacts_only(_only_json(answer))
+        handlers._disable_if_artifacts_only(bounded(_only_json(answer)))
     )
     return view
 
