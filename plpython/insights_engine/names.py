@@ -156,6 +156,8 @@ class Names:
                 place,
                 f"Only span.attributes go deeper: {entity}[{visible(fields.quote(key), 60)}].",
             )
+        if (group, key) in fields.LINKED_KEYS:
+            return tree.Tag(key) if group == "tags" else tree.Metadata(key)
         return self._keyed_field(group, key, place)
 
     def _span_field(self, token: Token, key: str, start: int) -> tree.Field:
