@@ -182,10 +182,11 @@ class _InsightsSearch(SqlAlchemyStore):
     ) -> tuple[list[TraceInfo], str | None]:
         self._validate_max_results_param(max_results)
         token, offset = _page_start(page_token)
-        arguments = {
+        arguments: dict[str, Any] = {
             "filter": _text(filter_string),
             "max_results": max_results,
-            "order_by": _texts(order_by),
+            # An empty clause is one that is refused.
+            "order_by": None if order_by is None else [_storable(str(one)) for one in order_by],
             "page_token": token,
             "page_offset": offset,
         }

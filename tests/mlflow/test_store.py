@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -418,6 +419,35 @@ def no_traces(
             connection.execute("vacuum analyze")
         yield stores
         close(*stores)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"order_by": [clause]} for clause in ("", " ", "timestamp descending", "text", "''")),
+        *({"order_by": [clause]} for clause in ("Timestamp", "foo.bar", "TAG.x", "metadata", "1")),
+        *({"order_by": [clause]} for clause in ("name foo", "prompt", "type", "name, name", "`")),
+        *(
+            {"page_token": token}
+            for token in ("eyJvZmZzZXQiOiJhIn0=", "!!!", "abc", "e30=", "YWJj")
+        ),
+    ],
+    ids=str,
+)
+def test_what_both_refuse_is_said_in_mlflows_words(
+    two_stores: TwoStores, bad: dict[str, Any]
+) -> None:
+    """With more after them; sets have no order."""
+    said = []
+    for store in (two_stores.stock, two_stores.plugin):
+        with pytest.raises(MlflowException) as caught:
+            store.search_traces(**bad)
+        assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+        in_set = sorted(re.findall(r"'[a-z_]+'(?=[,}])", caught.value.message))
+        said.append((re.sub(r"\{'.*?\}", "{}", caught.value.message), in_set))
+    (theirs, their_set), (ours, our_set) = said
+    assert theirs in ours
+    assert their_set == our_set
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
