@@ -277,10 +277,11 @@ def _reason(plpy: Any, statement: Statement) -> str:
         f"select s.built, s.trusted >= m.last_value as trusted, {readable(statement)} as readable"
         " from insights.state s, insights.missed m",
     )
-    if not len(rows) or not rows[0]["built"]:
-        return "it is not built yet (insights index)"
-    if not rows[0]["readable"]:
+    # Whoever may not read the index sees no row of its state.
+    if not len(rows) or not rows[0]["readable"]:
         return "it is for those only who may read every row of MLflow's tables"
+    if not rows[0]["built"]:
+        return "it is not built yet (insights index)"
     if not rows[0]["trusted"]:
         return "it has missed a change (insights_rebuild)"
     return "too many traces are pending (insights_refresh)"
