@@ -182,10 +182,11 @@ class _InsightsSearch(SqlAlchemyStore):
     ) -> tuple[list[TraceInfo], str | None]:
         self._validate_max_results_param(max_results)
         token, offset = _page_start(page_token)
-        arguments = {
+        arguments: dict[str, Any] = {
             "filter": _text(filter_string),
             "max_results": max_results,
-            "order_by": _texts(order_by),
+            # An empty clause is one that is refused.
+            "order_by": None if order_by is None else [_storable(str(one)) for one in order_by],
             "page_token": token,
             "page_offset": offset,
         }
@@ -194,7 +195,9 @@ class _InsightsSearch(SqlAlchemyStore):
             # Around the ORM, which has nothing to do for plain columns but takes time.
             rows = session.connection().execute(self._page_statement(session), arguments).all()
             next_page_token = rows[-1].next_page_token if rows else None
-            return trace_infos.build(rows), next_page_token
+            # Without its trace where that has just gone to another workspace.
+            seen = (row for row in rows if row.request_id is not None)
+            return trace_infos.build(seen), next_page_token
 
     def _page_statement(self, session: Session) -> Select[Any]:
         """The statement that reads a page, in one snapshot, from the function's arguments."""
@@ -213,12 +216,13 @@ class _InsightsSearch(SqlAlchemyStore):
             .render_derived(name="page")
         )
         # MLflow's own query, which holds the traces to the active workspace.
-        statement: Select[Any] = (
-            self._trace_query(session)
-            .with_entities(*trace_infos.COLUMNS, page.c.attached, page.c.next_page_token)
-            .join(page, page.c.trace_id == SqlTraceInfo.request_id)
+        traces = self._trace_query(session).with_entities(*trace_infos.COLUMNS).subquery()
+        # An outer join with the page on the side that is kept whole: in no plan can the
+        # other side, empty as it may be, spare the call and with it the refusals.
+        statement = (
+            select(*traces.c, page.c.attached, page.c.next_page_token)
+            .select_from(page.outerjoin(traces, page.c.trace_id == traces.c.request_id))
             .order_by(page.c.position)
-            .statement
         )
         if not self.supports_workspaces:
             self._page = statement

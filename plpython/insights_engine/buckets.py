@@ -1,9 +1,12 @@
 """Buckets of time: where each begins, by the calendar of a time zone.
 
 A bucket is so many months, so many days, or a shorter time.  Months are counted from
-January of year 0, days from a Monday.  Shorter times are counted from local midnight,
-which always begins a bucket: where they do not divide the day, or the clock is put
-forward or back, the last bucket of the day is shorter.  PostgreSQL knows the time zones.
+January of year 0, days from a Monday.  A day begins at the first moment from which on
+no clock shows an earlier date: with the first midnight where the clock is put back onto
+midnight, with the second where it is put back across it, and where midnight is left out,
+when that happens.  Shorter times are counted from there, which always begins a bucket:
+where they do not divide the day, or the clock is put forward or back, the last bucket of
+the day is shorter.  PostgreSQL knows the time zones.
 """
 
 from __future__ import annotations
@@ -108,6 +111,10 @@ def _too_many() -> InsightsError:
     )
 
 
+#: Two days in seconds: further than that no clock has been put.
+_LONGEST = 172_800
+
+
 def _starts(plpy: Any, width: Width, time_zone: str, first_ms: int, end_ms: int) -> list[int]:
     """Where months or days begin, from before ``first_ms`` to after ``end_ms``."""
     if width.months:
@@ -118,15 +125,34 @@ def _starts(plpy: Any, width: Width, time_zone: str, first_ms: int, end_ms: int)
         begin = "(date '2001-01-01' + n.n * $4)"
     # floor(), as dates before the origin are not to be rounded towards it.
     number = f"pg_catalog.floor({place} / $4::numeric)::int"
-    moment = "(pg_catalog.to_timestamp({} / 1000.0) at time zone $3)"
+    moment = "(pg_catalog.to_timestamp({}) at time zone $3)"
+    ends = [
+        f"(select {number} {more} from (select {moment.format(end)} as local) d)"
+        for end, more in (("$1::bigint / 1000.0", "- 1"), ("$2::bigint / 1000.0", "+ 2"))
+    ]
+    # A clock shows some midnights twice, and others never: PostgreSQL takes the second
+    # one, or the moment at which it would have been.  Where it was that late already
+    # a second before, the moment at which it became so is halved in upon.
+    is_late = f"{moment} >= {{}}.local"
     try:
         rows = plans.run(
             plpy,
-            f"select distinct (extract(epoch from ({begin}::timestamp at time zone $3)) * 1000)"
-            "::bigint as start from pg_catalog.generate_series("
-            f"(select {number} - 1 from (select {moment.format('$1::bigint')} as local) d),"
-            f" (select {number} + 2 from (select {moment.format('$2::bigint')} as local) d)"
-            ") n (n) order by start",
+            "with recursive b as ("
+            "select d.local, extract(epoch from d.local at time zone $3)::bigint as moment"
+            f" from (select {begin}::timestamp as local"
+            f" from pg_catalog.generate_series({', '.join(ends)}) n (n)) d"
+            "), s as ("
+            f"select b.local, b.moment - case when {is_late.format('b.moment - 1', 'b')}"
+            f" then {_LONGEST} else 1 end as before, b.moment from b"
+            " union all"
+            " select s.local, case when m.late then s.before else m.moment end,"
+            " case when m.late then m.moment else s.moment end"
+            " from s cross join lateral ("
+            f"select h.moment, {is_late.format('h.moment', 's')} as late"
+            " from (select (s.before + s.moment) / 2 as moment) h"
+            ") m where s.moment - s.before > 1"
+            ") select distinct s.moment * 1000 as start from s where s.moment - s.before = 1"
+            " order by start",
             ("bigint", "bigint", "text", "int"),
             (first_ms, end_ms, time_zone, width.months or width.days or 1),
         )

@@ -74,6 +74,9 @@ PROMOTED_METADATA: dict[str, tree.Field] = {
     "mlflow.sourceRun": tree.TraceText("run_id"),
 }
 
+#: Those of them that stand for links as well.  Brackets reach what is kept by that name.
+LINKED_KEYS = frozenset((("tags", "mlflow.linkedPrompts"), ("metadata", "mlflow.sourceRun")))
+
 #: Metadata that MLflow synthesises as JSON text from the number columns.
 USAGE_METADATA = ("mlflow.trace.tokenUsage", "mlflow.trace.cost")
 
@@ -157,7 +160,8 @@ def spell(field: tree.Field) -> str:
 
 def _spell_key(entity: str, key: str) -> str:
     plain = key.lower()
-    if _DOTTED.match(key) and plain not in KEY_TO_FIELD and plain not in KEY_TO_KEY:
+    remapped = plain in KEY_TO_FIELD or plain in KEY_TO_KEY or (entity, key) in LINKED_KEYS
+    if _DOTTED.match(key) and not remapped:
         return f"{entity}.{key}"
     return f"{entity}[{quote(key)}]"
 

@@ -11,7 +11,7 @@ from insights_engine.errors import FilterError, visible
 from insights_engine.tokens import FUNCTIONS, Token, unquote
 
 # What stock MLflow prints in its messages; sets are printed sorted.
-_MLFLOW_ENTITIES = (
+MLFLOW_ENTITIES = (
     "attribute",
     "attributes",
     "expectation",
@@ -156,6 +156,8 @@ class Names:
                 place,
                 f"Only span.attributes go deeper: {entity}[{visible(fields.quote(key), 60)}].",
             )
+        if (group, key) in fields.LINKED_KEYS:
+            return tree.Tag(key) if group == "tags" else tree.Metadata(key)
         return self._keyed_field(group, key, place)
 
     def _span_field(self, token: Token, key: str, start: int) -> tree.Field:
@@ -253,7 +255,7 @@ class Names:
             hint = ""
         self._fail(
             f"Invalid entity type '{visible(entity, 60)}'. Valid values are"
-            f" {bare_set(_MLFLOW_ENTITIES)}",
+            f" {bare_set(MLFLOW_ENTITIES)}",
             Token("", token.start, token.start + length),
             f"{hint} {fields.ENTITY_NAMES}.".lstrip(),
         )

@@ -14,12 +14,13 @@ reverse, except that JSON's null counts as missing and stays last.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import Optional
 
 from insights_engine import fields, tree
 from insights_engine.errors import InsightsError, visible
+from insights_engine.names import MLFLOW_ENTITIES, bare_set, quoted_set
 from insights_engine.rawsql import Params
 
 MAX_CLAUSES = 32
@@ -106,33 +107,44 @@ def _parse_clause(clause: Optional[str]) -> Clause:
         raise _unreadable(clause)
     direction = rest[0].lower()
     if direction not in ("asc", "desc"):
+        if match["entity"] == "timestamp" and match["key"] is None:
+            raise _unreadable(clause)  # as MLflow's parser has it, for a word of SQL's
         raise InsightsError(
             f"Invalid ordering key in order_by clause '{visible(clause, 100)}'.", hint=_HINT
         )
-    return Clause(_resolve(match), direction == "desc")
+    return Clause(_resolve(match, clause), direction == "desc")
 
 
-def _unreadable(clause: str) -> InsightsError:
+def _unreadable(clause: str, hint: str = _HINT) -> InsightsError:
     return InsightsError(
-        f"Invalid order_by clause '{visible(clause, 100)}'. Could not be parsed.", hint=_HINT
+        f"Invalid order_by clause '{visible(clause, 100)}'. Could not be parsed.", hint=hint
     )
+
+
+#: What MLflow's parser takes for no name: numbers, punctuation, strings, and words of SQL's.
+_NO_NAME = re.compile(
+    r"[^A-Za-z_`\"]|(?:COUNT|DATE|INPUT|ISSUE|KEY|LEVEL|OUTPUT|SOURCE|TEXT|TIME|TIMESTAMP|TYPE)\Z",
+    re.IGNORECASE,
+)
 
 
 def _unquoted(name: str) -> str:
     return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "`\"'" else name
 
 
-def _resolve(match: re.Match[str]) -> tree.TraceField:
+def _resolve(match: re.Match[str], clause: str) -> tree.TraceField:
     entity_name = _unquoted(match["entity"])
     if match["key"] is None and match["bracket"] is None:
+        if entity_name not in _ATTRIBUTES and _NO_NAME.match(match["entity"]):
+            raise _unreadable(clause, _meant(entity_name, _ATTRIBUTES) or _HINT)
         return _attribute(entity_name)
     entity = fields.ENTITIES.get(entity_name)
     if entity is None:
-        guess = fields.nearest(entity_name, list(fields.ENTITIES))
+        hint = f"{_meant(entity_name, fields.ENTITIES)} {fields.ENTITY_NAMES}.".lstrip()
         raise InsightsError(
             f"Invalid entity type '{visible(entity_name, 60)}'. "
-            f"Valid values are {_set(fields.ENTITIES)}",
-            hint=f"did you mean {guess}?" if guess else None,
+            f"Valid values are {bare_set(MLFLOW_ENTITIES)}",
+            hint=hint,
         )
     if match["bracket"] is not None:
         quote = match["bracket"][0]
@@ -142,8 +154,9 @@ def _resolve(match: re.Match[str]) -> tree.TraceField:
     return _keyed(entity, key, clean=True)
 
 
-def _set(names: Union[Sequence[str], dict[str, str]]) -> str:
-    return "{" + ", ".join(repr(name) for name in sorted(names)) + "}"
+def _meant(name: str, names: Iterable[str]) -> str:
+    guess = fields.nearest(name, list(names))
+    return f"Did you mean {guess}?" if guess else ""
 
 
 #: The attributes of a trace with one value each.
@@ -154,14 +167,30 @@ _ATTRIBUTES = {
 }
 
 
+# What MLflow prints in its messages; sets are printed sorted.
+_MLFLOW_KEYS = (
+    "end_time",
+    "end_time_ms",
+    "execution_time",
+    "execution_time_ms",
+    "experiment_id",
+    "name",
+    "request_id",
+    "run_id",
+    "status",
+    "timestamp",
+    "timestamp_ms",
+)
+
+
 def _attribute(key: str) -> tree.TraceField:
     field = _ATTRIBUTES.get(key)
     if field is None:
-        guess = fields.nearest(key, list(_ATTRIBUTES))
+        names = "Traces are ordered by " + ", ".join(sorted(_ATTRIBUTES))
         raise InsightsError(
             f"Invalid attribute key '{visible(key, 60)}' specified. "
-            f"Valid keys are '{_set(list(_ATTRIBUTES))}'",
-            hint=f"did you mean {guess}?" if guess else None,
+            f"Valid keys are {quoted_set(_MLFLOW_KEYS)}",
+            hint=f"{_meant(key, _ATTRIBUTES)} {names}.".lstrip(),
         )
     return field
 

@@ -17,7 +17,6 @@ token merely asks for another part of an answer that is theirs anyway.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import math
@@ -40,6 +39,7 @@ _HINT = (
     "order; leave it out to begin with the first page."
 )
 _DECIMAL = re.compile(r"-?[0-9]{1,40}")
+_WHOLE = re.compile(r"\s*[+-]?[0-9]*\s*")
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -82,6 +82,8 @@ def decode(token: str, fingerprint: str, columns: Sequence[SortColumn]) -> Posit
         hint = _HINT
         if isinstance(body, dict) and "offset" in body:
             hint = "This is an offset token of MLflow's own search. " + _HINT
+            if isinstance(body["offset"], str) and not _WHOLE.fullmatch(body["offset"]):
+                raise _invalid(f"not stringable {visible(body['offset'], 100)}", hint)
         raise _invalid(f"parsed value={visible(repr(body), 100)}", hint)
     if body[3] != _checksum(body[:3]):
         raise _invalid("it has been changed or cut off")
@@ -98,15 +100,20 @@ def _read(token: str) -> Any:
     try:
         text = token.strip().rstrip("=").encode("ascii")
         # MLflow's tokens use the other alphabet; reading both gives those a
-        # better message than "could not base64-decode".
+        # better message than that they are not JSON.
         text = text.replace(b"-", b"+").replace(b"_", b"/")
-        raw = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
-    except (UnicodeEncodeError, binascii.Error):
-        raise _invalid("could not base64-decode") from None
+        return json.loads(base64.b64decode(text + b"=" * (-len(text) % 4), validate=True))
+    except (ValueError, RecursionError):  # binascii's and Unicode's are ValueErrors
+        raise _invalid(_unreadable(token)) from None
+
+
+def _unreadable(token: str) -> str:
+    """What MLflow says of a token: it passes over characters that are not of the alphabet."""
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        raise _invalid(f"decoded value={visible(repr(raw), 100)}") from None
+        raw = base64.b64decode(token.encode("ascii"))
+    except ValueError:
+        return "could not base64-decode"
+    return f"decoded value={visible(repr(raw), 100)}"
 
 
 def _invalid(reason: str, hint: str = _HINT) -> InsightsError:

@@ -410,7 +410,7 @@ def read_rows(plpy: Any, schema: str, page: Page) -> Iterator[dict[str, Any]]:
             'run_id', a.run_id,
             'create_time_ms', a.created_timestamp,
             'last_update_time_ms', a.last_updated_timestamp
-        ) order by a.created_timestamp, a.assessment_id)
+        ) order by a.created_timestamp, a.ctid)
         from {schema}.assessments a
         where a.trace_id = t.request_id
     ) as assessments

@@ -67,7 +67,7 @@ A row is a trace as MLflow has it:
 - `execution_time_ms`: how long it took, in milliseconds
 - `request_preview`, `response_preview`: the first characters of input and output
 - `tags`, `metadata`: objects of texts
-- `assessments`: an array of objects, those of the trace itself
+- `assessments`: an array of objects, those of the trace itself in the order of their creation
 - `next_page_token`: the same in each row; NULL on the last page
 
 SQLSTATE 22023 as in insights_count, and for `max_results`, `order_by` and `page_token`.';

@@ -25,6 +25,8 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
+-- The columns come as texts of arrays.
+set array_nulls = on
 as $sql$
 select insights.load_engine();
 select

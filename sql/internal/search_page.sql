@@ -45,7 +45,8 @@ begin
             ),
             (
                 -- Values alone, in the order that the plugin knows: names would be half
-                -- of the text.  MLflow asks for no order of rows, and gets the table's.
+                -- of the text.  MLflow asks for no order of rows.  It gets that of the index
+                -- on trace and time, or else the table's, where an update moves a row to the end.
                 select pg_catalog.json_agg(
                     pg_catalog.json_build_array(
                         a.assessment_id, a.trace_id, a.name, a.assessment_type, a.value, a.error,
@@ -53,7 +54,7 @@ begin
                         a.run_id, a.span_id, a.rationale, a.overrides, a.valid,
                         a.assessment_metadata
                     )
-                    order by a.ctid
+                    order by a.created_timestamp, a.ctid
                 )
                 from @mlflow@.assessments a
                 where a.trace_id = i.trace_id

@@ -787,6 +787,89 @@ def test_the_page_has_every_route() -> None:
     assert {command(text)[0] for text, _ in SHOWN} == {route.name for route in ROUTES}
 
 
+# ------------------------------------------------------------------- hostile JSON
+
+CORRELATION = "/api/2.0/mlflow/traces/calculate-filter-correlation"
+CORRELATED = {"experiment_ids": ["1"], "filter_string1": FAILED, "filter_string2": "name = 'x'"}
+
+#: Values that a JSON text can have; some only as its bytes.
+HOSTILE: tuple[Any, ...] = (
+    *("\ud800", "a\udfff", FAILED + " \udc00", "\0", "\u2028", "\U0001f600" * 1000, "x" * 70_000),
+    *(None, True, 0, -1, 2**31, 2**63, 10**400, 1.5, 1e308, [], {}, [[]], ["\ud800"], [None]),
+    *({"\ud800": 1}, {"a": ["\ud800"]}, ["1"] * 10_000),
+)
+HOSTILE_BODIES: tuple[Any, ...] = (
+    *([], 5, True, "a", [{}], "\ud800", '{"a": "\ud800"}', {"\ud800": 1}, {"": None}),
+    *(b"[" * 100_000, b'{"a":' * 100_000, b'{"a": NaN}', b"{", b"\xff\xfe", b'"\xed\xa0\x80"'),
+    *(b'{"filter": "\xed\xa0\x80"}', b'{"filter": "\\ud800"}', b"1" * 5_000, b'{"a":1}x'),
+)
+
+
+@EACH_ROUTE
+def test_hostile_json(app: Flask, route: Route) -> None:
+    """Refused or answered, by JSON, whichever field it is in; never as if it were not there."""
+    requests: list[Any] = [*HOSTILE_BODIES]
+    for name in route.fields:
+        requests += [{**route.example, name: value} for value in HOSTILE]
+    for request in requests:
+        body = request if isinstance(request, bytes) else json.dumps(request).encode()
+        response = post(app, route.name, body)
+        assert response.status_code in (200, 400), (body[:200], response.text)
+        assert response.mimetype == "application/json"
+        if "ud800" in str(request) or "udfff" in str(request) or "udc00" in str(request):
+            refusal(response)
+
+
+def test_hostile_json_of_the_prototypes_route(app: Flask) -> None:
+    """What protocol buffers do not take was dropped, and all traces were the answer."""
+    client = app.test_client()
+    whole = client.post(CORRELATION, json=CORRELATED)
+    assert whole.json is not None
+    assert whole.json["total_count"] == 40
+    requests: list[Any] = [*HOSTILE_BODIES]
+    for name in (*CORRELATED, "base_filter", "baseFilter"):
+        requests += [{**CORRELATED, name: value} for value in HOSTILE]
+    for request in requests:
+        body = request if isinstance(request, bytes) else json.dumps(request).encode()
+        response = client.post(CORRELATION, data=body, content_type="application/json")
+        if response.status_code == 200:
+            # Nothing is left out but what means nothing: null, and no experiments at all.
+            (value,) = set(map(json.dumps, request.values())) - set(
+                map(json.dumps, CORRELATED.values())
+            )
+            assert json.loads(value) in (None, [], ["1"] * 10_000), body[:200]
+        else:
+            refusal(response)
+
+
+@pytest.mark.parametrize("path", ["search", "calculate-filter-correlation"])
+def test_mlflows_routes_do_not_drop_a_filter_either(
+    world_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Half a character is refused; everything else is left to MLflow."""
+    from mlflow.server import app as theirs
+
+    store = InsightsStore(with_driver(world_dsn), str(tmp_path))
+    monkeypatch.setattr(handlers, "_tracking_store", store)
+    insights_app.add_routes(theirs)
+    insights_app.add_routes(theirs)
+    url = f"/api/3.0/mlflow/traces/{path}"
+    location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "1"}}
+    good: dict[str, Any] = {"locations": [location]} if path == "search" else CORRELATED
+    for name in ("filter", "order_by") if path == "search" else ("filter_string1", "base_filter"):
+        for value, status in (("\ud800", 400), ("name = '\udfff'", 400), ("name = 'é😀'", 200)):
+            if name == "order_by":
+                value = value if status == 400 else "name"
+                request = {**good, name: [value]}
+            else:
+                request = {**good, name: value}
+            response = theirs.test_client().post(url, json=request)
+            assert response.status_code == status, response.text
+            if status == 400:
+                refusal(response)
+    close(store)
+
+
 # ------------------------------------------------------------------- schemathesis
 
 schema = schemathesis.openapi.from_dict(openapi.document())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -352,6 +353,101 @@ def test_what_no_driver_can_send(
     assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
     assert idle_in_transaction(module_dsn) == 0
     close(opened)
+
+
+#: What makes PostgreSQL join a page with the traces in one way or another.
+PLANS = {
+    "as planned": [],
+    "hash": ["enable_nestloop", "enable_mergejoin"],
+    "merge": ["enable_nestloop", "enable_hashjoin"],
+    "nested loop": ["enable_hashjoin", "enable_mergejoin"],
+}
+
+BAD_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "filter": {"filter_string": "nope = 1"},
+    "order": {"order_by": ["nope"]},
+    "token": {"page_token": "nope"},
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ARGUMENTS.values(), ids=BAD_ARGUMENTS)
+@pytest.mark.parametrize("locations", [None, [], ["0"], ["99"]], ids=str)
+def test_a_mistake_is_one_whatever_the_plan_and_without_any_trace(
+    no_traces: list[SqlAlchemyStore], bad: dict[str, Any], locations: list[str] | None
+) -> None:
+    """A join with no rows on one side need not look at the other: the function was not called."""
+    for store in no_traces:
+        with WorkspaceContext("default"):
+            assert store.search_traces(locations=locations) == ([], None)
+            with pytest.raises(MlflowException) as caught:
+                store.search_traces(locations=locations, **bad)
+            assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_a_bad_filter_of_sessions_is_one_without_any_trace(
+    no_traces: list[SqlAlchemyStore],
+) -> None:
+    for store in no_traces:
+        for call in (
+            lambda bad, to=store: to.find_completed_sessions("0", 0, START_MS, filter_string=bad),
+            lambda bad, to=store: to.find_completed_sessions("0", 0, 0, 0, bad),
+            lambda bad, to=store: to.calculate_trace_filter_correlation(["0"], bad, ""),
+            lambda bad, to=store: to.calculate_trace_filter_correlation(["99"], "", "", bad),
+        ):
+            with WorkspaceContext("default"), pytest.raises(MlflowException) as caught:
+                call("nope = 1")
+            assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+@pytest.fixture(scope="module")
+def no_traces(
+    databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[SqlAlchemyStore]]:
+    """Stores with and without workspaces, for each way to plan, where PostgreSQL knows that
+    there are no traces."""
+    artifacts = str(tmp_path_factory.mktemp("artifacts"))
+    stores: list[SqlAlchemyStore] = []
+    with databases.fresh("insights") as dsn:
+        for switched_off in PLANS.values():
+            options = "%20".join(f"-c{name}=off" for name in switched_off)
+            uri = f"{with_driver(dsn)}?options={options}"
+            with pytest.MonkeyPatch.context() as patch:
+                stores.append(InsightsStore(uri, artifacts))
+                patch.setenv("MLFLOW_ENABLE_WORKSPACES", "true")
+                stores.append(WorkspaceAwareInsightsStore(uri, artifacts))
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("vacuum analyze")
+        yield stores
+        close(*stores)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *({"order_by": [clause]} for clause in ("", " ", "timestamp descending", "text", "''")),
+        *({"order_by": [clause]} for clause in ("Timestamp", "foo.bar", "TAG.x", "metadata", "1")),
+        *({"order_by": [clause]} for clause in ("name foo", "prompt", "type", "name, name", "`")),
+        *(
+            {"page_token": token}
+            for token in ("eyJvZmZzZXQiOiJhIn0=", "!!!", "abc", "e30=", "YWJj")
+        ),
+    ],
+    ids=str,
+)
+def test_what_both_refuse_is_said_in_mlflows_words(
+    two_stores: TwoStores, bad: dict[str, Any]
+) -> None:
+    """With more after them; sets have no order."""
+    said = []
+    for store in (two_stores.stock, two_stores.plugin):
+        with pytest.raises(MlflowException) as caught:
+            store.search_traces(**bad)
+        assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+        in_set = sorted(re.findall(r"'[a-z_]+'(?=[,}])", caught.value.message))
+        said.append((re.sub(r"\{'.*?\}", "{}", caught.value.message), in_set))
+    (theirs, their_set), (ours, our_set) = said
+    assert theirs in ours
+    assert their_set == our_set
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from mlflow.entities import (
+    Assessment,
     AssessmentError,
     AssessmentSource,
     Expectation,
@@ -17,6 +18,7 @@ from mlflow.entities import (
     TraceLocation,
     TraceState,
 )
+from mlflow.entities.assessment import FeedbackValue
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -121,7 +123,7 @@ def test_columns_count_more_than_rows(
 
 
 def test_assessments(stores: tuple[SqlAlchemyStore, InsightsStore]) -> None:
-    """Of every kind, overridden ones included, in the order in which MLflow gives them."""
+    """Of every kind, overridden ones included."""
     stock = stores[0]
     trace_id = write(stock, 1)
     source = AssessmentSource("LLM_JUDGE", None)
@@ -149,12 +151,62 @@ def test_assessments(stores: tuple[SqlAlchemyStore, InsightsStore]) -> None:
     stock.create_assessment(IssueReference("issue-1", "slow", trace_id=trace_id))
     # NaN is not equal to itself; by text it is.
     (theirs,), (ours,) = (store.search_traces()[0] for store in stores)
-    assert repr(ours.assessments) == repr(theirs.assessments)
+    assert repr(ours.assessments) == repr(by_creation(theirs))
     assert len(ours.assessments) == len(values) + len(TEXTS) + 5
     assert [a.valid for a in ours.assessments if a.name == "twice"] in (
         [False, True],
         [True, False],
     )
+
+
+def by_creation(trace: TraceInfo) -> list[Assessment]:
+    """MLflow's assessments of a trace: it asks for no order, and so gets one or another."""
+    return sorted(trace.assessments, key=lambda a: a.create_time_ms)
+
+
+@pytest.mark.parametrize("scan", ["seqscan", "indexscan", "bitmapscan"])
+def test_assessments_come_in_the_order_of_their_creation(
+    dsn: str, artifacts: str, scan: str
+) -> None:
+    """Whichever way PostgreSQL reads the table, and after updates, which move rows in it."""
+    others = {"seqscan", "indexscan", "bitmapscan", "indexonlyscan"} - {scan}
+    options = "%20".join(f"-cenable_{other}=off" for other in sorted(others))
+    uri = f"{with_driver(dsn)}?options={options}"
+    stock, plugin = SqlAlchemyStore(uri, artifacts), InsightsStore(uri, artifacts)
+    trace_id = write(stock, 1)
+    made = [
+        stock.create_assessment(
+            Feedback(trace_id=trace_id, name=f"f{n % 3}", value=n, create_time_ms=START_MS + n // 2)
+        ).assessment_id
+        for n in range(8)
+    ]
+
+    def shown() -> list[list[str]]:
+        with psycopg.connect(dsn) as connection:
+            (row,) = connection.execute("select assessments from insights_search(null)").fetchall()
+        (ours,) = plugin.search_traces()[0]
+        return [[a.assessment_id for a in ours.assessments], [a["assessment_id"] for a in row[0]]]
+
+    # Those of one millisecond as MLflow has them.
+    (theirs,) = stock.search_traces()[0]
+    assert shown() == [made, made]
+    assert [a.assessment_id for a in by_creation(theirs)] == made
+    stock.update_assessment(trace_id, made[0], rationale="why")
+    stock.update_assessment(trace_id, made[4], feedback=FeedbackValue("other"))
+    overriding = stock.create_assessment(
+        Feedback(
+            trace_id=trace_id,
+            name="f2",
+            value=1,
+            overrides=made[2],
+            create_time_ms=START_MS + 9,
+        )
+    ).assessment_id
+    times = [START_MS + n // 2 for n in range(8)] + [START_MS + 9]
+    for ids in shown():
+        assert sorted(ids) == sorted([*made, overriding])
+        assert [times[[*made, overriding].index(one)] for one in ids] == times
+    close(stock, plugin)
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,30 @@ def test_a03_brackets_reach_the_real_key(ask: Ask) -> None:
         assert asked(f"{entity}.text LIKE 'v%'") == {"content"}
 
 
+def test_a03_brackets_reach_what_is_kept_by_the_name_of_a_link(ask: Ask) -> None:
+    prompts = '[{"name": "qa", "version": "1"}]'
+    asked = ask(
+        one_experiment(
+            Trace("linked", 1, 1, prompts=("qa/1",), runs=("r1",)),
+            Trace("kept", 1, 1, tags={"mlflow.linkedPrompts": prompts}),
+            Trace("source", 1, 1, metadata={"mlflow.sourceRun": "r1"}),
+            Trace("both", 1, 1, metadata={"mlflow.sourceRun": "r1"}, runs=("r2",)),
+        )
+    )
+    for tags in ("tags", "tag"):
+        assert asked(f"{tags}['mlflow.linkedPrompts'] = '{prompts}'") == {"kept"}
+        assert asked(f"{tags}['mlflow.linkedPrompts'] IS NOT NULL") == {"kept"}
+        assert asked(f"{tags}['mlflow.linkedPrompts'] LIKE '%\"qa\"%'") == {"kept"}
+        assert asked(f"{tags}.mlflow.linkedPrompts = 'qa/1'") == {"linked"}
+        assert asked(f"{tags}.`mlflow.linkedPrompts` = 'qa/1'") == {"linked"}
+    for metadata in ("metadata", "request_metadata"):
+        assert asked(f"{metadata}['mlflow.sourceRun'] = 'r1'") == {"source", "both"}
+        assert asked(f"{metadata}['mlflow.sourceRun'] = 'r2'") == set()
+        assert asked(f"{metadata}['mlflow.sourceRun'] IS NULL") == {"linked", "kept"}
+        assert asked(f"{metadata}.mlflow.sourceRun = 'r1'") == {"linked", "source", "both"}
+        assert asked(f"{metadata}.mlflow.sourceRun = 'r2'") == {"both"}
+
+
 # ------------------------------------------------------------------------------- 4
 
 

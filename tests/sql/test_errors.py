@@ -80,6 +80,46 @@ def test_every_malformed_filter_is_a_users_mistake_and_found_at_once(
     assert len(diagnosis.message_detail or "") < 500
 
 
+#: Every function that reads traces, with a mistake in each place of an argument.
+MISTAKES = (
+    *CALLS,
+    "select * from insights_facets({ids}, %s, 'status')",
+    "select * from insights_facets({ids}, '', %s)",
+    "select * from insights_timeseries({ids}, %s)",
+    "select * from insights_timeseries({ids}, '', %s)",
+    "select * from insights_timeseries({ids}, '', time_zone => %s)",
+    "select * from insights_timeseries({ids}, '', unit => %s)",
+    "select * from insights_discover({ids}, %s)",
+    "select * from insights_discover({ids}, $$status = 'OK'$$, %s)",
+    "select * from insights_discover({ids}, $$status = 'OK'$$, kinds => array[%s])",
+    "select * from insights_discover({ids}, $$status = 'OK'$$, direction => %s)",
+    "select * from insights_compare({ids}, %s, $$status = 'OK'$$)",
+    "select * from insights_compare({ids}, $$status = 'OK'$$, %s)",
+    "select * from insights_correlation_matrix({ids}, array['', %s])",
+    "select * from insights_correlation_matrix({ids}, array['', ''], %s)",
+    "select * from insights_search({ids}, '', order_by => array[%s])",
+    "select * from insights_search({ids}, '', page_token => %s)",
+    "select * from insights.search_page({ids}, '', order_by => array[%s])",
+    "select * from insights.search_page({ids}, '', page_token => %s)",
+    "select * from insights.match_trace_ids({ids}, %s, '{}')",
+)
+
+
+@pytest.mark.parametrize("call", MISTAKES)
+@pytest.mark.parametrize("ids", ["null::text[]", "'{}'::text[]", "array['1']", "array['99']"])
+def test_a_mistake_is_one_without_any_trace(
+    put: Loader, module_conn: psycopg.Connection[Any], call: str, ids: str
+) -> None:
+    put()
+    module_conn.execute("analyze trace_info")
+    for built in (True, False):
+        module_conn.execute("update insights.state set built = %s", (built,))
+        with pytest.raises(psycopg.Error) as caught:
+            module_conn.execute(call.replace("{ids}", ids).encode(), ("nope nope",))
+        checked(caught.value)
+    module_conn.execute("update insights.state set built = true")
+
+
 def test_the_connection_stays_usable(module_conn: psycopg.Connection[Any]) -> None:
     with module_conn.transaction():
         module_conn.execute("savepoint before")

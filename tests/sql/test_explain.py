@@ -168,3 +168,14 @@ def test_a_bad_filter_is_refused(module_conn: psycopg.Connection[Any]) -> None:
     with pytest.raises(psycopg.Error) as caught:
         steps(module_conn, "1", "status == ")
     checked(caught.value)
+
+
+def test_a_role_under_row_security_hears_whom_the_index_is_for(
+    conn: psycopg.Connection[Any], reader: psycopg.Connection[Any]
+) -> None:
+    """And not that there is none: to build it once more would not help."""
+    assert all("not used" not in line for line in steps(reader, None, "status = 'OK'")["index"])
+    conn.execute("alter table trace_info enable row level security")
+    conn.execute("create policy first on trace_info for select using (experiment_id = 1)")
+    (line,) = steps(reader, None, "status = 'OK'")["index"]
+    assert line.startswith("not used: it is for those only who may read every row")

@@ -77,11 +77,15 @@ def refused(token: str, columns: Sequence[SortColumn] = (TIME,)) -> str:
 @pytest.mark.parametrize(
     ("token", "message"),
     [
-        ("%%%", "Invalid page token, could not base64-decode"),
+        ("%%%", "Invalid page token, decoded value=b''"),
         ("ü", "Invalid page token, could not base64-decode"),
         ("a", "Invalid page token, could not base64-decode"),
         ("YWJj", "Invalid page token, decoded value=b'abc'"),
-        ("AAECAwQ", "Invalid page token, decoded value=b'\\x00\\x01\\x02\\x03\\x04'"),
+        ("AAECAwQ", "Invalid page token, could not base64-decode"),
+        ("!!!", "Invalid page token, decoded value=b''"),
+        (token_of({"offset": "a"}), "Invalid page token, not stringable a"),
+        (token_of({"offset": "20"}), "Invalid page token, parsed value={'offset': '20'}"),
+        ("AAECAwQ=", "Invalid page token, decoded value=b'\\x00\\x01\\x02\\x03\\x04'"),
         (base64.b64encode(b"[" * 100_000).decode(), "Invalid page token, decoded value="),
         (base64.b64encode(b"1" * 5_000).decode(), "Invalid page token, decoded value="),
         (token_of({"offset": 20}), "Invalid page token, parsed value={'offset': 20}"),

@@ -163,9 +163,19 @@ def trace_fields(vocabulary: Vocabulary = ANYTHING) -> st.SearchStrategy[tree.Fi
     chosen = _chosen(columns, vocabulary)
     return st.one_of(
         *([st.sampled_from(chosen)] * 2 if chosen else []),
-        vocabulary.tag_keys.filter(lambda key: key not in fields.PROMOTED_TAGS).map(tree.Tag),
-        vocabulary.metadata_keys.filter(lambda key: key not in fields.PROMOTED_METADATA).map(
-            tree.Metadata
+        vocabulary.tag_keys.filter(
+            lambda key: key not in fields.PROMOTED_TAGS or ("tags", key) in fields.LINKED_KEYS
+        ).map(tree.Tag),
+        vocabulary.metadata_keys.filter(
+            lambda key: (
+                key not in fields.PROMOTED_METADATA or ("metadata", key) in fields.LINKED_KEYS
+            )
+        ).map(tree.Metadata),
+        # Which any text would hardly ever be.
+        *(
+            st.just(tree.Tag(key) if group == "tags" else tree.Metadata(key))
+            for group, key in sorted(fields.LINKED_KEYS)
+            if vocabulary is ANYTHING
         ),
         st.builds(
             tree.Assessment,
