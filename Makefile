@@ -5,6 +5,7 @@
 #   make stop    end what demo and db have started
 #   make db      the private PostgreSQL with MLflow's and our schema; prints its DSN
 #   make test    the tests; one part: make test TESTS=tests/sql JOBS=0
+#   make chaos   ten minutes of faults while MLflow writes and readers ask; CHAOS='--seed 7'
 #   make lint    ruff, ruff format, mypy --strict, the frozen bundle
 #   make bench   the benchmarks
 #   make lock    resolve the dependencies anew
@@ -22,11 +23,11 @@ PY := .venv/bin/python
 LINTED := plpython insights_py insights_dev migrations tests bench examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo stop db test lint bench lock bundle reference format clean
+.PHONY: help venv demo stop db test chaos lint bench lock bundle reference format clean
 .NOTPARALLEL:
 
 help:
-	@sed -n '4,12s/^#//p' Makefile
+	@sed -n '4,14s/^#//p' Makefile
 
 venv:
 	@$(PYTHON) insights_dev/environment.py
@@ -46,6 +47,9 @@ db: venv
 
 test: venv
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+
+chaos: venv
+	@PYTHONPATH=plpython $(PY) -m tests.chaos $(CHAOS)
 
 lint: venv
 	$(PY) -m ruff check $(LINTED)
