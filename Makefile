@@ -6,6 +6,7 @@
 #   make db      the private PostgreSQL with MLflow's and our schema; prints its DSN
 #   make test    the tests; one part: make test TESTS=tests/sql JOBS=0
 #   make faults  the worker, disturbed 500 times
+#   make chaos   ten minutes of faults while MLflow writes and readers ask; CHAOS='--seed 7'
 #   make lint    ruff, ruff format, mypy --strict, the frozen bundle
 #   make bench   the benchmarks
 #   make lock    resolve the dependencies anew
@@ -23,11 +24,11 @@ PY := .venv/bin/python
 LINTED := plpython insights_py insights_dev migrations tests bench examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo stop db test faults lint bench lock bundle reference format clean
+.PHONY: help venv demo stop db test chaos faults lint bench lock bundle reference format clean
 .NOTPARALLEL:
 
 help:
-	@sed -n '4,13s/^#//p' Makefile
+	@sed -n '4,15s/^#//p' Makefile
 
 venv:
 	@$(PYTHON) insights_dev/environment.py
@@ -51,6 +52,9 @@ test: venv
 faults: venv
 	@INSIGHTS_FAULTS=$${INSIGHTS_FAULTS:-500} $(PY) -m pytest -x -k random_faults \
 		tests/client/test_worker_faults.py
+
+chaos: venv
+	@PYTHONPATH=plpython $(PY) -m tests.chaos $(CHAOS)
 
 lint: venv
 	$(PY) -m ruff check $(LINTED)

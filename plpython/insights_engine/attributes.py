@@ -88,7 +88,13 @@ def step_into(value: Any, path: Sequence[str]) -> Any:
 
 
 def attribute_in(attributes: Any, path: Sequence[str]) -> Any:
-    """The decoded value of one attribute, or of a part of it."""
+    """The decoded value of one attribute, or of a part of it.
+
+    The engine's paths are texts, at least one; whoever calls the SQL functions by hand
+    may send NULLs, arrays of arrays, or nothing.
+    """
+    if not path or any(type(step) is not str for step in path):
+        return MISSING
     value = attributes.get(path[0])
     if isinstance(value, str):
         # What is not JSON is a text that is its own value.

@@ -110,9 +110,16 @@ def test_an_attribute_too_deep_to_decode_is_its_own_text() -> None:
         (["u", "inner"], '{"a": 1}'),
         (["u", "inner", "a"], None),
         (["u", "nothing"], None),
+        # Whoever calls the functions by hand may send any array.
+        ([], None),
+        ([None], None),
+        (["u", None], None),
+        (["u", "details", None], None),
+        ([["u"], ["v"]], None),
+        (["u", ["total"]], None),
     ],
 )
-def test_a_path_leads_into_objects_and_lists(path: list[str], text: str | None) -> None:
+def test_a_path_leads_into_objects_and_lists(path: list[Any], text: str | None) -> None:
     value = {
         "total": 12,
         "details": [1.5, {"n": "x"}],
