@@ -22,6 +22,9 @@ _PUBLIC = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 
+#: The schema that all is in but for the public functions and the triggers.
+SCHEMA = "insights"
+
 LockMode = Literal["share row exclusive", "access exclusive"]
 
 #: MLflow's tables that have triggers of ours.
@@ -73,6 +76,11 @@ def quoted(schema: str) -> str:
     return schema if schema == "public" else f'"{schema}"'
 
 
+def rendered(revision: str, name: str, schema: str) -> str:
+    """A file of a revision's bundle for MLflow's tables in ``schema``, as it is sent."""
+    return read(revision, name).replace("@mlflow@", quoted(schema))
+
+
 def fingerprint(revision: str) -> str:
     """SHA-256 of the functions of a revision."""
     return hashlib.sha256(read(revision, "functions.sql").encode()).hexdigest()
@@ -81,36 +89,56 @@ def fingerprint(revision: str) -> str:
 def create_extensions(connection: Connection, names: Sequence[str]) -> None:
     """Creates the extensions that are not there, and remembers which."""
     driver = _driver(connection)
+    made = make_extensions(driver, _schema(driver), names)
+    driver.execute(
+        "select pg_catalog.set_config('insights.created_extensions', %s, true)", [",".join(made)]
+    )
+
+
+def make_extensions(driver: psycopg.Connection, schema: str, names: Sequence[str]) -> list[str]:
+    """Creates the extensions that are not there, and says which."""
     known = {row[0] for row in driver.execute("select extname from pg_catalog.pg_extension")}
     missing = [name for name in names if name not in known]
     for name in missing:
         command = sql.SQL("create extension {}").format(sql.Identifier(name))
         if name == "pg_trgm":
-            command += sql.SQL(" schema {}").format(sql.Identifier(_schema(driver)))
+            command += sql.SQL(" schema {}").format(sql.Identifier(schema))
         driver.execute(command)
-    driver.execute(
-        "select pg_catalog.set_config('insights.created_extensions', %s, true)",
-        [",".join(missing)],
-    )
+    return missing
 
 
 def run_schema(connection: Connection, revision: str) -> None:
     """Creates the types and tables of a revision's bundle."""
     driver = _driver(connection)
     schema = _schema(driver)
-    _send(driver, read(revision, "schema.sql"), schema)
+    driver.execute(rendered(revision, "schema.sql", schema).encode())
+    row = driver.execute(
+        "select pg_catalog.current_setting('insights.created_extensions')"
+    ).fetchone()
+    assert row is not None
+    record_installation(driver, schema, [name for name in row[0].split(",") if name])
+
+
+def record_installation(
+    driver: psycopg.Connection, schema: str, created_extensions: Sequence[str]
+) -> None:
+    """Writes the row of insights.installation; `run_functions` completes it."""
     driver.execute(
         "insert into insights.installation (mlflow_schema, created_extensions, bundle)"
-        " values (%s, pg_catalog.string_to_array("
-        "  pg_catalog.current_setting('insights.created_extensions'), ',')::name[], '')",
-        [schema],
+        " values (%s, %s, '')",
+        [schema, list(created_extensions)],
     )
 
 
 def run_functions(connection: Connection, revision: str) -> None:
     """Creates or replaces the functions of a revision's bundle."""
     driver = _driver(connection)
-    _send(driver, read(revision, "functions.sql"), _schema(driver))
+    replace_functions(driver, _schema(driver), revision)
+
+
+def replace_functions(driver: psycopg.Connection, schema: str, revision: str) -> None:
+    """`run_functions` for a connection of one's own."""
+    driver.execute(rendered(revision, "functions.sql", schema).encode())
     driver.execute("update insights.installation set bundle = %s", [fingerprint(revision)])
 
 
@@ -157,6 +185,11 @@ def drop_functions(connection: Connection, revision: str) -> None:
     With them goes what is made of them: triggers, policies and views of ours.
     """
     driver = _driver(connection)
+    remove_functions(driver, _schema(driver), revision)
+
+
+def remove_functions(driver: psycopg.Connection, schema: str, revision: str) -> None:
+    """`drop_functions` for a connection of one's own."""
     for query in _DROPS_BEFORE_FUNCTIONS:
         for (command,) in driver.execute(query.encode()).fetchall():
             driver.execute(command.encode())
@@ -166,7 +199,7 @@ def drop_functions(connection: Connection, revision: str) -> None:
         " join pg_catalog.pg_namespace n on n.oid = p.pronamespace"
         " where n.nspname = 'insights'"
         "    or (n.nspname = %s and p.proname = any(%s))",
-        [_schema(driver), list(public_functions(revision))],
+        [schema, list(public_functions(revision))],
     ).fetchall()
     if names:
         driver.execute(("drop routine " + ", ".join(name for (name,) in names)).encode())
@@ -175,12 +208,14 @@ def drop_functions(connection: Connection, revision: str) -> None:
 def drop_schema_objects(connection: Connection, revision: str) -> None:
     """Drops the tables, sequences and types of schema insights, but for Alembic's table."""
     driver = _driver(connection)
-    extensions = driver.execute(
-        "select pg_catalog.array_to_string(created_extensions, ',') from insights.installation"
-    ).fetchone()
+    extensions = ""
+    if _is_there(driver, "insights.installation"):
+        row = driver.execute(
+            "select pg_catalog.array_to_string(created_extensions, ',') from insights.installation"
+        ).fetchone()
+        extensions = row[0] if row else ""
     driver.execute(
-        "select pg_catalog.set_config('insights.created_extensions', %s, true)",
-        [extensions[0] if extensions else ""],
+        "select pg_catalog.set_config('insights.created_extensions', %s, true)", [extensions]
     )
     for kind, query in (
         (
@@ -215,13 +250,17 @@ def drop_extensions(connection: Connection) -> None:
     for name in filter(None, (row[0] if row else "").split(",")):
         try:
             with driver.transaction():
-                driver.execute(sql.SQL("drop extension {}").format(sql.Identifier(name)))
+                driver.execute(sql.SQL("drop extension if exists {}").format(sql.Identifier(name)))
         except psycopg.errors.DependentObjectsStillExist:
             driver.execute(
                 sql.SQL("do {}").format(
                     sql.Literal(f"begin raise notice 'extension {name} is in use and stays'; end")
                 )
             )
+
+
+def _is_there(driver: psycopg.Connection, table: str) -> bool:
+    return driver.execute("select pg_catalog.to_regclass(%s)", [table]).fetchone() != (None,)
 
 
 def _driver(connection: Connection) -> psycopg.Connection:
@@ -235,7 +274,3 @@ def _schema(driver: psycopg.Connection) -> str:
     row = driver.execute("select pg_catalog.current_setting('insights.mlflow_schema')").fetchone()
     assert row is not None
     return str(row[0])
-
-
-def _send(driver: psycopg.Connection, bundle: str, schema: str) -> None:
-    driver.execute(bundle.replace("@mlflow@", quoted(schema)).encode())

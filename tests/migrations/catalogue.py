@@ -86,15 +86,25 @@ def objects(connection: psycopg.Connection) -> dict[str, str]:
     return found
 
 
-def dump(databases: Databases, dsn: str) -> str:
-    """``pg_dump --schema-only``, without the random key that new versions print."""
-    server: Server = databases.server
-    name = dsn.rpartition("/")[2]
-    if server.kind == "container":
-        command = ["docker", "exec", server.home, "pg_dump", "--username", server.user]
-        command += ["--schema-only", name]
-    else:
-        command = [f"{server.binaries}/pg_dump", "--schema-only", dsn]
+def dump(databases: Databases, dsn: str, *options: str) -> str:
+    """What ``pg_dump`` prints, without the random key of new versions; else the schema alone."""
+    command = _client(databases.server, dsn, "pg_dump", *(options or ("--schema-only",)))
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = text.splitlines(keepends=True)
     return "".join(x for x in lines if not x.startswith(("\\restrict ", "\\unrestrict ")))
+
+
+def restore(server: Server, dsn: str, script: str) -> str:
+    """Runs what `dump` printed, as the role of ``server``; the errors that psql went on after."""
+    command = _client(server, dsn, "psql", "--quiet", "--no-psqlrc")
+    done = subprocess.run(command, check=True, capture_output=True, text=True, input=script)
+    return done.stderr
+
+
+def _client(server: Server, dsn: str, program: str, *options: str) -> list[str]:
+    name = dsn.rpartition("/")[2]
+    if server.kind == "container":
+        # By TCP, where a role that is not the container's own has to give its password.
+        address = f"postgresql://{server.user}:{server.password}@127.0.0.1/{name}"
+        return ["docker", "exec", "-i", server.home, program, *options, address]
+    return [f"{server.binaries}/{program}", *options, server.dsn(name)]
