@@ -7,6 +7,7 @@ driver may interpret the ``%``, ``:`` and ``$`` in function bodies.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Sequence
@@ -208,15 +209,21 @@ def remove_functions(driver: psycopg.Connection, schema: str, revision: str) -> 
 def drop_schema_objects(connection: Connection, revision: str) -> None:
     """Drops the tables, sequences and types of schema insights, but for Alembic's table."""
     driver = _driver(connection)
-    extensions = ""
-    if _is_there(driver, "insights.installation"):
-        row = driver.execute(
-            "select pg_catalog.array_to_string(created_extensions, ',') from insights.installation"
-        ).fetchone()
-        extensions = row[0] if row else ""
+    # What is dropped last is named by a table that goes first, unless that is damaged.
     driver.execute(
-        "select pg_catalog.set_config('insights.created_extensions', %s, true)", [extensions]
+        "select pg_catalog.set_config('insights.created_extensions', '', true),"
+        " pg_catalog.set_config('insights.roles', '', true)"
     )
+    if _is_there(driver, "insights.installation"):
+        driver.execute(
+            "select pg_catalog.set_config('insights.created_extensions',"
+            "  pg_catalog.array_to_string(i.created_extensions, ','), true),"
+            " pg_catalog.set_config('insights.roles',"
+            # An older installation has no such columns.
+            "  pg_catalog.json_build_array(pg_catalog.to_jsonb(i) ->> 'reader_role',"
+            "   pg_catalog.to_jsonb(i) ->> 'note_role')::text, true)"
+            " from insights.installation i"
+        )
     for kind, query in (
         (
             "table",
@@ -241,6 +248,37 @@ def drop_schema_objects(connection: Connection, revision: str) -> None:
             driver.execute(f"drop {kind} {', '.join(name for (name,) in names)}".encode())
 
 
+def drop_roles(connection: Connection) -> None:
+    """Drops the roles of this installation, unless another database uses them.
+
+    A clone of the database does, which goes on with the roles of the original.
+    """
+    driver = _driver(connection)
+    row = driver.execute("select pg_catalog.current_setting('insights.roles', true)").fetchone()
+    names = list(filter(None, json.loads((row and row[0]) or "[]")))
+    if not names:
+        # As install/privileges.sql describes them.
+        commented = driver.execute(
+            "select r.rolname from pg_catalog.pg_roles r"
+            " where pg_catalog.shobj_description(r.oid, 'pg_authid') in ("
+            "  pg_catalog.concat('May read the index of MLflow''s traces in database ',"
+            "   pg_catalog.current_database()),"
+            "  pg_catalog.concat('Owns the triggers that note changed traces in database ',"
+            "   pg_catalog.current_database()))"
+        )
+        names = [name for (name,) in commented.fetchall()]
+    for name in names:
+        try:
+            with driver.transaction():
+                # With the schema itself and Alembic's table, which are still there.
+                driver.execute(sql.SQL("drop owned by {}").format(sql.Identifier(name)))
+                driver.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
+        except psycopg.errors.UndefinedObject:
+            continue
+        except psycopg.errors.DependentObjectsStillExist:
+            _notice(driver, f"role {name} is used by another database and stays")
+
+
 def drop_extensions(connection: Connection) -> None:
     """Drops the extensions that the installation created, unless something uses them."""
     driver = _driver(connection)
@@ -252,11 +290,12 @@ def drop_extensions(connection: Connection) -> None:
             with driver.transaction():
                 driver.execute(sql.SQL("drop extension if exists {}").format(sql.Identifier(name)))
         except psycopg.errors.DependentObjectsStillExist:
-            driver.execute(
-                sql.SQL("do {}").format(
-                    sql.Literal(f"begin raise notice 'extension {name} is in use and stays'; end")
-                )
-            )
+            _notice(driver, f"extension {name} is in use and stays")
+
+
+def _notice(driver: psycopg.Connection, text: str) -> None:
+    body = sql.SQL("begin raise notice using message = {}; end").format(sql.Literal(text))
+    driver.execute(sql.SQL("do {}").format(sql.Literal(body.as_string(driver))))
 
 
 def _is_there(driver: psycopg.Connection, table: str) -> bool:

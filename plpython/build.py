@@ -210,7 +210,7 @@ def function_bundle() -> str:
     """What is re-created at will: the engine, functions, views, triggers, privileges."""
     sources = engine_sources()
     engine = engine_hash(sources)
-    parts = [loader(sources)]
+    parts = [*_files("prepare", engine), loader(sources)]
     for folder in ("internal", "functions", "views", "triggers", "install"):
         parts += _files(folder, engine)
     return "\n".join(parts)

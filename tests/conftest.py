@@ -13,7 +13,7 @@ fixture                   scope   what it is
 ``module_dsn``            module  the same for all tests of a module
 ``module_conn``           module
 ``mlflow_only_dsn``       test    URL of a fresh database without this project
-``reader_dsn``            test    ``dsn`` as a role that may only read MLflow's tables
+``reader_dsn``            test    ``dsn`` as a role that may only read, the index too
 ``reader``                test    psycopg connection to ``reader_dsn`` (autocommit)
 ========================  ======  ====================================================
 """
@@ -110,6 +110,11 @@ def _install(dsn: str) -> None:
             sql.SQL("grant select on all tables in schema public to {}").format(
                 sql.Identifier(READER)
             )
+        )
+        row = connection.execute("select reader_role from insights.installation").fetchone()
+        assert row is not None
+        connection.execute(
+            sql.SQL("grant {} to {}").format(sql.Identifier(row[0]), sql.Identifier(READER))
         )
 
 

@@ -12,10 +12,12 @@ from insights_py import bundles
 from insights_py.objects.expected import Expected, expected
 from insights_py.objects.present import Found, present
 from insights_py.objects.rules import (
+    MEMBERS,
     MLFLOW_OWNER,
+    NOTE_ROLE,
     OWNERS,
     PUBLIC,
-    ROLE_COLUMN,
+    ROLE_COLUMNS,
     WRITER,
     Grant,
     Key,
@@ -87,9 +89,8 @@ def parties(connection: psycopg.Connection, schema: str) -> Parties:
     roles = {name: oid for name, oid, _ in rows}
     if WRITER in roles:
         names[WRITER] = WRITER
-    for column, value in (installation(connection) or {}).items():
-        if ROLE_COLUMN.fullmatch(column) and value:
-            names[column] = value
+    known = installation(connection) or {}
+    names.update({column: known[column] for column in ROLE_COLUMNS if known.get(column)})
     superusers = {key for name, oid, power in rows if power for key in (name, oid)}
     return Parties(names, frozenset(superusers), roles)
 
@@ -143,11 +144,7 @@ def differences(connection: psycopg.Connection, revision: str, schema: str) -> l
     wanted = expected(revision, schema)
     found = present(connection, revision, schema)
     who = parties(connection, schema)
-    compared = [
-        Difference("role", role, "missing")
-        for column, role in who.names.items()
-        if ROLE_COLUMN.fullmatch(column) and role not in who.roles
-    ]
+    compared = [*_roles(connection, who)]
     for key in [*wanted, *(key for key in found if key not in wanted)]:
         if key not in found:
             compared.append(Difference(*key, "missing"))
@@ -162,6 +159,35 @@ def differences(connection: psycopg.Connection, revision: str, schema: str) -> l
             changed = {"its row": "missing"}
             compared.append(Difference("table", name, "changed", changed, address=name))
     return compared
+
+
+def _roles(connection: psycopg.Connection, who: Parties) -> Iterator[Difference]:
+    """Whether our roles are there, are no more than groups, and have the members they need."""
+    for column in ROLE_COLUMNS:
+        role = who.names.get(column)
+        if role is None:
+            continue
+        if role not in who.roles:
+            yield Difference("role", role, "missing")
+            continue
+        row = connection.execute(
+            "select r.rolcanlogin or r.rolsuper or r.rolcreaterole or r.rolcreatedb"
+            "  or r.rolreplication or r.rolbypassrls,"
+            " exists (select from pg_catalog.pg_auth_members m where r.oid in (m.roleid, m.member))"
+            " from pg_catalog.pg_roles r where r.rolname = %s",
+            [role],
+        ).fetchone()
+        assert row is not None
+        if row[0]:
+            yield Difference("role", role, "changed", {"more than a group": ""})
+        if column == NOTE_ROLE and row[1]:
+            yield Difference("role", role, "changed", {"members": "some instead of none"})
+    for party, column in MEMBERS:
+        role, group = who.names.get(party, ""), who.names.get(column, "")
+        if role in who.roles and role not in who.superusers and group in who.roles:
+            query = "select pg_catalog.pg_has_role(%s::name, %s::name, 'member')"
+            if connection.execute(query, [role, group]).fetchone() == (False,):
+                yield Difference("role", group, "changed", {"not a member": role})
 
 
 def _of_another_table(key: Key, found: Found, wanted: Mapping[Key, Expected]) -> bool:

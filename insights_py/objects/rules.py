@@ -5,7 +5,6 @@ The one place to change with ``sql/install``; a test holds the two together.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -34,21 +33,17 @@ PUBLIC = "public"
 MLFLOW_OWNER = "@mlflow_owner"
 #: May have the rights of MLflow's owner on the index; whether it does is decided at installation.
 WRITER = "insights_writer"
+#: Roles of this database alone, by the column of insights.installation that names them.
+READER_ROLE = "reader_role"
+NOTE_ROLE = "note_role"
+ROLE_COLUMNS = (READER_ROLE, NOTE_ROLE)
 
+#: Those that MLflow's owner writes.
 INDEX_TABLES = frozenset(
     f"insights.{name}"
     for name in (
-        "block",
-        "carrier",
-        "cells",
-        "pending",
-        "posting",
-        "sessions",
-        "signature",
-        "state",
-        "term",
-        "trace",
-        "vocabulary",
+        *("block", "carrier", "cells", "lease", "pending", "posting", "sessions"),
+        *("signature", "state", "term", "trace", "vocabulary"),
     )
 )
 WRITING = frozenset(
@@ -78,36 +73,37 @@ class Rule:
     required: bool = True
 
 
+def _writer(party: str, required: bool) -> tuple[Rule, ...]:
+    return (
+        Rule("table", None, party, ("SELECT",), required),
+        Rule("table", INDEX_TABLES, party, ("INSERT", "UPDATE", "DELETE"), required),
+        Rule("view", None, party, ("SELECT",), required),
+        Rule("sequence", None, party, ("SELECT", "USAGE", "UPDATE"), required),
+        Rule("function", WRITING, party, ("EXECUTE",), required),
+    )
+
+
 RULES = (
-    Rule("table", INDEX_TABLES, PUBLIC, ("SELECT",)),
-    Rule("sequence", frozenset({"insights.missed"}), PUBLIC, ("SELECT",)),
-    *(
-        rule
-        for party, required in ((MLFLOW_OWNER, True), (WRITER, False))
-        for rule in (
-            Rule("table", INDEX_TABLES, party, ("INSERT", "UPDATE", "DELETE"), required),
-            Rule("sequence", frozenset({"insights.missed"}), party, ("USAGE", "UPDATE"), required),
-            Rule("function", WRITING, party, ("EXECUTE",), required),
-        )
-    ),
+    Rule("schema", None, NOTE_ROLE, ("USAGE",)),
+    Rule("table", frozenset({"insights.pending"}), NOTE_ROLE, ("INSERT",)),
+    Rule("sequence", frozenset({"insights.missed"}), NOTE_ROLE, ("USAGE",)),
+    Rule("table", None, READER_ROLE, ("SELECT",)),
+    Rule("view", None, READER_ROLE, ("SELECT",)),
+    Rule("sequence", None, READER_ROLE, ("SELECT",)),
+    *_writer(MLFLOW_OWNER, True),
+    *_writer(WRITER, False),
 )
 
-#: Policies of each table with row security: name, and what it is made of.
-POLICIES: Mapping[str, Mapping[str, str]] = {
-    f"readers_of_traces on {table}": {
-        "command": "*",
-        "roles": "public",
-        "using": "select insights . may_read",
-        "with check": "true",
-    }
-    for table in INDEX_TABLES
-}
+#: Policies of each table with row security: name and table, and what it is made of.
+POLICIES: Mapping[str, Mapping[str, str]] = {}
 
-#: Who else than a superuser owns an object: the party by the function's name or the full name.
-OWNERS: Mapping[str, str] = {}
+#: Who else than a superuser owns an object: the party by the full name.
+OWNERS: Mapping[str, str] = dict.fromkeys(
+    ("insights.note_change", "insights.note_truncate", "insights.note_missed"), NOTE_ROLE
+)
 
-#: Columns of insights.installation that name roles, which must exist.
-ROLE_COLUMN = re.compile(r"[a-z]+_role")
+#: Who has to be in which group.
+MEMBERS = ((MLFLOW_OWNER, READER_ROLE),)
 
 #: What Alembic makes, and ``migrations/env.py``, in the form of a bundle.
 ALEMBIC = """

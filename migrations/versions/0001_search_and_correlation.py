@@ -21,4 +21,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     bundles.drop_functions(op.get_bind(), revision)
     bundles.drop_schema_objects(op.get_bind(), revision)
+    bundles.drop_roles(op.get_bind())
     bundles.drop_extensions(op.get_bind())

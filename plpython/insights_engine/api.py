@@ -14,7 +14,7 @@ from typing import Any, Callable, Optional
 
 from insights_engine import correlate as correlation
 from insights_engine import explain as explanation
-from insights_engine import printer, rawsql, search, tree
+from insights_engine import integrity, printer, rawsql, search, tree
 from insights_engine.errors import FilterError, InsightsError, positive
 from insights_engine.experiments import experiment_ids
 from insights_engine.ordering import parse_order
@@ -443,6 +443,7 @@ def match_trace_ids(
         query = _query(plpy, schema, exp_ids, filter, None)
         if query.experiments == []:
             return
+        integrity.guard(plpy)
         given = [trace_id for trace_id in trace_ids or () if isinstance(trace_id, str)]
         for trace_id in search.match_trace_ids(plpy, query, given, current_time_ms(plpy)):
             yield {"trace_id": trace_id}
@@ -471,25 +472,29 @@ def refresh_index(plpy: Any, schema: str, max_traces: Optional[int]) -> dict[str
     )
 
 
-def build_index(plpy: Any, schema: str, max_traces: Optional[int]) -> dict[str, Any]:
+def build_index(
+    plpy: Any, schema: str, max_traces: Optional[int], leased: Optional[bool]
+) -> dict[str, Any]:
     """Indexes the next traces of a database that is new to the index."""
     from insights_engine import refresh
 
     def answer() -> dict[str, Any]:
         most = positive(max_traces, "max_traces", _EACH_TRANSACTION.format(32_000))
-        return refresh.build(plpy, schema, most)
+        return refresh.build(plpy, schema, most, bool(leased))
 
     return _one(plpy, answer, _nothing("indexed", "done", "busy"))
 
 
-def start_over(plpy: Any, batch_size: Optional[int]) -> dict[str, Any]:
+def start_over(
+    plpy: Any, schema: str, batch_size: Optional[int], leased: Optional[bool]
+) -> dict[str, Any]:
     """Has the index built anew; ``batch_size`` is what `build_index` will be called with."""
     from insights_engine import refresh
 
     def answer() -> dict[str, Any]:
         # Before the index is given up.
         positive(batch_size, "batch_size", _EACH_TRANSACTION.format(32_000))
-        return refresh.start_over(plpy)
+        return refresh.start_over(plpy, schema, bool(leased))
 
     return _one(plpy, answer, _nothing("busy"))
 

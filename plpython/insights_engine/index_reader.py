@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any, NamedTuple, Optional, Union
 
-from insights_engine import bitmaps, plans, printer, tree
+from insights_engine import bitmaps, integrity, plans, printer, tree
 from insights_engine.cache import CACHE, Known, cached_bytes
 from insights_engine.groups import Block, Group, all_positions
 from insights_engine.planner import Planner
@@ -420,22 +420,14 @@ class Index:
 
 
 def open_index(plpy: Any, statement: Statement, nodes: Sequence[tree.Node]) -> Optional[Index]:
-    """The index, ready to answer ``nodes``; None where it is of no use."""
-    # Row security of MLflow's tables hides rows from some roles; the index cannot.
-    # Everything in one statement: each costs more than what it does.
-    rows = plans.run(
-        plpy,
-        "select s.installation || '.' || s.tableoid as installation, s.version::text as version,"
-        f" s.built and s.trusted >= m.last_value and {readable(statement)} as usable,"
-        " pg_catalog.current_setting('insights.cache', true) as cache,"
-        " array(select p.trace_id from insights.pending p limit $1) as pending"
-        " from insights.state s, insights.missed m",
-        ("int",),
-        (20 * MOST_PENDING,),
-    )
-    if not len(rows) or not rows[0]["usable"]:
+    """The index, ready to answer ``nodes``; None where it is of no use.
+
+    Whoever asks has been here first, so this is where MLflow's tables are looked at, too.
+    """
+    state = read_state(plpy, statement)
+    if state is None or not state["usable"]:
+        integrity.guard(plpy)
         return None
-    (state,) = rows
     changed = set(state["pending"])
     if len(changed) > MOST_PENDING or len(state["pending"]) == 20 * MOST_PENDING:
         return None
@@ -445,6 +437,43 @@ def open_index(plpy: Any, statement: Statement, nodes: Sequence[tree.Node]) -> O
             return None
     CACHE.open(state["installation"], cached_bytes(state["cache"]))
     return Index(plpy, statement, state["version"], sorted(changed))
+
+
+def read_state(plpy: Any, statement: Statement) -> Optional[dict[str, Any]]:
+    """What the index says of itself and the catalogue of MLflow's tables.
+
+    None for roles that may not read it.
+    """
+    # Everything in one statement: each costs more than what it does.
+    try:
+        rows = plans.run(
+            plpy,
+            _STATE.format(readable(statement)),
+            ("text", "int"),
+            (integrity.last_snapshot(), 20 * MOST_PENDING),
+        )
+    except plpy.SPIError as error:
+        if integrity.denied(error):
+            return None
+        raise
+    (state,) = rows
+    integrity.found_intact(state["snapshot"])
+    return dict(state)
+
+
+_STATE = (
+    "select s.installation || '.' || s.tableoid as installation, s.version::text as version,"
+    " s.built, s.complete, s.watched, s.readable,"
+    " s.built and s.complete and s.watched and s.readable as usable,"
+    f" case when s.watched then {integrity.SNAPSHOT} else '' end as snapshot,"
+    " pg_catalog.current_setting('insights.cache', true) as cache,"
+    " array(select p.trace_id from insights.pending p limit $2) as pending"
+    " from (select s.*, s.tableoid, s.awaited is null and s.trusted >= m.last_value as complete,"
+    f" {integrity.WATCHED} as watched,"
+    # Row security of MLflow's tables hides rows from some roles; the index cannot.
+    " {} as readable"
+    " from insights.state s, insights.missed m offset 0) s"
+)
 
 
 def readable(statement: Statement) -> str:

@@ -22,7 +22,7 @@ from insights_engine.index_reader import (
     decided_sets,
     open_index,
     prepare,
-    readable,
+    read_state,
 )
 from insights_engine.planner import Planner
 from insights_engine.statement import Statement
@@ -272,15 +272,22 @@ def _since(started: float) -> float:
 
 
 def _reason(plpy: Any, statement: Statement) -> str:
-    rows = plans.run(
-        plpy,
-        f"select s.built, s.trusted >= m.last_value as trusted, {readable(statement)} as readable"
-        " from insights.state s, insights.missed m",
-    )
-    if not len(rows) or not rows[0]["built"]:
-        return "it is not built yet (insights index)"
-    if not rows[0]["readable"]:
+    state = read_state(plpy, statement)
+    if state is None:
+        (row,) = plans.run(
+            plpy,
+            "select current_user::text as role, i.reader_role from insights.installation i",
+        )
+        return f"role {row['role']} may not read it (grant {row['reader_role']} to {row['role']})"
+    if not state["readable"]:
         return "it is for those only who may read every row of MLflow's tables"
-    if not rows[0]["trusted"]:
-        return "it has missed a change (insights_rebuild)"
+    if not state["built"]:
+        return "it is not built yet (insights index)"
+    if not state["watched"]:
+        (row,) = plans.run(plpy, "select insights.unwatched() as trigger")
+        if row["trigger"] is not None:
+            return f"changes go unnoticed, as {row['trigger']} (insights install)"
+        return "triggers or tables have changed since (insights_refresh catches up)"
+    if not state["complete"]:
+        return "it has missed a change (insights_refresh catches up)"
     return "too many traces are pending (insights_refresh)"

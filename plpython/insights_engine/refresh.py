@@ -13,13 +13,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from insights_engine import bitmaps, large_blocks, merging, plans, postings, stored_sessions
+from insights_engine import (
+    bitmaps,
+    catch_up,
+    integrity,
+    large_blocks,
+    merging,
+    plans,
+    postings,
+    stored_sessions,
+)
 from insights_engine.errors import InsightsError
 from insights_engine.facts import Facts
 from insights_engine.rows import MARK, Placed, Reader, Rollups
 
-#: Held by whoever writes the index: "insights" in ASCII.
-LOCK = int.from_bytes(b"insights", "big")
+#: lock_not_available
+_LOCKED = "55P03"
+#: How long a rebuild between two of its transactions keeps others away: between them no lock
+#: says that it is under way.
+_LEASE_SECONDS = 10
 
 # Traces whose rows are read together, and bounds on what a batch keeps in memory.
 _CHUNK = 1_000
@@ -42,17 +54,21 @@ class Trace(NamedTuple):
 def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     """Indexes up to ``max_traces`` pending traces, and merges small blocks.
 
-    Traces that share a session with them may come on top.  ``busy``: another
-    session is at it, nothing was done.
+    Traces that share a session with them may come on top.  What was missed is made up for
+    first.  ``busy``: another session is at it, or older transactions have to be waited for;
+    nothing was done.
     """
-    if not _locked(plpy):
+    if not _locked(plpy, schema) or not catch_up.catch_up(plpy, schema):
         return {"indexed": 0, "removed": 0, "merged": 0, "pending": _pending(plpy), "busy": True}
     ids = _take_pending(plpy, max_traces)
     if ids:
         _change_version(plpy)
     indexed, removed, experiments = _index(plpy, schema, ids) if ids else (0, 0, set())
     merged = merging.merge(plpy, experiments) if experiments else 0
-    _complete(plpy, schema)
+    if _unfinished(plpy):
+        indexed += _build_next(plpy, schema, max_traces)["indexed"]
+    else:
+        _complete(plpy, schema)
     return {
         "indexed": indexed,
         "removed": removed,
@@ -60,6 +76,14 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         "pending": _pending(plpy),
         "busy": False,
     }
+
+
+def _unfinished(plpy: Any) -> bool:
+    """Whether the index has begun to be built, and nobody has ended it."""
+    (state,) = plans.run(
+        plpy, "select not s.built and s.indexed_through <> '' as begun from insights.state s"
+    )
+    return bool(state["begun"])
 
 
 def _complete(plpy: Any, schema: str) -> int:
@@ -78,21 +102,86 @@ def _complete(plpy: Any, schema: str) -> int:
 
 
 def _change_version(plpy: Any) -> None:
-    """Has sessions forget which blocks there are, once this transaction is committed."""
-    plans.run(plpy, "update insights.state set version = pg_catalog.gen_random_uuid()")
+    """Has sessions forget which blocks there are, once this transaction is committed.
+
+    Where nothing has gone unnoticed up to here, nothing older will have to be caught up with.
+    """
+    plans.run(
+        plpy,
+        "update insights.state s set version = pg_catalog.gen_random_uuid(),"
+        " horizon = case when s.awaited is null"
+        " and s.trusted >= (select m.last_value from insights.missed m)"
+        " and s.fingerprint = insights.fingerprint()"
+        " then pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) else s.horizon end",
+    )
 
 
-def _locked(plpy: Any) -> bool:
-    """Whether the index is ours until the transaction ends."""
+def _locked(plpy: Any, schema: str) -> bool:
+    """Whether the index is ours until the transaction ends.
+
+    Refuses where it would be written wrongly, or where MLflow's tables would run code.
+    """
     (row,) = plans.run(
         plpy,
         "select pg_catalog.current_setting('transaction_isolation') as isolation,"
-        f" pg_catalog.pg_try_advisory_xact_lock({LOCK}) as locked",
+        " insights.may_read() as readable",
     )
     if row["isolation"] not in ("read committed", "read uncommitted"):
         # It has to see what was committed after the pending traces were taken.
         raise InsightsError("The index is refreshed in transactions that are READ COMMITTED.")
-    return bool(row["locked"])
+    if not row["readable"]:
+        raise InsightsError(
+            "The index is written by roles only that may read every row of MLflow's tables",
+            "42501",
+            hint="Use the role that owns these tables.",
+        )
+    try:
+        # Only those may take this lock who may write the table: nobody else can keep them
+        # away.
+        plpy.execute("lock table insights.lease in exclusive mode nowait")
+    except plpy.SPIError as error:
+        if str(error.sqlstate) != _LOCKED:
+            raise
+        return False
+    (lease,) = plans.run(
+        plpy,
+        "select l.process <> pg_catalog.pg_backend_pid() and l.renewed_at"
+        " > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1) as taken"
+        " from insights.lease l",
+        ("int",),
+        (_LEASE_SECONDS,),
+    )
+    if lease["taken"]:
+        return False
+    # Under these locks no column changes its type, and no table gives way to a view.
+    tables = ", ".join(f"{schema}.{table}" for table in _READ)
+    plpy.execute(f"lock table {tables} in access share mode")
+    integrity.guard(plpy, writing=True)
+    return True
+
+
+_READ = (
+    "trace_info",
+    "spans",
+    "trace_tags",
+    "trace_request_metadata",
+    "assessments",
+    "entity_associations",
+)
+
+
+def renew_lease(plpy: Any) -> None:
+    """Keeps the index to this session until its next transaction."""
+    plans.run(
+        plpy,
+        "update insights.lease set process = pg_catalog.pg_backend_pid(),"
+        " renewed_at = pg_catalog.clock_timestamp()",
+    )
+
+
+def end_lease(plpy: Any) -> None:
+    """Lets others write the index again, once this transaction is committed."""
+    plans.run(plpy, "update insights.lease set process = null, renewed_at = null")
 
 
 def _pending(plpy: Any) -> int:
@@ -271,20 +360,23 @@ class Batch:
         postings.write(self._plpy, self._facts, extents)
 
     def _write_traces(self, extents: Sequence[postings.Extent]) -> None:
-        nothing = Rollups(None, None)
+        nothing = Rollups(None, None, 0)
         for extent in extents:
             numbers = range(extent.start, extent.start + extent.used)
             rollups = [self._rollups.get(number, nothing) for number in numbers]
             plans.run(
                 self._plpy,
-                "insert into insights.trace (trace_id, block, position, spans, assessments)"
-                " select w.trace_id, $1, w.n - 1, w.spans, w.assessments from rows from"
-                " (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))"
-                " with ordinality as w (trace_id, spans, assessments, n)",
-                ("int", "text[]", "text[]", "text[]"),
+                "insert into insights.trace"
+                " (trace_id, block, position, row_count, spans, assessments)"
+                " select w.trace_id, $1, w.n - 1, w.row_count, w.spans, w.assessments"
+                " from rows from (pg_catalog.unnest($2), pg_catalog.unnest($3),"
+                " pg_catalog.unnest($4), pg_catalog.unnest($5)) with ordinality"
+                " as w (trace_id, row_count, spans, assessments, n)",
+                ("int", "text[]", "int[]", "text[]", "text[]"),
                 (
                     extent.block,
                     [self._traces[number].trace_id for number in numbers],
+                    [rollup.rows for rollup in rollups],
                     [rollup.spans for rollup in rollups],
                     [rollup.assessments for rollup in rollups],
                 ),
@@ -294,30 +386,45 @@ class Batch:
 # ------------------------------------------------------------------- building
 
 
-def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+def build(plpy: Any, schema: str, max_traces: int, leased: bool) -> dict[str, Any]:
     """Indexes the next traces of a database that had traces before it had an index.
 
+    ``leased``: for a session that goes on until it is done, which keeps others away.
     ``done``: the index is built, and what large blocks have beside it.
     ``busy``: nothing could be done yet.
     """
-    if not _locked(plpy):
+    if not _locked(plpy, schema):
         return {"indexed": 0, "done": False, "busy": True}
+    if leased:
+        renew_lease(plpy)
+    found = _build_next(plpy, schema, max_traces)
+    if leased and found["done"]:
+        end_lease(plpy)
+    return found
+
+
+def _build_next(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     (state,) = plans.run(plpy, "select s.built, s.indexed_through from insights.state s")
     if state["built"]:
         return {"indexed": 0, "done": not _complete(plpy, schema), "busy": False}
     _change_version(plpy)
     through = state["indexed_through"] or ""
     if through == _BEGIN:
-        _begin(plpy)
+        catch_up.trust_anew(plpy)
+        _set_through(plpy, _CLEAR)
         return {"indexed": 0, "done": False, "busy": False}
-    if through.startswith(_CLEAR):
+    if through == _CLEAR:
         if not _clear(plpy):
             return {"indexed": 0, "done": False, "busy": False}
-        through = _AFTER + through[len(_CLEAR) :]
-        _set_through(plpy, through)
-    if through.startswith(_AFTER):
-        if not _ended(plpy, int(through[len(_AFTER) :])):
+        _set_through(plpy, _AFTER)
+        through = _AFTER
+    if through == _AFTER:
+        # What was missed before is seen only when those have ended who missed it.
+        if not catch_up.awaited_have_ended(plpy):
             return {"indexed": 0, "done": False, "busy": True}
+        plans.run(
+            plpy, "update insights.state set horizon = coalesce(awaited, horizon), awaited = null"
+        )
         through = ""
     if not through:
         _note_carriers(plpy, schema)
@@ -355,43 +462,24 @@ def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     return {"indexed": len(traces), "done": done, "busy": False}
 
 
-def start_over(plpy: Any) -> dict[str, Any]:
-    """Has the index built anew, by `build`; until then it is not used.
-
-    What could not be noted so far is made up for by that, provided that it begins
-    when the transactions that missed to note it have ended.
-    """
-    if not _locked(plpy):
+def start_over(plpy: Any, schema: str, leased: bool) -> dict[str, Any]:
+    """Has the index built anew, by `build`; until then it is not used."""
+    if not _locked(plpy, schema):
         return {"busy": True}
-    _change_version(plpy)
-    plans.run(
-        plpy,
-        f"update insights.state set built = false, trusted = {_AHEAD}, indexed_through = $1",
-        ("text",),
-        (_BEGIN,),
-    )
+    if leased:
+        renew_lease(plpy)
+    mark_to_be_built(plpy)
     return {"busy": False}
 
 
-def _begin(plpy: Any) -> None:
-    """Moves ``insights.missed`` on to where it is trusted from now on.
-
-    No rollback undoes that, so what is trusted has been committed before.
-    """
-    (state,) = plans.run(
-        plpy,
-        "select s.trusted >= m.last_value as ahead from insights.state s, insights.missed m",
-    )
-    if not state["ahead"]:
-        plans.run(plpy, f"update insights.state set trusted = {_AHEAD}")
-        return
-    plans.run(plpy, "select pg_catalog.setval('insights.missed', s.trusted) from insights.state s")
-    # That was the first thing that this transaction wrote, so its number is higher
-    # than those of all that missed something before.
+def mark_to_be_built(plpy: Any) -> None:
+    """Has `build` begin from nothing."""
+    _change_version(plpy)
     plans.run(
         plpy,
-        f"update insights.state set indexed_through = '{_CLEAR}'"
-        " || pg_catalog.pg_current_xact_id()::text",
+        "update insights.state set built = false, awaited = null, indexed_through = $1",
+        ("text",),
+        (_BEGIN,),
     )
 
 
@@ -434,29 +522,15 @@ def _set_through(plpy: Any, through: str) -> None:
 #: A trace's id as the index compares it.
 _ID = 't.request_id collate "C"'
 
-# Far ahead: after a crash a sequence may go on 32 numbers further.
-_AHEAD = "(select m.last_value + 1000 from insights.missed m)"
-
-# In insights.state.indexed_through: the index is to be built anew.
+# In insights.state.indexed_through: the index is to be built anew, ...
 _BEGIN = "begin"
-# The same, before the number of a transaction: the index is to be cleared, and then
-# to be built ...
-_CLEAR = "clear "
-# ... from the first trace on, as soon as that transaction and all before have ended.
-_AFTER = "after "
+# ... is to be cleared, and then to be built ...
+_CLEAR = "clear"
+# ... from the first trace on, as soon as the awaited transactions have ended.
+_AFTER = "after"
 
 # Blocks that are deleted in one transaction.
 _CLEARED = 16
-
-
-def _ended(plpy: Any, transaction: int) -> bool:
-    """Whether no transaction that is as old as this one runs."""
-    (row,) = plans.run(
-        plpy,
-        "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint"
-        " as oldest",
-    )
-    return int(row["oldest"]) > transaction
 
 
 def _place(through: str) -> tuple[int, int, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple, Optional
@@ -35,6 +35,8 @@ class Rollups(NamedTuple):
 
     spans: Optional[str]
     assessments: Optional[str]
+    #: Rows that were read of the trace, apart from the one of ``trace_info``.
+    rows: int
 
 
 class Reader:
@@ -51,12 +53,16 @@ class Reader:
     def collect(self, facts: Facts, traces: Sequence[Placed]) -> dict[int, Rollups]:
         """Has the facts of traces collected, whose positions ascend; their rollups.
 
-        Traces that are no longer there have no facts and no rollup.
+        Traces that are no longer there have no facts, and no rollup unless rows are left of
+        them.  What is counted here `catch_up` counts again.
         """
         assessed = self._assessments(traces)
         linked = self._links(traces)
         lent = self._lent_assessments(traces) if self._with_sessions else {}
         shown: dict[int, Optional[str]] = {}
+        counted = [len(assessed.get(n, ())) for n in range(len(traces))]
+        for (_, n), links in linked.items():
+            counted[n] += len(links)
         ascending = 0
         for row in self._traces(traces):
             n = row["n"] - 1
@@ -68,6 +74,7 @@ class Reader:
             runs = linked.get(("run", n), [])
             for kind in ("tag", "metadata"):
                 if row[f"{kind}_keys"]:
+                    counted[n] += len(row[f"{kind}_keys"])
                     facts.add_pairs(position, kind, row[f"{kind}_keys"], row[f"{kind}_values"])
             for run in (row["source_run"], *runs):
                 if run is not None:
@@ -92,14 +99,15 @@ class Reader:
         spans = groupby(self._spans(traces), key=itemgetter(0))
         found, of_trace = next(spans, (None, iter(())))
         for n, trace in enumerate(traces):
+            rollup = None
             if n == found:
-                rollup = facts.add_spans(trace.position, of_trace)
+                rollup = facts.add_spans(trace.position, _counting(of_trace, counted, n))
                 found, of_trace = next(spans, (None, iter(())))
             elif trace.position in shown:
                 rollup = facts.add_spans(trace.position, ())
-            else:
-                continue
-            rollups[trace.position] = Rollups(rollup, shown.get(trace.position))
+            if rollup is not None or counted[n]:
+                shown_of_trace = shown.get(trace.position)
+                rollups[trace.position] = Rollups(rollup, shown_of_trace, counted[n])
         if found is not None:
             raise RuntimeError("spans did not come in the order of their traces")
         return rollups
@@ -237,6 +245,13 @@ _GIVEN = (
     "rows from (pg_catalog.unnest($1), pg_catalog.unnest($2)) with ordinality"
     " as u (trace_id, experiment_id, n)"
 )
+
+
+def _counting(rows: Iterable[Any], counted: list[int], n: int) -> Iterator[Any]:
+    """The same rows, counted as they pass."""
+    for row in rows:
+        counted[n] += 1
+        yield row
 
 
 def _by_trace(rows: Iterator[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:

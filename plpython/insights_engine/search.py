@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
-from insights_engine import attributes, indexed, narrowing, paging, plans, printer, tree
+from insights_engine import attributes, indexed, integrity, narrowing, paging, plans, printer, tree
 from insights_engine.errors import InsightsError
 from insights_engine.ordering import Clause, SortColumn, compile_order
 from insights_engine.paging import Position
@@ -111,6 +111,7 @@ def find_page(
         now_ms = start.now_ms
     if query.experiments == []:
         return Page([], None)
+    integrity.guard(plpy)
     # One more than asked for tells whether another page exists.
     rows = _Finder(plpy, query, now_ms).rows(max_results + 1, start, offset)
     ids = [row.trace_id for row in rows[:max_results]]

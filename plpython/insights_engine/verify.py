@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, cell_writer, plans, postings, stored_sessions
+from insights_engine import bitmaps, cell_writer, integrity, plans, postings, stored_sessions
 from insights_engine.candidates import Items
 from insights_engine.errors import visible
 from insights_engine.facts import Facts
@@ -37,15 +37,23 @@ def verify(plpy: Any, schema: str, limit: int) -> Iterator[Problem]:
 
 
 def _problems(plpy: Any, schema: str) -> Iterator[Problem]:
+    integrity.guard(plpy, writing=True)
     (state,) = plans.run(
         plpy,
-        "select s.built, s.trusted >= m.last_value as trusted"
+        "select s.built, s.awaited is null and s.trusted >= m.last_value as trusted,"
+        " s.fingerprint = insights.fingerprint() as watched, insights.unwatched() as trigger"
         " from insights.missed m left join insights.state s on true",
     )
     if not state["built"]:
         yield Problem(None, "the index is not built")
     elif not state["trusted"]:
-        yield Problem(None, "changes were missed since the index was built")
+        yield Problem(None, "changes were missed, and not caught up with yet")
+    elif not state["watched"]:
+        yield Problem(
+            None, "triggers or tables have changed, and it is not caught up with that yet"
+        )
+    if state["trigger"] is not None:
+        yield Problem(None, state["trigger"])
     yield from _membership(plpy, schema, bool(state["built"]))
     yield from _carriers(plpy, schema)
     yield from _vocabulary(plpy)
@@ -176,7 +184,7 @@ class _Check:
         self._sessions = sessions
         self._traces = plans.run(
             plpy,
-            "select i.trace_id, i.position, i.spans, i.assessments, t.experiment_id,"
+            "select i.trace_id, i.position, i.row_count, i.spans, i.assessments, t.experiment_id,"
             f" t.timestamp_ms, t.session_id, i.trace_id in ({_PENDING}) as pending"
             f" from insights.trace i left join {schema}.trace_info t on t.request_id = i.trace_id"
             " where i.block = $1 order by i.position",
@@ -237,6 +245,8 @@ class _Check:
                 # Its parts stand in the order in which the spans came, which may be any.
                 if sorted((rollup.spans or "").split()) != sorted((row["spans"] or "").split()):
                     yield Problem(row["trace_id"], "has another rollup of its spans")
+                if rollup.rows != row["row_count"]:
+                    yield Problem(row["trace_id"], "has another number of rows")
                 if rollup.assessments != row["assessments"]:
                     yield Problem(row["trace_id"], "has another rollup of its assessments")
 

@@ -15,13 +15,13 @@ begin
     perform insights.accept(problem);
     loop
         select r.busy, insights.accept(r.problem) as accepted into step
-        from insights.run_rebuild(batch_size) r;
+        from insights.run_rebuild(batch_size, leased => true) r;
         commit;
         exit when not step.busy;
         perform pg_catalog.pg_sleep(0.05);
     end loop;
     loop
-        select b.done, b.busy into step from insights.build_batch(batch_size) b;
+        select b.done, b.busy into step from insights.build_batch(batch_size, leased => true) b;
         commit;
         exit when step.done;
         if step.busy then

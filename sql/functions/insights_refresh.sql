@@ -23,7 +23,7 @@ $sql$;
 
 comment on function @mlflow@.insights_refresh(int) is
     'Indexes traces that have changed, in the caller''s transaction, and merges small blocks. It is what
-pg_cron calls.
+pg_cron calls. Changes that could not be noted are caught up with first; a rebuild that was interrupted goes on.
 
 - `max_traces`: so many pending traces at most; those that share a session with them may come on top
 
@@ -32,8 +32,10 @@ A row says:
 - `indexed`, `removed`: traces that were indexed anew, and that are gone from the index
 - `merged`: blocks that were merged into others
 - `pending`: changes that are still to be indexed; a million at most are counted
-- `busy`: another session is at it, so nothing was done
+- `busy`: another session is at it, or transactions have to end before what was missed can be caught up with, so
+  nothing was done
 
-SQLSTATE 22023 in a transaction that is not READ COMMITTED.';
+SQLSTATE 22023 in a transaction that is not READ COMMITTED, 42501 for roles from which row security hides traces, 55000
+where a trigger is missing or MLflow''s tables would run code of their owner''s.';
 
 revoke all on function @mlflow@.insights_refresh(int) from public;

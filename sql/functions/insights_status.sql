@@ -1,6 +1,8 @@
 -- Large tables are not counted but estimated, so that asking costs milliseconds.
 create or replace function @mlflow@.insights_status(
     out built boolean,
+    out usable boolean,
+    out unwatched text,
     out pending bigint,
     out lag_seconds double precision,
     out missed bigint,
@@ -20,40 +22,19 @@ set jit = off
 as $sql$
 select
     s.built,
-    case when a.visible then p.traces end,
-    case when a.visible then greatest(extract(epoch from statement_timestamp() - p.oldest), 0) end,
+    s.usable,
+    s.unwatched,
+    s.pending,
+    s.lag_seconds,
     s.missed,
-    case when a.visible then b.traces end,
-    case when a.visible then b.blocks end,
-    case
-        when not a.visible then null
-        when pg_relation_size('insights.term') < 2 ^ 24 then (select count(*) from insights.term)
-        else (select c.reltuples from pg_class c where c.oid = 'insights.term'::regclass)
-    end,
-    case
-        when not a.visible then null
-        when pg_relation_size('insights.posting') < 2 ^ 24
-            then (select count(*) from insights.posting)
-        else (select c.reltuples from pg_class c where c.oid = 'insights.posting'::regclass)
-    end,
+    s.traces,
+    s.blocks,
+    s.terms,
+    s.postings,
     size.index_bytes,
     size.mlflow_bytes,
     size.index_bytes / nullif(size.mlflow_bytes, 0)::double precision
--- Row-level security leaves others no rows to count, and 0 would read as up to date.
-from (select exists (select from insights.state)) a (visible)
-cross join (
-    select
-        count(distinct n.trace_id) as traces,
-        min(n.noted_at) as oldest
-    from (select p.trace_id, p.noted_at from insights.pending p limit 1000000) n
-) p
-cross join (
-    select
-        coalesce(sum(b.live_count), 0) as traces,
-        count(*) as blocks
-    from insights.block b
-) b
-cross join (
+from (
     select
         (
             select sum(pg_total_relation_size(c.oid))
@@ -69,25 +50,28 @@ cross join (
             ]) name
         )::bigint as mlflow_bytes
 ) size
-left join (
-    select
-        s.built,
-        greatest(m.last_value - s.trusted, 0) as missed
-    from insights.state s, insights.missed m
+left join lateral (
+    select *
+    from insights.index_status()
+    -- Nothing of it is asked for those who may not see it.
+    where has_table_privilege('insights.state', 'select')
 ) s on true
 $sql$;
 
 comment on function @mlflow@.insights_status() is
     'The state of the index. One row, in milliseconds however large the index is.
 
-- `built`: until then the index is not used
+- `built`: whether the index has been built
+- `usable`: whether it answers; where it does not, MLflow''s tables do, as exactly and slower
+- `unwatched`: which trigger is missing or changed, so that changes go unnoticed: insights install makes it anew
 - `pending`: changed traces that are not indexed yet; only a million changes are looked at
 - `lag_seconds`: for how long the oldest of them has been pending
-- `missed`: changes that could not be noted; if there are any, the index is not used until insights_rebuild
+- `missed`: changes that could not be noted; if there are any, the index is not used until insights_refresh has caught
+  up with them
 - `traces`, `blocks`, `terms`, `postings`: what is in it; the last two are estimated where they are many
 - `index_bytes`, `mlflow_bytes`, `index_share`: its size on disk, that of MLflow''s trace tables, and the ratio of the two
 
-NULL, but for the sizes, for roles that may not read MLflow''s tables.';
+NULL, but for the sizes, for roles that may not read the index.';
 
 revoke all on function @mlflow@.insights_status() from public;
 grant execute on function @mlflow@.insights_status() to public;

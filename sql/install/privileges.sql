@@ -1,17 +1,25 @@
--- The index holds values of MLflow's tables.  So a role sees rows of it if, and
--- only if, it may read those tables.  Superusers, the role that owns those tables,
--- and the role insights_writer, if there is one, keep the index up to date.
+-- Who may read the index, who may write it, and who notes what changes.
+--
+-- Two roles belong to this database alone; roles are the cluster's, so the database's name
+-- is in theirs.  A clone of the database goes on with the roles of the original.
+--
+-- insights_reader_DATABASE  members read the index. They have to be trusted with every
+--                           trace: the index is made of all of them.
+-- insights_note_DATABASE    owns the trigger functions on MLflow's tables, has no members,
+--                           and may do one thing: add a note to insights.pending, or count
+--                           that it could not.
 do $do$
 declare
-    index_tables constant name[] := array[
-        'block', 'trace', 'signature', 'term', 'vocabulary', 'posting', 'cells', 'sessions',
-        'carrier', 'pending', 'state'
-    ];
     writers constant name[] := array[
         'insights_refresh', 'insights_rebuild', 'insights_verify', 'build_batch',
         'run_refresh', 'run_rebuild', 'run_verify', 'run_build_batch',
         'try_commit'
     ];
+    written constant name[] := array[
+        'block', 'trace', 'signature', 'term', 'vocabulary', 'posting', 'cells', 'sessions',
+        'carrier', 'pending', 'state', 'lease'
+    ];
+    roles record;
     mlflow_schema oid;
     mlflow_owner oid;
     grantee name;
@@ -22,18 +30,76 @@ begin
     from pg_catalog.pg_class c
     where c.oid = '@mlflow@.trace_info'::pg_catalog.regclass;
 
-    foreach one in array index_tables loop
-        execute format('grant select on insights.%I to public', one);
-        execute format('alter table insights.%I enable row level security', one);
-        execute format('drop policy if exists readers_of_traces on insights.%I', one);
-        -- As a subquery it is asked once a statement, not once a row.
-        execute format(
-            'create policy readers_of_traces on insights.%I'
-            ' using ((select insights.may_read())) with check (true)',
-            one
-        );
+    insert into insights.installation (mlflow_schema, created_extensions, bundle)
+    select n.nspname, '{}', ''
+    from pg_catalog.pg_namespace n
+    where n.oid = mlflow_schema
+    on conflict do nothing;
+    update insights.installation i
+    set
+        reader_role = coalesce(i.reader_role, insights.role_name('reader')),
+        note_role = coalesce(i.note_role, insights.role_name('note'))
+    returning i.reader_role, i.note_role into strict roles;
+
+    foreach one in array array[roles.reader_role, roles.note_role] loop
+        if not exists (select from pg_catalog.pg_roles r where r.rolname = one) then
+            execute format('create role %I nologin', one);
+        elsif exists (
+            select from pg_catalog.pg_roles r
+            where r.rolname = one
+            and (
+                r.rolcanlogin or r.rolsuper or r.rolcreaterole or r.rolcreatedb
+                or r.rolreplication or r.rolbypassrls
+            )
+        ) or (
+            one = roles.note_role
+            and exists (
+                select from pg_catalog.pg_auth_members m
+                where one::pg_catalog.regrole in (m.roleid, m.member)
+            )
+        ) then
+            raise exception using
+                errcode = 'duplicate_object',
+                message = format('role %s exists and is more than a group', one),
+                hint = 'The installation makes this role for itself. Rename or drop the one there.';
+        end if;
     end loop;
-    grant select on sequence insights.missed to public;
+    execute format(
+        'comment on role %I is %L',
+        roles.reader_role,
+        format('May read the index of MLflow''s traces in database %s', current_database())
+    );
+    execute format(
+        'comment on role %I is %L',
+        roles.note_role,
+        format('Owns the triggers that note changed traces in database %s', current_database())
+    );
+
+    -- Plain grants and no policies: with row security on these tables, pg_dump would fail
+    -- for the owner of MLflow's tables.
+    for one in
+        select c.oid::pg_catalog.regclass
+        from pg_catalog.pg_class c
+        where c.relnamespace = 'insights'::pg_catalog.regnamespace
+        and c.relkind in ('r', 'v', 'S')
+        and c.relname not in ('alembic_version', 'installation')
+    loop
+        execute format('revoke all on %s from public', one);
+    end loop;
+    execute format('grant usage on schema insights to %I', roles.note_role);
+    execute format('grant insert on insights.pending to %I', roles.note_role);
+    execute format('grant usage on sequence insights.missed to %I', roles.note_role);
+    for one in
+        select p.oid::pg_catalog.regprocedure
+        from pg_catalog.pg_proc p
+        where p.pronamespace = 'insights'::pg_catalog.regnamespace
+        and p.proname in ('note_change', 'note_truncate', 'note_missed')
+    loop
+        execute format('alter function %s owner to %I', one, roles.note_role);
+    end loop;
+
+    execute format('grant select on all tables in schema insights to %I', roles.reader_role);
+    execute format('grant select on all sequences in schema insights to %I', roles.reader_role);
 
     for grantee in
         select r.rolname
@@ -41,10 +107,15 @@ begin
         where not r.rolsuper
         and (r.rolname = 'insights_writer' or r.oid = mlflow_owner)
     loop
-        foreach one in array index_tables loop
+        if not pg_catalog.pg_has_role(grantee, roles.reader_role, 'member') then
+            execute format('grant %I to %I', roles.reader_role, grantee);
+        end if;
+        -- And to the role itself, which may not inherit what its groups may do.
+        execute format('grant select on all tables in schema insights to %I', grantee);
+        execute format('grant select, usage, update on all sequences in schema insights to %I', grantee);
+        foreach one in array written loop
             execute format('grant insert, update, delete on insights.%I to %I', one, grantee);
         end loop;
-        execute format('grant usage, update on sequence insights.missed to %I', grantee);
         for one in
             select p.oid::pg_catalog.regprocedure
             from pg_catalog.pg_proc p

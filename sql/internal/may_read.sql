@@ -1,5 +1,6 @@
--- Whether the caller may read the index: exactly if it may read every row of all
--- of MLflow's tables that the index is made of.  False where one is missing.
+-- Whether the caller may read every row of all of MLflow's tables that the index is made
+-- of.  False where one is missing.  Roles that may read the index itself are asked this
+-- besides: row security of MLflow's tables may have come over one of them since.
 --
 -- Meant to be inlined, hence neither STRICT nor a SET clause; the body was
 -- resolved when it was created.
@@ -24,7 +25,7 @@ return coalesce(
 );
 
 comment on function insights.may_read() is
-    'Whether the caller may read everything that the index is made of';
+    'Whether the caller may read every row that the index is made of';
 
 revoke all on function insights.may_read() from public;
 grant execute on function insights.may_read() to public;

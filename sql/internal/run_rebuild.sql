@@ -1,5 +1,6 @@
 create or replace function insights.run_rebuild(
     batch_size int default 32000,
+    leased boolean default false,
     out busy boolean,
     out problem insights.problem
 )
@@ -10,10 +11,10 @@ set search_path = pg_catalog, pg_temp
 as $python$
 if "@engine@" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["@engine@"].start_over(plpy, batch_size)
+return GD["@engine@"].start_over(plpy, '@mlflow@', batch_size, leased)
 $python$;
 
-comment on function insights.run_rebuild(int) is
-    'Marks the index as to be built anew, in batches of the size given; without raising';
+comment on function insights.run_rebuild(int, boolean) is
+    'Marks the index as to be built anew, in batches of the size given; without raising. leased: this session is going to build it';
 
-revoke all on function insights.run_rebuild(int) from public;
+revoke all on function insights.run_rebuild(int, boolean) from public;

@@ -4,7 +4,9 @@ create table insights.installation (
     singleton boolean primary key default true check (singleton),
     mlflow_schema name not null,
     created_extensions name[] not null,
-    bundle text not null
+    bundle text not null,
+    reader_role name,
+    note_role name
 );
 
 comment on table insights.installation is
@@ -15,6 +17,11 @@ comment on column insights.installation.created_extensions is
     'Extensions that were not there before; uninstalling drops them';
 comment on column insights.installation.bundle is
     'SHA-256 of the functions that were installed last';
+
+comment on column insights.installation.reader_role is
+    'The role whose members may read the index';
+comment on column insights.installation.note_role is
+    'The role that owns the trigger functions on MLflow''s tables';
 
 revoke all on insights.installation from public;
 grant select on insights.installation to public;

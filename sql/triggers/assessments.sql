@@ -1,7 +1,11 @@
 create or replace trigger insights_change
 after insert or update or delete on @mlflow@.assessments
-for each row execute function insights.note_trace_id();
+for each row execute function insights.note_change('trace_id');
 
 create or replace trigger insights_truncate
 after truncate on @mlflow@.assessments
 for each statement execute function insights.note_truncate();
+
+-- Also where session_replication_role is replica, as on a subscriber.
+alter table @mlflow@.assessments enable always trigger insights_change;
+alter table @mlflow@.assessments enable always trigger insights_truncate;

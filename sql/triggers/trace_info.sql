@@ -1,7 +1,11 @@
 create or replace trigger insights_change
 after insert or update or delete on @mlflow@.trace_info
-for each row execute function insights.note_request_id();
+for each row execute function insights.note_change('request_id');
 
 create or replace trigger insights_truncate
 after truncate on @mlflow@.trace_info
 for each statement execute function insights.note_truncate();
+
+-- Also where session_replication_role is replica, as on a subscriber.
+alter table @mlflow@.trace_info enable always trigger insights_change;
+alter table @mlflow@.trace_info enable always trigger insights_truncate;

@@ -22,7 +22,7 @@ comment on view insights.assessment_rollup is
 - `value`: the latest, as stored
 - `numeric_value`: that as a number, if it is one
 
-No rows for roles that may not read all of MLflow''s tables.';
+For members of the group of readers (insights.installation.reader_role); no rows for those that may not read
+all of MLflow''s tables.';
 
 revoke all on insights.assessment_rollup from public;
-grant select on insights.assessment_rollup to public;

@@ -30,7 +30,7 @@ comment on view insights.span_rollup is
 - `span_count`: how many there are
 - `total_ms`, `min_ms`, `max_ms`: their durations in milliseconds: the sum, the shortest and the longest; NULL without an end
 
-No rows for roles that may not read all of MLflow''s tables.';
+For members of the group of readers (insights.installation.reader_role); no rows for those that may not read
+all of MLflow''s tables.';
 
 revoke all on insights.span_rollup from public;
-grant select on insights.span_rollup to public;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import psycopg
@@ -18,7 +19,7 @@ _QUERIES = (
     # functions with their definition, owner, rights and comment
     """
     select 'function ' || p.oid::regprocedure,
-           concat_ws(E'\\n', pg_get_functiondef(p.oid), p.proowner::regrole, p.proacl,
+           concat_ws(E'\\n', pg_get_functiondef(p.oid), p.proowner::regrole, acl(p.proacl),
                      obj_description(p.oid, 'pg_proc'))
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
     where p.prokind <> 'a' and
@@ -27,7 +28,7 @@ _QUERIES = (
     # tables, views, sequences, composite types, indexes
     """
     select 'relation ' || c.relname,
-           concat_ws(E'\\n', c.relkind, c.relowner::regrole, c.relacl,
+           concat_ws(E'\\n', c.relkind, c.relowner::regrole, acl(c.relacl),
                      c.relrowsecurity, c.relforcerowsecurity, c.reloptions,
                      obj_description(c.oid, 'pg_class'), obj_description(c.reltype, 'pg_type'),
                      case when c.relkind = 'i' then pg_get_indexdef(c.oid) end,
@@ -67,7 +68,7 @@ _QUERIES = (
     from pg_policy p
     """,
     """
-    select 'schema ' || n.nspname, concat_ws(E'\\n', n.nspowner::regrole, n.nspacl)
+    select 'schema ' || n.nspname, concat_ws(E'\\n', n.nspowner::regrole, acl(n.nspacl))
     from pg_namespace n
     where n.nspname in ('insights', 'public')
     """,
@@ -82,7 +83,13 @@ def objects(connection: psycopg.Connection) -> dict[str, str]:
     """Identity to description of everything that this project has in a database."""
     found: dict[str, str] = {}
     for query in _QUERIES:
-        found.update(connection.execute(query.replace("%%", "%").encode()).fetchall())
+        # Who was granted something first makes no difference.
+        sorted_acl = re.sub(
+            r"\bacl\((\S+)\)",
+            r"(select array_agg(x::text order by x::text) from unnest(\1) x)",
+            query.replace("%%", "%"),
+        )
+        found.update(connection.execute(sorted_acl.encode()).fetchall())
     return found
 
 

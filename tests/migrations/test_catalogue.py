@@ -71,8 +71,8 @@ def test_each_has_a_comment(functions: list[Function]) -> None:
 
 
 # They write to insights.pending for whoever changes MLflow's tables.
-NOTING = {"note_request_id", "note_source_id", "note_trace_id", "note_truncate"}
-TRIGGERS = NOTING | {"forget_noted", "note_missed"}
+NOTING = {"note_change", "note_truncate"}
+TRIGGERS = NOTING | {"note_missed"}
 # They write the index, for superusers and the owner of MLflow's tables.
 WRITING = {
     "build_batch",

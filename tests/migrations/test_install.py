@@ -470,6 +470,8 @@ DAMAGES = {
     "the pending traces": "drop table insights.pending cascade",
     "a type": "drop type insights.problem cascade",
     "the installation": "drop table insights.installation",
+    "an older installation": "alter table insights.installation drop column reader_role,"
+    " drop column note_role",
     "the installation's row": "delete from insights.installation",
     "the revision": "drop table insights.alembic_version",
     "the revision's row": "delete from insights.alembic_version",
@@ -489,6 +491,7 @@ KEEP_THE_INDEX = {
     "what could not be noted",
     "a type",
     "the installation",
+    "an older installation",
     "the installation's row",
     "the revision",
     "the revision's row",

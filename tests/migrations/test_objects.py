@@ -230,6 +230,62 @@ def test_another_body(world: psycopg.Connection, key: Key) -> None:
         assert [str(d) for d in differences(world)] == [f"function {key[1]} is changed (body)"]
 
 
+@pytest.fixture(scope="module")
+def owned(databases: Databases) -> Iterator[psycopg.Connection]:
+    """The same where MLflow's tables belong to a role that is not a superuser."""
+    with databases.fresh("mlflow") as dsn:
+        with psycopg.connect(dsn) as connection:
+            connection.execute("create role owner_of_mlflow")
+            for (table,) in connection.execute(
+                "select c.oid::regclass::text from pg_class c"
+                " where c.relnamespace = 'public'::regnamespace and c.relkind = 'r'"
+            ).fetchall():
+                connection.execute(f"alter table {table} owner to owner_of_mlflow".encode())
+        install(dsn)
+        with psycopg.connect(dsn) as connection:
+            yield connection
+            connection.rollback()
+            connection.execute("reassign owned by owner_of_mlflow to postgres")
+            connection.execute("drop owned by owner_of_mlflow")
+            connection.execute("drop role owner_of_mlflow")
+            connection.commit()
+
+
+RIGHTS = {
+    "revoke select on insights.term from owner_of_mlflow": "table insights.term is changed"
+    " (not granted: SELECT to owner_of_mlflow)",
+    "revoke usage on sequence insights.missed from owner_of_mlflow": "sequence insights.missed"
+    " is changed (not granted: USAGE to owner_of_mlflow)",
+    "revoke execute on function insights_refresh(int) from owner_of_mlflow": "function"
+    " public.insights_refresh(int) is changed (not granted: EXECUTE to owner_of_mlflow)",
+    "revoke {reader_role} from owner_of_mlflow": "role {reader_role} is changed"
+    " (not a member: owner_of_mlflow)",
+    "revoke insert on insights.pending from {note_role}": "table insights.pending is changed"
+    " (not granted: INSERT to {note_role})",
+    "grant select on insights.pending to {note_role}": "table insights.pending is changed"
+    " (granted besides: SELECT to {note_role})",
+    "drop owned by {reader_role}; drop role {reader_role}": "role {reader_role} is missing",
+}
+
+
+@pytest.mark.parametrize("damage", RIGHTS)
+def test_rights_of_roles(owned: psycopg.Connection, damage: str) -> None:
+    assert differences(owned) == []
+    row = owned.execute("select to_jsonb(i) from insights.installation i").fetchone()
+    assert row is not None
+    with owned.transaction(force_rollback=True):
+        found = damaged_and_mended(owned, [(("role", ""), damage.format(**row[0]))])
+        assert RIGHTS[damage].format(**row[0]) in [str(difference) for difference in found]
+
+
+def test_what_others_may_call_is_theirs_to_grant(owned: psycopg.Connection) -> None:
+    with owned.transaction(force_rollback=True):
+        owned.execute(f"grant execute on function insights_refresh(int) to {READER}".encode())
+        assert differences(owned) == []
+        owned.execute(f"grant execute on function insights.note_missed() to {READER}".encode())
+        assert len(differences(owned)) == 1
+
+
 def test_a_statement_that_nobody_compares_is_an_error() -> None:
     for statement in (
         "create materialized view insights.x as select 1",

@@ -12,8 +12,8 @@ from psycopg.rows import dict_row
 SQL = Path(__file__).resolve().parents[2] / "sql"
 
 #: Triggers on MLflow's tables, which note what changed whoever changed it.
-NOTING = {"note_request_id", "note_source_id", "note_trace_id", "note_truncate"}
-TRIGGERS = NOTING | {"forget_noted", "note_missed"}
+NOTING = {"note_change", "note_truncate"}
+TRIGGERS = NOTING | {"note_missed"}
 #: Functions that write the index; MLflow's owner may call them, see install/privileges.sql.
 WRITING = {
     "build_batch",
@@ -45,7 +45,15 @@ INLINED = {"experiment_ids", "json_text", "may_read", "text_number"}
 VOLATILE = (
     {"insights_explain", "run_explain"} | TRIGGERS | WRITING - {"insights_verify", "run_verify"}
 )
-PARALLEL_SAFE = HELPERS | {"accept", "may_read"}
+PARALLEL_SAFE = HELPERS | {
+    "accept",
+    "fingerprint",
+    "foreign_code",
+    "identity",
+    "may_read",
+    "role_name",
+    "unwatched",
+}
 #: PL/Python helpers, which query nothing and so resolve no names.
 NAMELESS = {"decode_json_text", "parse_number"} | {h for h in HELPERS if h.startswith("span_")}
 

@@ -1,0 +1,82 @@
+"""Whether the index can know of every change, and whether MLflow's tables are what they were.
+
+The catalogue says so (``insights.fingerprint``).  Reading it takes as long as a tenth of the
+shortest question, so a session reads it only when some transaction has ended since: what no
+transaction has changed is as it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from insights_engine import plans
+from insights_engine.errors import InsightsError
+
+#: object_not_in_prerequisite_state
+_NOT_AS_IT_WAS = "55000"
+#: insufficient_privilege
+_DENIED = "42501"
+
+#: That no transaction has ended since the snapshot $1 was taken, and this one has changed
+#: nothing: its own changes are in all of its snapshots.  A standby's do not list what runs.
+_UNCHANGED = (
+    "(pg_catalog.pg_current_snapshot()::text = $1"
+    " and pg_catalog.pg_current_xact_id_if_assigned() is null"
+    " and not pg_catalog.pg_is_in_recovery())"
+)
+#: The snapshot, for `found_intact`; empty where something of this transaction's own is in it.
+SNAPSHOT = (
+    "case when pg_catalog.pg_current_xact_id_if_assigned() is null"
+    " then pg_catalog.pg_current_snapshot()::text else '' end"
+)
+
+#: That the catalogue says what it said when nothing had gone unnoticed, of ``insights.state
+#: s``; $1: `last_snapshot`.
+WATCHED = f"({_UNCHANGED} or s.fingerprint = insights.fingerprint())"
+
+_last_snapshot = ""
+_guarded_snapshot = ""
+
+
+def last_snapshot() -> str:
+    """The latest snapshot in which this session found everything as it was, or ''."""
+    return _last_snapshot
+
+
+def found_intact(snapshot: str) -> None:
+    """Notes that in this snapshot everything was as it had been."""
+    global _last_snapshot
+    _last_snapshot = snapshot
+
+
+def denied(error: Any) -> bool:
+    """Whether PostgreSQL refused something for want of a privilege."""
+    return str(error.sqlstate) == _DENIED
+
+
+def guard(plpy: Any, writing: bool = False) -> None:
+    """Refuses where reading MLflow's tables would run code of their owner's.
+
+    ``writing``: for whoever keeps the index up to date.
+    """
+    global _guarded_snapshot
+    (row,) = plans.run(
+        plpy,
+        f"select case when not $2 and {_UNCHANGED} then null"
+        f" else insights.foreign_code($2) end as found, {SNAPSHOT} as snapshot",
+        ("text", "boolean"),
+        (_guarded_snapshot, writing),
+    )
+    if row["found"] is None:
+        _guarded_snapshot = row["snapshot"]
+        return
+    if writing:
+        hint = "Let the owner of MLflow's tables keep the index up to date, or remove that."
+    else:
+        hint = "MLflow's own tables have built-in types only: give the column such a type."
+    raise InsightsError(
+        f"MLflow's tables would run code of their owner: {row['found']}",
+        _NOT_AS_IT_WAS,
+        None,
+        hint,
+    )

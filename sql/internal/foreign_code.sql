@@ -1,0 +1,97 @@
+-- What the owner of MLflow's tables has put behind them that would run with the rights of
+-- whoever reads them through this project: SQL over a column of a type of their own calls
+-- their casts and operators, a view in place of a table its functions.
+--
+-- Whoever keeps the index up to date without being that owner is often a superuser.  So
+-- there the functions in indexes, statistics and row security count as well, which
+-- PostgreSQL may call when it plans or runs any query.  It holds locks under which none
+-- of the first kind can come (refresh.py).
+create or replace function insights.foreign_code(writing boolean default false) returns text
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $plpgsql$
+declare
+    tables constant oid[] := array[
+        to_regclass('@mlflow@.trace_info'),
+        to_regclass('@mlflow@.spans'),
+        to_regclass('@mlflow@.trace_tags'),
+        to_regclass('@mlflow@.trace_request_metadata'),
+        to_regclass('@mlflow@.assessments'),
+        to_regclass('@mlflow@.entity_associations')
+    ];
+    -- What the engine reads, of whichever of these tables.
+    used constant name[] := array[
+        'request_id', 'experiment_id', 'timestamp_ms', 'execution_time_ms', 'status',
+        'client_request_id', 'request_preview', 'response_preview', 'trace_name', 'session_id',
+        'input_tokens', 'output_tokens', 'total_tokens', 'cache_read_input_tokens',
+        'cache_creation_input_tokens', 'input_cost', 'output_cost', 'total_cost',
+        'key', 'value', 'trace_id', 'span_id', 'name', 'type', 'start_time_unix_nano',
+        'end_time_unix_nano', 'duration_ns', 'content', 'assessment_id', 'assessment_type', 'error',
+        'created_timestamp', 'last_updated_timestamp', 'source_type', 'source_id', 'run_id',
+        'rationale', 'overrides', 'valid', 'assessment_metadata', 'is_numeric_value',
+        'aggregate_value', 'destination_type', 'destination_id'
+    ];
+    found text;
+begin
+    select format('%s is not a table', c.oid::regclass)
+    into found
+    from pg_class c
+    where c.oid = any (tables)
+    and c.relkind not in ('r', 'p')
+    limit 1;
+    if found is not null then
+        return found;
+    end if;
+
+    select format('column %s of table %s has type %s', quote_ident(a.attname), c.oid::regclass, t.oid::regtype)
+    into found
+    from pg_class c
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    join pg_type t on t.oid = a.atttypid
+    where c.oid = any (tables)
+    and a.attname = any (used)
+    and t.typnamespace <> 'pg_catalog'::regnamespace
+    limit 1;
+    if found is not null or not writing then
+        return found;
+    end if;
+
+    if exists (
+        select from pg_class c
+        join pg_roles r on r.oid = c.relowner
+        where c.oid = to_regclass('@mlflow@.trace_info')
+        and r.rolname = current_user
+    ) then
+        return null;
+    end if;
+
+    -- pg_depend leaves out what PostgreSQL itself brings along.
+    select pg_describe_object(d.classid, d.objid, 0) || ' uses '
+        || pg_describe_object(d.refclassid, d.refobjid, 0)
+    into found
+    from pg_depend d
+    where d.refclassid in (
+        'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_opclass'::regclass,
+        'pg_opfamily'::regclass, 'pg_cast'::regclass, 'pg_collation'::regclass
+    )
+    and (
+        d.classid = 'pg_class'::regclass
+        and d.objid in (select i.indexrelid from pg_index i where i.indrelid = any (tables))
+        or d.classid = 'pg_policy'::regclass
+        and d.objid in (select p.oid from pg_policy p where p.polrelid = any (tables))
+        or d.classid = 'pg_statistic_ext'::regclass
+        and d.objid in (select s.oid from pg_statistic_ext s where s.stxrelid = any (tables))
+    )
+    limit 1;
+    return found;
+end
+$plpgsql$;
+
+comment on function insights.foreign_code(boolean) is
+    'What of MLflow''s tables would run code of their owner''s for whoever reads them; NULL: nothing. writing: for '
+    'whoever keeps the index up to date';
+
+revoke all on function insights.foreign_code(boolean) from public;
+grant execute on function insights.foreign_code(boolean) to public;
