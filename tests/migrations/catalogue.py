@@ -85,7 +85,7 @@ def objects(connection: psycopg.Connection) -> dict[str, str]:
     for query in _QUERIES:
         # Who was granted something first makes no difference.
         sorted_acl = re.sub(
-            r"\bacl\((\S+)\)",
+            r"\bacl\(([a-z.]+)\)",
             r"(select array_agg(x::text order by x::text) from unnest(\1) x)",
             query.replace("%%", "%"),
         )
