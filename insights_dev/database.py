@@ -32,18 +32,10 @@ def migrate_mlflow(dsn: str) -> None:
 
 
 def install_insights(dsn: str) -> None:
-    """Installs this project the way users do.
-
-    An unreleased bundle may have changed since it was installed here; then it is
-    taken out first, which loses nothing: everything of ours is derived.
-    """
-    from insights_py.doctor import doctor
-    from insights_py.install import install, uninstall
+    """Installs this project the way users do; what an older bundle made is brought up to date."""
+    from insights_py.install import install
 
     install(dsn)
-    if not all(check.ok for check in doctor(dsn) if check.name == "bundle"):
-        uninstall(dsn)
-        install(dsn)
 
 
 def build_index(dsn: str) -> None:

@@ -23,6 +23,9 @@ _PUBLIC = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 
+#: The schema that all is in but for the public functions and the triggers.
+SCHEMA = "insights"
+
 LockMode = Literal["share row exclusive", "access exclusive"]
 
 #: MLflow's tables that have triggers of ours.
@@ -74,6 +77,11 @@ def quoted(schema: str) -> str:
     return schema if schema == "public" else f'"{schema}"'
 
 
+def rendered(revision: str, name: str, schema: str) -> str:
+    """A file of a revision's bundle for MLflow's tables in ``schema``, as it is sent."""
+    return read(revision, name).replace("@mlflow@", quoted(schema))
+
+
 def fingerprint(revision: str) -> str:
     """SHA-256 of the functions of a revision."""
     return hashlib.sha256(read(revision, "functions.sql").encode()).hexdigest()
@@ -82,36 +90,56 @@ def fingerprint(revision: str) -> str:
 def create_extensions(connection: Connection, names: Sequence[str]) -> None:
     """Creates the extensions that are not there, and remembers which."""
     driver = _driver(connection)
+    made = make_extensions(driver, _schema(driver), names)
+    driver.execute(
+        "select pg_catalog.set_config('insights.created_extensions', %s, true)", [",".join(made)]
+    )
+
+
+def make_extensions(driver: psycopg.Connection, schema: str, names: Sequence[str]) -> list[str]:
+    """Creates the extensions that are not there, and says which."""
     known = {row[0] for row in driver.execute("select extname from pg_catalog.pg_extension")}
     missing = [name for name in names if name not in known]
     for name in missing:
         command = sql.SQL("create extension {}").format(sql.Identifier(name))
         if name == "pg_trgm":
-            command += sql.SQL(" schema {}").format(sql.Identifier(_schema(driver)))
+            command += sql.SQL(" schema {}").format(sql.Identifier(schema))
         driver.execute(command)
-    driver.execute(
-        "select pg_catalog.set_config('insights.created_extensions', %s, true)",
-        [",".join(missing)],
-    )
+    return missing
 
 
 def run_schema(connection: Connection, revision: str) -> None:
     """Creates the types and tables of a revision's bundle."""
     driver = _driver(connection)
     schema = _schema(driver)
-    _send(driver, read(revision, "schema.sql"), schema)
+    driver.execute(rendered(revision, "schema.sql", schema).encode())
+    row = driver.execute(
+        "select pg_catalog.current_setting('insights.created_extensions')"
+    ).fetchone()
+    assert row is not None
+    record_installation(driver, schema, [name for name in row[0].split(",") if name])
+
+
+def record_installation(
+    driver: psycopg.Connection, schema: str, created_extensions: Sequence[str]
+) -> None:
+    """Writes the row of insights.installation; `run_functions` completes it."""
     driver.execute(
         "insert into insights.installation (mlflow_schema, created_extensions, bundle)"
-        " values (%s, pg_catalog.string_to_array("
-        "  pg_catalog.current_setting('insights.created_extensions'), ',')::name[], '')",
-        [schema],
+        " values (%s, %s, '')",
+        [schema, list(created_extensions)],
     )
 
 
 def run_functions(connection: Connection, revision: str) -> None:
     """Creates or replaces the functions of a revision's bundle."""
     driver = _driver(connection)
-    _send(driver, read(revision, "functions.sql"), _schema(driver))
+    replace_functions(driver, _schema(driver), revision)
+
+
+def replace_functions(driver: psycopg.Connection, schema: str, revision: str) -> None:
+    """`run_functions` for a connection of one's own."""
+    driver.execute(rendered(revision, "functions.sql", schema).encode())
     driver.execute("update insights.installation set bundle = %s", [fingerprint(revision)])
 
 
@@ -158,6 +186,11 @@ def drop_functions(connection: Connection, revision: str) -> None:
     With them goes what is made of them: triggers, policies and views of ours.
     """
     driver = _driver(connection)
+    remove_functions(driver, _schema(driver), revision)
+
+
+def remove_functions(driver: psycopg.Connection, schema: str, revision: str) -> None:
+    """`drop_functions` for a connection of one's own."""
     for query in _DROPS_BEFORE_FUNCTIONS:
         for (command,) in driver.execute(query.encode()).fetchall():
             driver.execute(command.encode())
@@ -167,7 +200,7 @@ def drop_functions(connection: Connection, revision: str) -> None:
         " join pg_catalog.pg_namespace n on n.oid = p.pronamespace"
         " where n.nspname = 'insights'"
         "    or (n.nspname = %s and p.proname = any(%s))",
-        [_schema(driver), list(public_functions(revision))],
+        [schema, list(public_functions(revision))],
     ).fetchall()
     if names:
         driver.execute(("drop routine " + ", ".join(name for (name,) in names)).encode())
@@ -176,14 +209,21 @@ def drop_functions(connection: Connection, revision: str) -> None:
 def drop_schema_objects(connection: Connection, revision: str) -> None:
     """Drops the tables, sequences and types of schema insights, but for Alembic's table."""
     driver = _driver(connection)
-    # What is dropped last is named by a table that goes first.
+    # What is dropped last is named by a table that goes first, unless that is damaged.
     driver.execute(
-        "select pg_catalog.set_config('insights.created_extensions',"
-        "  pg_catalog.array_to_string(i.created_extensions, ','), true),"
-        " pg_catalog.set_config('insights.roles',"
-        "  pg_catalog.json_build_array(i.reader_role, i.note_role)::text, true)"
-        " from insights.installation i"
+        "select pg_catalog.set_config('insights.created_extensions', '', true),"
+        " pg_catalog.set_config('insights.roles', '', true)"
     )
+    if _is_there(driver, "insights.installation"):
+        driver.execute(
+            "select pg_catalog.set_config('insights.created_extensions',"
+            "  pg_catalog.array_to_string(i.created_extensions, ','), true),"
+            " pg_catalog.set_config('insights.roles',"
+            # An older installation has no such columns.
+            "  pg_catalog.json_build_array(pg_catalog.to_jsonb(i) ->> 'reader_role',"
+            "   pg_catalog.to_jsonb(i) ->> 'note_role')::text, true)"
+            " from insights.installation i"
+        )
     for kind, query in (
         (
             "table",
@@ -215,7 +255,19 @@ def drop_roles(connection: Connection) -> None:
     """
     driver = _driver(connection)
     row = driver.execute("select pg_catalog.current_setting('insights.roles', true)").fetchone()
-    for name in filter(None, json.loads((row and row[0]) or "[]")):
+    names = list(filter(None, json.loads((row and row[0]) or "[]")))
+    if not names:
+        # As install/privileges.sql describes them.
+        commented = driver.execute(
+            "select r.rolname from pg_catalog.pg_roles r"
+            " where pg_catalog.shobj_description(r.oid, 'pg_authid') in ("
+            "  pg_catalog.concat('May read the index of MLflow''s traces in database ',"
+            "   pg_catalog.current_database()),"
+            "  pg_catalog.concat('Owns the triggers that note changed traces in database ',"
+            "   pg_catalog.current_database()))"
+        )
+        names = [name for (name,) in commented.fetchall()]
+    for name in names:
         try:
             with driver.transaction():
                 # With the schema itself and Alembic's table, which are still there.
@@ -236,7 +288,7 @@ def drop_extensions(connection: Connection) -> None:
     for name in filter(None, (row[0] if row else "").split(",")):
         try:
             with driver.transaction():
-                driver.execute(sql.SQL("drop extension {}").format(sql.Identifier(name)))
+                driver.execute(sql.SQL("drop extension if exists {}").format(sql.Identifier(name)))
         except psycopg.errors.DependentObjectsStillExist:
             _notice(driver, f"extension {name} is in use and stays")
 
@@ -244,6 +296,10 @@ def drop_extensions(connection: Connection) -> None:
 def _notice(driver: psycopg.Connection, text: str) -> None:
     body = sql.SQL("begin raise notice using message = {}; end").format(sql.Literal(text))
     driver.execute(sql.SQL("do {}").format(sql.Literal(body.as_string(driver))))
+
+
+def _is_there(driver: psycopg.Connection, table: str) -> bool:
+    return driver.execute("select pg_catalog.to_regclass(%s)", [table]).fetchone() != (None,)
 
 
 def _driver(connection: Connection) -> psycopg.Connection:
@@ -257,7 +313,3 @@ def _schema(driver: psycopg.Connection) -> str:
     row = driver.execute("select pg_catalog.current_setting('insights.mlflow_schema')").fetchone()
     assert row is not None
     return str(row[0])
-
-
-def _send(driver: psycopg.Connection, bundle: str, schema: str) -> None:
-    driver.execute(bundle.replace("@mlflow@", quoted(schema)).encode())

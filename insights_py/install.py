@@ -18,6 +18,7 @@ from psycopg import sql
 from insights_py import bundles, checks
 from insights_py.dsn import libpq
 from insights_py.errors import InstallError, translated
+from insights_py.objects import comparison, mending
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -42,25 +43,28 @@ class Outcome:
     mlflow_schema: str | None
     index_built: bool | None = None
     """None where there is no index."""
+    mended: tuple[str, ...] = ()
+    """What was not as this release installs it, and is now."""
 
     @property
     def changed(self) -> bool:
         """Whether there was anything to do."""
-        return self.before != self.after
+        return self.before != self.after or bool(self.mended)
 
 
 def install(dsn: str, mlflow_schema: str | None = None) -> Outcome:
     """Installs the functions in the database ``dsn``, or brings them up to date.
 
     ``mlflow_schema`` is needed only where MLflow's tables are not in the
-    search_path.  Repeating it changes nothing; two at once wait for each other.
+    search_path.  Repeating it changes nothing, but mends what has been damaged: every
+    object is compared with this release's.  Two at once wait for each other.
     Raises `InstallError` where the database lacks something.
     """
     return _run(dsn, mlflow_schema, "head")
 
 
 def uninstall(dsn: str) -> Outcome:
-    """Removes everything that `install` made; without an installation, nothing.
+    """Removes everything that `install` made, or what is left of it; otherwise nothing.
 
     Raises `InstallError` if objects of the user's depend on the functions.
     """
@@ -124,15 +128,17 @@ def _run(dsn: str, mlflow_schema: str | None, target: str) -> Outcome:
         after, schema_after = _state(driver)
         built = _index_built(driver)
         connection.rollback()
-    return Outcome(before, after, schema_after or schema, built)
+    if target == "base":
+        before = before or config.attributes.get("adopted")
+    mended = tuple(config.attributes.get("mended", ()))
+    return Outcome(before, after, schema_after or schema, built, mended)
 
 
 def _state(driver: psycopg.Connection) -> tuple[str | None, str | None]:
     revision = installed_revision(driver)
     if revision is None:
         return None, None
-    row = driver.execute("select mlflow_schema from insights.installation").fetchone()
-    return revision, str(row[0]) if row else None
+    return revision, comparison.installed_schema(driver, latest_revision())
 
 
 def _index_built(driver: psycopg.Connection) -> bool | None:
@@ -176,13 +182,50 @@ def refuse_unknown_revision(heads: Collection[str], known: Collection[str]) -> N
         )
 
 
+def adopt(driver: psycopg.Connection) -> str | None:
+    """For a database without a revision: what is left of an installation counts as the latest.
+
+    Such as a restored dump without schema insights; `mend` or the downgrade does the rest.
+    """
+    revision = latest_revision()
+    if not comparison.remains(driver, revision):
+        return None
+    mending.stamp(driver, revision)
+    return revision
+
+
+def mend(driver: psycopg.Connection) -> list[str]:
+    """Makes every object what this release's bundle says; what was not so, in words."""
+    revision, schema = latest_revision(), _chosen_schema(driver)
+    found = comparison.differences(driver, revision, schema)
+    words = [str(difference) for difference in found if not difference.kept]
+    if not words and not comparison.is_current(driver, revision):
+        words = ["the functions come from another build"]
+    if not words:
+        return []
+    preflight(driver, first=False)
+    hold_writes(driver, first=not mending.needs_exclusive_lock(found))
+    left = mending.mend(driver, revision, schema, found)
+    if left:
+        raise InstallError(
+            f"Cannot mend: {left[0]}" + (f" (and {len(left) - 1} more)" if left[1:] else ""),
+            hint="Nothing was changed. Uninstall the functions, then install them.",
+        )
+    return words
+
+
+def _chosen_schema(driver: psycopg.Connection) -> str:
+    row = driver.execute("select pg_catalog.current_setting('insights.mlflow_schema')").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
 def choose_schema(driver: psycopg.Connection, wanted: str | None, *, installed: bool) -> None:
     """Settles where MLflow's tables are and tells the revisions by a setting."""
     schema: str | checks.Check
-    if installed:
-        row = driver.execute("select mlflow_schema from insights.installation").fetchone()
-        assert row is not None
-        schema = str(row[0])
+    known = comparison.installed_schema(driver, latest_revision()) if installed else None
+    if known is not None:
+        schema = known
         if wanted is not None and wanted != schema:
             raise InstallError(
                 f"The functions are installed for MLflow's tables in schema {schema}, not {wanted}",
@@ -197,10 +240,8 @@ def choose_schema(driver: psycopg.Connection, wanted: str | None, *, installed: 
 
 def preflight(driver: psycopg.Connection, *, first: bool) -> None:
     """Checks everything before the first change, and makes our schema."""
-    row = driver.execute("select pg_catalog.current_setting('insights.mlflow_schema')").fetchone()
-    assert row is not None
     revision = latest_revision() if first else None
-    for check in checks.before_installing(driver, str(row[0]), revision):
+    for check in checks.before_installing(driver, _chosen_schema(driver), revision):
         if not check.ok:
             raise _refusal(check)
     if first:
@@ -209,11 +250,9 @@ def preflight(driver: psycopg.Connection, *, first: bool) -> None:
 
 def hold_writes(driver: psycopg.Connection, *, first: bool) -> None:
     """Makes MLflow's writes wait till the end of this transaction, so that none goes unnoticed."""
-    row = driver.execute("select pg_catalog.current_setting('insights.mlflow_schema')").fetchone()
-    assert row is not None
     # What CREATE TRIGGER takes, and DROP TRIGGER.
     mode: bundles.LockMode = "share row exclusive" if first else "access exclusive"
-    if not bundles.hold_writes(driver, str(row[0]), mode, _PATIENCE):
+    if not bundles.hold_writes(driver, _chosen_schema(driver), mode, _PATIENCE):
         raise InstallError(
             "MLflow's tables are in use: there was no moment without a transaction on them",
             hint="Look for long transactions in pg_stat_activity, or try again when there is less "

@@ -57,6 +57,9 @@ def migrate(connection: Connection) -> None:
         heads = migration.get_current_heads()
         install.refuse_unknown_revision(heads, {s.revision for s in scripts.walk_revisions()})
         target = context.get_revision_argument()
+        if not heads:
+            context.config.attributes["adopted"] = install.adopt(driver)
+            heads = migration.get_current_heads()
         if not heads and target is None:
             return  # nothing is installed, and nothing shall be
         install.choose_schema(driver, schema, installed=bool(heads))
@@ -69,6 +72,8 @@ def migrate(connection: Connection) -> None:
             install.clean_up(driver)
         else:
             driver.execute("grant select on insights.alembic_version to public")
+            if target in scripts.get_heads():
+                context.config.attributes["mended"] = install.mend(driver)
 
 
 def run_in_shell() -> None:

@@ -239,7 +239,10 @@ def status(form: str | None, dsn: str | None, schema: str | None) -> None:
 @options.format_options
 @options.database_options
 def install_command(form: str | None, dsn: str | None, schema: str | None) -> None:
-    """Install the functions, or bring them up to date. Repeating it changes nothing."""
+    """Install the functions, bring them up to date, or mend them. Repeating it changes nothing.
+
+    Every object is compared with this release's; what is missing or was changed is put right.
+    """
     from insights_py.install import install  # Alembic takes half a second to import.
 
     _report_outcome(install(options.database(dsn), schema), form, "installed")
@@ -256,7 +259,7 @@ def uninstall_command(form: str | None, dsn: str | None) -> None:
 
 
 def _report_outcome(outcome: Outcome, form: str | None, done: str) -> None:
-    columns = ["before", "after", "mlflow_schema", "changed", "index_built"]
+    columns = ["before", "after", "mlflow_schema", "changed", "mended", "index_built"]
     row = {column: getattr(outcome, column) for column in columns}
     if form == "json":
         output.document(row)
@@ -269,10 +272,14 @@ def _report_outcome(outcome: Outcome, form: str | None, done: str) -> None:
             else f"Already up to date: revision {outcome.after} in schema {outcome.mlflow_schema}."
         )
     else:
+        if outcome.mended and outcome.before == outcome.after:
+            done = "mended"
         click.echo(
             f"{done.capitalize()}: revision {outcome.after or outcome.before}, "
             f"schema {outcome.mlflow_schema}."
         )
+        for what in outcome.mended:
+            click.echo(f"  {what}")
     if form is None and outcome.index_built is False:
         click.echo(
             "Next: `insights index` builds the index of the traces that are there. "

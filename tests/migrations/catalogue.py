@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import psycopg
@@ -18,7 +19,7 @@ _QUERIES = (
     # functions with their definition, owner, rights and comment
     """
     select 'function ' || p.oid::regprocedure,
-           concat_ws(E'\\n', pg_get_functiondef(p.oid), p.proowner::regrole, p.proacl,
+           concat_ws(E'\\n', pg_get_functiondef(p.oid), p.proowner::regrole, acl(p.proacl),
                      obj_description(p.oid, 'pg_proc'))
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
     where p.prokind <> 'a' and
@@ -27,7 +28,7 @@ _QUERIES = (
     # tables, views, sequences, composite types, indexes
     """
     select 'relation ' || c.relname,
-           concat_ws(E'\\n', c.relkind, c.relowner::regrole, c.relacl,
+           concat_ws(E'\\n', c.relkind, c.relowner::regrole, acl(c.relacl),
                      c.relrowsecurity, c.relforcerowsecurity, c.reloptions,
                      obj_description(c.oid, 'pg_class'), obj_description(c.reltype, 'pg_type'),
                      case when c.relkind = 'i' then pg_get_indexdef(c.oid) end,
@@ -67,7 +68,7 @@ _QUERIES = (
     from pg_policy p
     """,
     """
-    select 'schema ' || n.nspname, concat_ws(E'\\n', n.nspowner::regrole, n.nspacl)
+    select 'schema ' || n.nspname, concat_ws(E'\\n', n.nspowner::regrole, acl(n.nspacl))
     from pg_namespace n
     where n.nspname in ('insights', 'public')
     """,
@@ -82,19 +83,35 @@ def objects(connection: psycopg.Connection) -> dict[str, str]:
     """Identity to description of everything that this project has in a database."""
     found: dict[str, str] = {}
     for query in _QUERIES:
-        found.update(connection.execute(query.replace("%%", "%").encode()).fetchall())
+        # Who was granted something first makes no difference.
+        sorted_acl = re.sub(
+            r"\bacl\(([a-z.]+)\)",
+            r"(select array_agg(x::text order by x::text) from unnest(\1) x)",
+            query.replace("%%", "%"),
+        )
+        found.update(connection.execute(sorted_acl.encode()).fetchall())
     return found
 
 
-def dump(databases: Databases, dsn: str) -> str:
-    """``pg_dump --schema-only``, without the random key that new versions print."""
-    server: Server = databases.server
-    name = dsn.rpartition("/")[2]
-    if server.kind == "container":
-        command = ["docker", "exec", server.home, "pg_dump", "--username", server.user]
-        command += ["--schema-only", name]
-    else:
-        command = [f"{server.binaries}/pg_dump", "--schema-only", dsn]
+def dump(databases: Databases, dsn: str, *options: str) -> str:
+    """What ``pg_dump`` prints, without the random key of new versions; else the schema alone."""
+    command = _client(databases.server, dsn, "pg_dump", *(options or ("--schema-only",)))
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     lines = text.splitlines(keepends=True)
     return "".join(x for x in lines if not x.startswith(("\\restrict ", "\\unrestrict ")))
+
+
+def restore(server: Server, dsn: str, script: str) -> str:
+    """Runs what `dump` printed, as the role of ``server``; the errors that psql went on after."""
+    command = _client(server, dsn, "psql", "--quiet", "--no-psqlrc")
+    done = subprocess.run(command, check=True, capture_output=True, text=True, input=script)
+    return done.stderr
+
+
+def _client(server: Server, dsn: str, program: str, *options: str) -> list[str]:
+    name = dsn.rpartition("/")[2]
+    if server.kind == "container":
+        # By TCP, where a role that is not the container's own has to give its password.
+        address = f"postgresql://{server.user}:{server.password}@127.0.0.1/{name}"
+        return ["docker", "exec", "-i", server.home, program, *options, address]
+    return [f"{server.binaries}/{program}", *options, server.dsn(name)]

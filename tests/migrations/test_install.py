@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import psycopg
@@ -17,9 +17,10 @@ from psycopg import sql
 
 from insights_py import bundles, checks
 from insights_py.doctor import doctor
-from insights_py.install import InstallError, install, installed_revision, uninstall
+from insights_py.errors import InsightsError
+from insights_py.install import InstallError, Outcome, install, installed_revision, uninstall
 from tests.conftest import Databases
-from tests.migrations.catalogue import dump, objects
+from tests.migrations.catalogue import dump, objects, restore
 
 
 @pytest.fixture
@@ -434,6 +435,250 @@ def test_an_error_half_way_leaves_nothing(
     assert dump(databases, mlflow_only_dsn) == before
 
 
+# --------------------------------------------------------------------- mending
+
+
+def indexed(connection: psycopg.Connection) -> None:
+    """Builds the index of whatever is there."""
+    connection.execute("call insights_rebuild()")
+
+
+def answers(connection: psycopg.Connection) -> list[str]:
+    rows = connection.execute(
+        "select trace_id from insights_search(null::text[], $$tags.a = 'b'$$)"
+    )
+    return sorted(trace_id for (trace_id,) in rows)
+
+
+def add_tagged(connection: psycopg.Connection, trace_id: str) -> None:
+    add_trace(connection, trace_id)
+    connection.execute(
+        "insert into trace_tags (request_id, key, value) values (%s, 'a', 'b')", [trace_id]
+    )
+
+
+DAMAGES = {
+    "the engine": "drop function insights.load_engine()",
+    "a trigger": "drop trigger insights_change on trace_tags",
+    "a trigger's state": "alter table trace_tags disable trigger all",
+    "a trigger's function": "create or replace function insights.note_request_id()"
+    " returns trigger language plpgsql as 'begin return null; end'",
+    "what could not be noted": "drop sequence insights.missed",
+    "an index": "drop index insights.trace_position",
+    "a table": "drop table insights.posting cascade",
+    "the state": "delete from insights.state",
+    "the pending traces": "drop table insights.pending cascade",
+    "a type": "drop type insights.problem cascade",
+    "the installation": "drop table insights.installation",
+    "an older installation": "alter table insights.installation drop column reader_role,"
+    " drop column note_role",
+    "the installation's row": "delete from insights.installation",
+    "the revision": "drop table insights.alembic_version",
+    "the revision's row": "delete from insights.alembic_version",
+    "the schema": "drop schema insights cascade",
+    "the language": "drop extension plpython3u cascade",
+    "all functions": "do $$ declare f text; begin foreach f in array (select"
+    " array_agg(p.oid::regprocedure::text) from pg_proc p where p.proname like 'insights\\_%'"
+    " or p.pronamespace = 'insights'::regnamespace)"
+    " loop execute 'drop routine if exists ' || f || ' cascade'; end loop; end $$",
+}
+KEEP_THE_INDEX = {
+    "the engine",
+    "an index",
+    "a trigger",
+    "a trigger's state",
+    "a trigger's function",
+    "what could not be noted",
+    "a type",
+    "the installation",
+    "an older installation",
+    "the installation's row",
+    "the revision",
+    "the revision's row",
+    "the language",
+    "all functions",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_installing_mends(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection, damage: str
+) -> None:
+    """And what is written before that is found, at once and by the index."""
+    install(mlflow_only_dsn)
+    add_tagged(mlflow_conn, "tr-before")
+    indexed(mlflow_conn)
+    whole = objects(mlflow_conn)
+    mlflow_conn.execute(DAMAGES[damage].encode())
+    add_tagged(mlflow_conn, "tr-meanwhile")
+    mlflow_conn.execute("update trace_tags set value = 'c' where request_id = 'tr-before'")
+    assert [check for check in doctor(mlflow_only_dsn) if not check.ok] != []
+
+    outcome = install(mlflow_only_dsn)
+    assert outcome.changed
+    assert outcome.after is not None
+    assert [check for check in doctor(mlflow_only_dsn) if not check.ok] == []
+    assert objects(mlflow_conn) == whole
+    blocks = mlflow_conn.execute("select count(*) from insights.block").fetchone()
+    assert (blocks != (0,)) == (damage in KEEP_THE_INDEX)
+    assert answers(mlflow_conn) == ["tr-meanwhile"]
+    indexed(mlflow_conn)
+    assert answers(mlflow_conn) == ["tr-meanwhile"]
+    assert mlflow_conn.execute("select * from insights_verify()").fetchall() == []
+    assert not install(mlflow_only_dsn).changed
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_uninstalling_what_is_damaged(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection, damage: str
+) -> None:
+    before = dump(databases, mlflow_only_dsn)
+    install(mlflow_only_dsn)
+    mlflow_conn.execute(DAMAGES[damage].encode())
+    assert uninstall(mlflow_only_dsn).changed
+    # Whose the extensions are may be unknown; then they stay.
+    for extension in ("plpython3u", "pg_trgm"):
+        mlflow_conn.execute(
+            sql.SQL("drop extension if exists {}").format(sql.Identifier(extension))
+        )
+    assert dump(databases, mlflow_only_dsn) == before
+    assert not uninstall(mlflow_only_dsn).changed
+    assert install(mlflow_only_dsn).changed
+
+
+def ours(connection: psycopg.Connection) -> dict[str, str]:
+    """What is ours in it, under the same names of roles in every database."""
+    role = re.compile(rf"(insights_(?:note|reader))_{connection.info.dbname}\b")
+    return {
+        name: role.sub(r"\1", text)
+        for name, text in objects(connection).items()
+        if "insights" in name + text
+    }
+
+
+@pytest.fixture
+def elsewhere(databases: Databases) -> Iterator[str]:
+    dsn = databases.create()
+    yield dsn
+    databases.drop(dsn)
+
+
+@pytest.mark.parametrize("afterwards", [install, uninstall])
+def test_a_dump_without_our_schema(
+    databases: Databases,
+    mlflow_only_dsn: str,
+    mlflow_conn: psycopg.Connection,
+    elsewhere: str,
+    afterwards: Callable[[str], Outcome],
+) -> None:
+    install(mlflow_only_dsn)
+    add_tagged(mlflow_conn, "tr-1")
+    restore(
+        databases.server, elsewhere, dump(databases, mlflow_only_dsn, "--exclude-schema=insights")
+    )
+    found = {check.name: check for check in doctor(elsewhere) if not check.ok}
+    assert found["trace functions"].finding == "only parts of an installation"
+    assert "insights uninstall" in found["trace functions"].remedy
+    assert "schema insights is missing" in found["tables"].finding
+
+    assert afterwards(elsewhere).changed
+    with psycopg.connect(elsewhere, autocommit=True) as connection:
+        if afterwards is install:
+            assert [check for check in doctor(elsewhere) if not check.ok] == []
+            assert ours(connection) == ours(mlflow_conn)
+            assert answers(connection) == ["tr-1"]
+            uninstall(elsewhere)
+        assert not [name for name in objects(connection) if "insights" in name]
+    assert not uninstall(elsewhere).changed
+
+
+def test_a_dump_restored_by_another_role_than_a_superuser(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection, elsewhere: str
+) -> None:
+    """It may make neither the language nor what is written in it, and owns the rest."""
+    install(mlflow_only_dsn)
+    add_tagged(mlflow_conn, "tr-1")
+    indexed(mlflow_conn)
+    mlflow_conn.execute("create role restorer login password 'x'")
+    name = elsewhere.rpartition("/")[2]
+    with psycopg.connect(elsewhere, autocommit=True) as connection:
+        try:
+            connection.execute(
+                sql.SQL("grant create on database {} to restorer").format(sql.Identifier(name))
+            )
+            connection.execute("grant all on schema public to restorer")
+            restorer = replace(databases.server, user="restorer", password="x")
+            script = dump(databases, mlflow_only_dsn, "--no-owner")
+            assert "plpython3u" in restore(restorer, elsewhere, script)
+            found = {check.name: check for check in doctor(elsewhere) if not check.ok}
+            assert {"plpython3u", "functions", "rights on them"} <= {*found}
+            assert "insights.load_engine() is missing" in found["functions"].finding
+            assert install(elsewhere).mended
+            assert [check for check in doctor(elsewhere) if not check.ok] == []
+            assert answers(connection) == ["tr-1"]
+            assert uninstall(elsewhere).changed
+        finally:
+            connection.execute("drop owned by restorer cascade")
+            connection.execute("drop role restorer")
+
+
+def test_what_another_build_installed_is_brought_up_to_date(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    install(mlflow_only_dsn)
+    mlflow_conn.execute("update insights.installation set bundle = 'other'")
+    assert install(mlflow_only_dsn).mended == ("the functions come from another build",)
+    assert not install(mlflow_only_dsn).changed
+
+
+def test_tables_of_others_in_our_schema_stay(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    install(mlflow_only_dsn)
+    mlflow_conn.execute("create table insights.mine (id int primary key, a int)")
+    mlflow_conn.execute("create index on insights.mine (a)")
+    failed = [check for check in doctor(mlflow_only_dsn) if not check.ok]
+    assert [check.finding for check in failed] == ["table insights.mine is extra"]
+    assert "drop that: table insights.mine" in failed[0].remedy
+    mlflow_conn.execute("drop function insights.load_engine()")
+    assert install(mlflow_only_dsn).mended == ("function insights.load_engine() is missing",)
+    assert mlflow_conn.execute("select count(*) from insights.mine").fetchone() == (0,)
+
+
+def test_default_privileges_do_not_reach_the_index(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    mlflow_conn.execute("alter default privileges grant insert on tables to public")
+    install(mlflow_only_dsn)
+    allowed = "select has_table_privilege('public', 'insights.term', 'insert')"
+    assert mlflow_conn.execute(allowed).fetchone() == (False,)
+
+
+def test_mending_needs_a_superuser_and_looking_does_not(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    install(mlflow_only_dsn)
+    mlflow_conn.execute("create role anybody login password 'x'")
+    mlflow_conn.execute("grant select on alembic_version to anybody")
+    name = mlflow_only_dsn.rpartition("/")[2]
+    dsn = replace(databases.server, user="anybody", password="x").dsn(name)
+    try:
+        mlflow_conn.execute("drop function insights.load_engine()")
+        mlflow_conn.execute("revoke select on insights.alembic_version from public")
+        mlflow_conn.execute("revoke select on insights.installation from public")
+        failed = {check.name: check for check in doctor(dsn) if not check.ok}
+        assert failed["functions"].finding == "function insights.load_engine() is missing"
+        with pytest.raises(InsightsError):
+            install(dsn)
+        install(mlflow_only_dsn)
+        mlflow_conn.execute("drop function insights.load_engine()")
+        with pytest.raises(InstallError, match="not a superuser"):
+            install(dsn)
+    finally:
+        mlflow_conn.execute("drop owned by anybody")
+        mlflow_conn.execute("drop role anybody")
+
+
 # ---------------------------------------------------------------------- doctor
 
 
@@ -452,11 +697,16 @@ def test_doctor_sees_what_is_missing(
 ) -> None:
     install(mlflow_only_dsn)
     mlflow_conn.execute("drop function insights_validate(text)")
+    mlflow_conn.execute("drop trigger insights_change on spans")
+    mlflow_conn.execute("grant insert on insights.posting to public")
     mlflow_conn.execute("update insights.installation set bundle = 'other'")
     mlflow_conn.execute("update alembic_version set version_num = 'ffffffffffff'")
     failed = {check.name: check for check in doctor(mlflow_only_dsn) if not check.ok}
-    assert set(failed) == {"MLflow's version", "bundle", "public functions"}
-    assert all(check.remedy for check in failed.values())
+    assert set(failed) == {"MLflow's version", "bundle", "functions", "triggers", "rights on them"}
+    assert failed["functions"].finding == "function public.insights_validate(text) is missing"
+    assert failed["triggers"].finding == "trigger insights_change on public.spans is missing"
+    assert "INSERT to public" in failed["rights on them"].finding
+    assert all("insights install" in failed[name].remedy for name in ("functions", "triggers"))
 
 
 def test_doctor_as_a_role_that_may_read_traces_alone(
@@ -496,3 +746,20 @@ def test_doctor_as_a_role_without_rights(
         mlflow_conn.execute("drop role nobody_special")
     assert "privileges" in failed
     assert "grant select" in failed["privileges"].remedy
+
+
+def test_doctor_names_publications_of_the_index(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    install(mlflow_only_dsn)
+    mlflow_conn.execute("create publication traces for table trace_info")
+    assert [check for check in doctor(mlflow_only_dsn) if not check.ok] == []
+    mlflow_conn.execute("create publication everything for all tables")
+    if mlflow_conn.info.server_version >= 150000:
+        mlflow_conn.execute("create publication ours for tables in schema insights")
+    else:
+        mlflow_conn.execute("create publication ours for table insights.trace")
+    (failed,) = (check for check in doctor(mlflow_only_dsn) if not check.ok)
+    assert failed.name == "publications"
+    assert failed.finding == "everything (for all tables), ours carry insights.* along"
+    assert "FOR TABLES IN SCHEMA public" in failed.remedy

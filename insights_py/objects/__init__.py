@@ -1,0 +1,1 @@
+"""The objects of an installation: compared with the frozen SQL, and mended."""
