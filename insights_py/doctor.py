@@ -218,7 +218,8 @@ def _readers(connection: psycopg.Connection, schema: str) -> Iterator[Check]:
 def set_aside(connection: psycopg.Connection) -> list[Check]:
     """Whether there are traces that cannot be indexed; nothing where that is not to be seen."""
     ((visible,),) = connection.execute(
-        "select pg_catalog.has_table_privilege(pg_catalog.to_regclass('insights.pending'), 'SELECT')"
+        "select pg_catalog.has_table_privilege("
+        " pg_catalog.to_regclass('insights.pending'), 'SELECT')"
     ).fetchall()
     if not visible:
         return []
