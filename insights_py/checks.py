@@ -90,8 +90,24 @@ def server(connection: psycopg.Connection) -> Iterator[Check]:
     )
 
 
+def pin(connection: psycopg.Connection) -> psycopg.Connection:
+    """Has every later statement of the session find PostgreSQL's own objects only.
+
+    Whoever owns the schema of MLflow's tables can put operators and functions there, which
+    would be taken before PostgreSQL's.  This first statement uses none.  `find_schema` goes by
+    the search_path as it was.
+    """
+    connection.execute(
+        "select pg_catalog.set_config('insights.schemas',"
+        " pg_catalog.to_json(pg_catalog.current_schemas(false))::pg_catalog.text, false),"
+        " pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false)"
+    )
+    connection.commit()
+    return connection
+
+
 def find_schema(connection: psycopg.Connection, wanted: str | None) -> str | Check:
-    """The schema of MLflow's tables, or what is wrong."""
+    """The schema of MLflow's tables, or what is wrong, on a connection that `pin` has pinned."""
     candidates = [
         row[0]
         for row in connection.execute(
@@ -103,7 +119,9 @@ def find_schema(connection: psycopg.Connection, wanted: str | None) -> str | Che
             " order by 1"
         )
     ]
-    (path,) = _row(connection, "select pg_catalog.current_schemas(false)")
+    (path,) = _row(
+        connection, "select pg_catalog.current_setting('insights.schemas')::pg_catalog.json"
+    )
     database = connection.info.dbname
     name = "MLflow's tables"
     if wanted is not None:

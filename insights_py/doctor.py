@@ -42,6 +42,7 @@ def doctor(dsn: str, mlflow_schema: str | None = None) -> list[Check]:
     object with this release's, and says whether this role may use them.
     """
     with translated(), psycopg.connect(libpq(dsn)) as connection:
+        checks.pin(connection)
         connection.read_only = True
         latest = latest_revision()
         hidden = comparison.is_hidden(connection, "insights.alembic_version")

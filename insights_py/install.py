@@ -105,7 +105,9 @@ def _run(dsn: str, mlflow_schema: str | None, target: str) -> Outcome:
     config = _config()
     config.attributes["mlflow_schema"] = mlflow_schema
     engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(address), poolclass=pool.NullPool
+        "postgresql+psycopg://",
+        creator=lambda: checks.pin(psycopg.connect(address)),
+        poolclass=pool.NullPool,
     )
     with _one_at_a_time, translated(), engine.connect() as connection:
         driver = connection.connection.driver_connection

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, pool
 
-from insights_py import install
+from insights_py import checks, install
 from insights_py.errors import InsightsError, translated
 
 
@@ -85,7 +85,9 @@ def run_in_shell() -> None:
             )
         dsn = address()
         engine = create_engine(
-            "postgresql+psycopg://", creator=lambda: psycopg.connect(dsn), poolclass=pool.NullPool
+            "postgresql+psycopg://",
+            creator=lambda: checks.pin(psycopg.connect(dsn)),
+            poolclass=pool.NullPool,
         )
         with translated(), engine.connect() as connection:
             migrate(connection)

@@ -1,3 +1,6 @@
+-- Before the first query on MLflow's tables, which may run what their owner has put there.
+select insights.guard(true);
+
 -- With no trace in MLflow's tables there is nothing to build; the triggers have
 -- been there for a moment, and none can have come in between.
 insert into insights.state (built, trusted, fingerprint, identity, horizon, indexed_through)
