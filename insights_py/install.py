@@ -45,6 +45,8 @@ class Outcome:
     mlflow_schema: str | None
     index_built: bool | None = None
     """None where there is no index."""
+    warnings: tuple[str, ...] = ()
+    """What stands in nobody's way and should be known, a sentence or two each."""
 
     @property
     def changed(self) -> bool:
@@ -127,7 +129,8 @@ def _run(dsn: str, mlflow_schema: str | None, target: str) -> Outcome:
         after, schema_after = _state(driver)
         built = _index_built(driver)
         connection.rollback()
-    return Outcome(before, after, schema_after or schema, built)
+    warnings = tuple(config.attributes.get("warnings", ()))
+    return Outcome(before, after, schema_after or schema, built, warnings)
 
 
 def _state(driver: psycopg.Connection) -> tuple[str | None, str | None]:
@@ -184,16 +187,20 @@ def choose_schema(driver: psycopg.Connection, wanted: str | None, *, installed: 
     driver.execute("select pg_catalog.set_config('insights.mlflow_schema', %s, true)", [schema])
 
 
-def preflight(driver: psycopg.Connection, *, first: bool) -> None:
-    """Checks everything before the first change, and makes our schema."""
+def preflight(driver: psycopg.Connection, *, first: bool) -> list[str]:
+    """Checks everything before the first change, and makes our schema; what to warn of."""
     row = driver.execute("select pg_catalog.current_setting('insights.mlflow_schema')").fetchone()
     assert row is not None
     revision = latest_revision() if first else None
+    warnings = []
     for check in checks.before_installing(driver, str(row[0]), revision):
         if not check.ok:
             raise _refusal(check)
+        if check.warns:
+            warnings.append(f"{check.name}: {check.finding}. {check.remedy}")
     if first:
         driver.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(SCHEMA)))
+    return warnings
 
 
 def hold_writes(driver: psycopg.Connection, *, first: bool) -> None:
