@@ -8,14 +8,12 @@ workspaces, its security headers, its metrics and its static prefix.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from mlflow.environment_variables import _MLFLOW_SGI_NAME
-from mlflow.protos.service_pb2 import CalculateTraceFilterCorrelation
-from mlflow.server import handlers
-
-from insights_py.mlflow.rest.views import views
+from insights_py.mlflow import compat
+from insights_py.mlflow.plugin import warn_of_misfit
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -30,24 +28,20 @@ def create_app() -> FastAPI | Flask:
     Returns:
         MLflow's ASGI app for uvicorn, its WSGI app for gunicorn and waitress.
     """
-    from mlflow.server import app
-
-    add_routes(app)
-    if _MLFLOW_SGI_NAME.get() != "uvicorn":
-        return app
-
-    # This module builds the ASGI app around the Flask app when it is imported.
-    from mlflow.server.fastapi_app import app as asgi_app
-
-    return cast("FastAPI", asgi_app)
+    app = compat.flask_app()
+    if problems := compat.server_problems():
+        warn_of_misfit("; ".join(problems))
+    else:
+        add_routes(app)
+    return compat.asgi_app() if os.environ.get(compat.SERVER_VARIABLE) == "uvicorn" else app
 
 
 def add_routes(app: Flask) -> None:
     """Add the routes beyond MLflow's to its Flask app; once is enough."""
-    for base_path, version, methods, view in ROUTES:
+    for base_path, version, methods, view in routes():
         if view.__name__ in app.view_functions:
             continue
-        for path in handlers._get_paths(base_path, version=version):
+        for path in compat.paths(base_path, version):
             app.add_url_rule(path, view.__name__, view, methods=methods)
 
 
@@ -57,7 +51,7 @@ def insights_calculate_filter_correlation() -> Response:
     The route of MLflow's first trials of trace correlation.  Requests are those
     of ``/api/3.0``; answers hold the counts under the names of both.
     """
-    response: Response = handlers.get_handler(CalculateTraceFilterCorrelation)()
+    response = compat.correlation()
     if response.status_code == 200:
         answer: dict[str, Any] = json.loads(response.get_data())
         answer["filter_string1_count"] = answer["filter1_count"]
@@ -66,14 +60,13 @@ def insights_calculate_filter_correlation() -> Response:
     return response
 
 
-# Base path, API version, methods, view.  MLflow serves each under /api/<version>.0
-# for clients and under /ajax-api/<version>.0 for its UI.
-ROUTES: list[Route] = [
-    (
-        "/mlflow/traces/calculate-filter-correlation",
-        2,
-        ["POST"],
-        insights_calculate_filter_correlation,
-    ),
-    *views(),
-]
+def routes() -> list[Route]:
+    """Base path, API version, methods and view of each.
+
+    MLflow serves each under /api/<version>.0 for clients and under
+    /ajax-api/<version>.0 for its UI.
+    """
+    from insights_py.mlflow.rest.views import views
+
+    path = "/mlflow/traces/calculate-filter-correlation"
+    return [(path, 2, ["POST"], insights_calculate_filter_correlation), *views()]

@@ -27,7 +27,6 @@ from mlflow.utils.workspace_context import WorkspaceContext
 from insights_py.mlflow import plugin
 from insights_py.mlflow.store import (
     _FIND_FUNCTIONS,
-    _WARNED,
     InsightsStore,
     WorkspaceAwareInsightsStore,
 )
@@ -42,7 +41,7 @@ DRIVERS = ["psycopg", "psycopg2"]
 
 @pytest.fixture(autouse=True)
 def _no_warning_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(_WARNED, "")
+    monkeypatch.setenv(plugin.WARNED, "")
     monkeypatch.delenv(plugin.SWITCH, raising=False)
 
 
