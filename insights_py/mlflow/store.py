@@ -212,11 +212,17 @@ class _InsightsSearch(SqlAlchemyStore):
         page_token: str | bytes | None,
     ) -> tuple[list[TraceInfo], str | None]:
         self._validate_max_results_param(max_results)
+        order = _texts(order_by)
+        if clause := compat.unguarded_order([clause for clause in order or () if clause]):
+            raise MlflowException.invalid_parameter_value(
+                f"Invalid order_by clause {clause!r}: with basic-auth traces cannot be ordered by "
+                "assessments, since it does not look at who may read these."
+            )
         token, offset = _page_start(page_token)
         arguments = {
             "filter": _text(filter_string),
             "max_results": max_results,
-            "order_by": _texts(order_by),
+            "order_by": order,
             "page_token": token,
             "page_offset": offset,
         }
