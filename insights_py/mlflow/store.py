@@ -215,8 +215,9 @@ class _InsightsSearch(SqlAlchemyStore):
         order = _texts(order_by)
         if clause := compat.unguarded_order([clause for clause in order or () if clause]):
             raise MlflowException.invalid_parameter_value(
-                f"Invalid order_by clause {clause!r}: with basic-auth traces cannot be ordered by "
-                "assessments, since it does not look at who may read these."
+                f"Invalid order_by clause {clause!r}: basic-auth does not look at whether you may "
+                "read what this orders by. It does for assessment.<name>, which orders by feedback "
+                "and expectations of that name."
             )
         token, offset = _page_start(page_token)
         arguments = {

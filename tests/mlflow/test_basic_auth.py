@@ -48,11 +48,19 @@ def guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         ("total_tokens > 5", EVERY),
         ("assessment.quality > 0.5", EVERY),
         ("(feedback.quality > 0.5)", EVERY),
+        ("feedback.quality IN ('a')", EVERY),
         ("metadata['mlflow.sourceRun'] = 'r'", EVERY),
     ],
 )
 def test_what_a_filter_needs(guard: ModuleType, text: str, tiers: set[str]) -> None:
     assert guard._trace_search_selects_on_tiers([text]) == tiers
+
+
+def test_a_comparator_in_small_letters(guard: ModuleType) -> None:
+    """Basic-auth itself refuses it on an assessment, with the error of a bad filter."""
+    with pytest.raises(MlflowException, match="comparator 'ilike' not one of") as refused:
+        guard._trace_search_selects_on_tiers(["feedback.quality ilike 'a'"])
+    assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
 def test_orders_that_basic_auth_takes_no_notice_of(
@@ -64,7 +72,7 @@ def test_orders_that_basic_auth_takes_no_notice_of(
     store.create_assessment(Feedback(name="good", value=0.5, trace_id="tr-one-0"))
     for clause in ("feedback.good DESC", "`feedback`.good", "expectation.good"):
         assert guard._trace_search_selects_on_tiers([], [clause]) == set()
-        with pytest.raises(MlflowException, match="with basic-auth traces cannot be ordered"):
+        with pytest.raises(MlflowException, match="basic-auth does not look at"):
             store.search_traces(order_by=["timestamp_ms", clause])
     for clause in ("assessment.good", "feedback['good']", "span_count"):
         assert guard._trace_search_selects_on_tiers([], [clause]) == EVERY
