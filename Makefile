@@ -5,6 +5,7 @@
 #   make stop    end what demo and db have started
 #   make db      the private PostgreSQL with MLflow's and our schema; prints its DSN
 #   make test    the tests; one part: make test TESTS=tests/sql JOBS=0
+#                with another release of MLflow: make test MLFLOW=3.18.0
 #   make faults  the worker, disturbed 500 times
 #   make chaos   ten minutes of faults while MLflow writes and readers ask; CHAOS='--seed 7'
 #   make lint    ruff, ruff format, mypy --strict, the frozen bundle
@@ -20,7 +21,10 @@ PYTHON ?= python3
 TESTS ?= tests
 # Processes that run tests side by side, each with a server of its own; 0: none but one.
 JOBS ?= auto
-PY := .venv/bin/python
+# A release of MLflow other than the locked one, in an environment of its own.
+MLFLOW ?=
+VENV := .venv$(if $(MLFLOW),-mlflow-$(MLFLOW))
+PY := $(VENV)/bin/python
 LINTED := plpython insights_py insights_dev migrations tests bench examples
 
 .DEFAULT_GOAL := help
@@ -28,10 +32,10 @@ LINTED := plpython insights_py insights_dev migrations tests bench examples
 .NOTPARALLEL:
 
 help:
-	@sed -n '4,15s/^#//p' Makefile
+	@sed -n '4,16s/^#//p' Makefile
 
 venv:
-	@$(PYTHON) insights_dev/environment.py
+	@$(PYTHON) insights_dev/environment.py $(if $(MLFLOW),--mlflow $(MLFLOW))
 
 demo: venv
 	@dsn=$$($(PYTHON) -m insights_dev.cluster start) && \
@@ -93,4 +97,4 @@ lock: venv
 
 clean: stop
 	@$(PYTHON) -m insights_dev.cluster remove
-	rm -rf .venv .dev build dist
+	rm -rf .venv .venv-mlflow-* .dev build dist

@@ -13,12 +13,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from insights_py import bundles
+from insights_py import bundles, contract
 
 OLDEST_SERVER = 140000
-
-# MLflow's Alembic heads and the releases that have them.
-SUPPORTED_HEADS = {"dc11669786a5": "3.17"}
 
 TABLES = (
     "alembic_version",
@@ -46,18 +43,20 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class Check:
-    """One finding.  ``remedy`` says what to do where ``ok`` is false."""
+    """One finding.  ``remedy`` says what to do where ``ok`` is false or ``warns`` is true."""
 
     name: str
     ok: bool
     finding: str
     remedy: str = ""
+    warns: bool = False
+    """Nothing stands in the way, but somebody should know."""
 
 
 def supported() -> str:
     """What this release works with, in a sentence."""
-    releases = ", ".join(f"{release} ({head})" for head, release in SUPPORTED_HEADS.items())
-    return f"PostgreSQL 14 or later; the schema of MLflow {releases}"
+    releases = " and ".join(contract.KNOWN_HEADS.values())
+    return f"PostgreSQL 14 or later; MLflow {releases}, and later ones whose tables are the same"
 
 
 def server(connection: psycopg.Connection) -> Iterator[Check]:
@@ -176,6 +175,17 @@ def mlflow(
         f"schema {schema} lacks {', '.join(missing)}" if missing else f"in schema {schema}",
         _upgrade_hint(connection),
     )
+    if not missing:
+        broken = contract.broken(
+            contract.Fact(*row)
+            for row in connection.execute(contract.query("%s").encode(), [schema]).fetchall()
+        )
+        yield Check(
+            "MLflow's columns",
+            not broken,
+            "; ".join(broken) or "as they are read here",
+            f"The answers would not be right. {_version_hint(connection)}",
+        )
     if "alembic_version" in missing:
         return
     (readable,) = _row(
@@ -198,15 +208,7 @@ def mlflow(
             sql.SQL("select version_num from {}.alembic_version").format(sql.Identifier(schema))
         )
     )
-    known = len(heads) == 1 and heads[0] in SUPPORTED_HEADS
-    yield Check(
-        "MLflow's version",
-        known,
-        f"its schema is at {', '.join(heads) or 'no revision'}"
-        + (f" (MLflow {SUPPORTED_HEADS[heads[0]]})" if known else ""),
-        f"This release supports {supported()}. An older schema: {_upgrade_hint(connection)} "
-        "A newer one: look for a newer release of mlflow-trace-insights.",
-    )
+    yield _version(connection, heads)
     (trouble,) = _row(
         connection,
         "select case when %s ~ $$[\"'\\@$]$$ then 'has quotes, backslashes, @ or $ in its name'"
@@ -215,6 +217,34 @@ def mlflow(
     )
     if trouble:
         yield Check("schema name", False, f"schema {schema} {trouble}", "Rename the schema.")
+
+
+def _version(connection: psycopg.Connection, heads: list[str]) -> Check:
+    """What MLflow's own version of its schema says; whether it fits, the columns decide."""
+    name = "MLflow's version"
+    if len(heads) != 1:
+        finding = f"its schema is at {', '.join(heads) or 'no revision'}"
+        return Check(name, False, finding, _version_hint(connection))
+    finding = f"its schema is at {heads[0]}"
+    if heads[0] in contract.KNOWN_HEADS:
+        return Check(name, True, f"{finding} (MLflow {contract.KNOWN_HEADS[heads[0]]})")
+    if heads[0] in contract.OLDER_HEADS:
+        finding += f", which is older than MLflow {contract.OLDEST_RELEASE}"
+        return Check(name, False, finding, _version_hint(connection))
+    return Check(
+        name,
+        True,
+        f"{finding}, which this release was not tested with",
+        f"This release supports {supported()}. Look for a newer release of mlflow-trace-insights.",
+        warns=True,
+    )
+
+
+def _version_hint(connection: psycopg.Connection) -> str:
+    return (
+        f"This release supports {supported()}. An older schema: {_upgrade_hint(connection)} "
+        "A newer one: look for a newer release of mlflow-trace-insights."
+    )
 
 
 def _upgrade_hint(connection: psycopg.Connection) -> str:

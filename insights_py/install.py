@@ -45,6 +45,8 @@ class Outcome:
     """None where there is no index."""
     mended: tuple[str, ...] = ()
     """What was not as this release installs it, and is now."""
+    warnings: tuple[str, ...] = ()
+    """What stands in nobody's way and should be known, a sentence or two each."""
 
     @property
     def changed(self) -> bool:
@@ -133,7 +135,8 @@ def _run(dsn: str, mlflow_schema: str | None, target: str) -> Outcome:
     if target == "base":
         before = before or config.attributes.get("adopted")
     mended = tuple(config.attributes.get("mended", ()))
-    return Outcome(before, after, schema_after or schema, built, mended)
+    warnings = tuple(config.attributes.get("warnings", ()))
+    return Outcome(before, after, schema_after or schema, built, mended, warnings)
 
 
 def _state(driver: psycopg.Connection) -> tuple[str | None, str | None]:
@@ -240,14 +243,18 @@ def choose_schema(driver: psycopg.Connection, wanted: str | None, *, installed: 
     driver.execute("select pg_catalog.set_config('insights.mlflow_schema', %s, true)", [schema])
 
 
-def preflight(driver: psycopg.Connection, *, first: bool) -> None:
-    """Checks everything before the first change, and makes our schema."""
+def preflight(driver: psycopg.Connection, *, first: bool) -> list[str]:
+    """Checks everything before the first change, and makes our schema; what to warn of."""
     revision = latest_revision() if first else None
+    warnings = []
     for check in checks.before_installing(driver, _chosen_schema(driver), revision):
         if not check.ok:
             raise _refusal(check)
+        if check.warns:
+            warnings.append(f"{check.name}: {check.finding}. {check.remedy}")
     if first:
         driver.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(SCHEMA)))
+    return warnings
 
 
 def hold_writes(driver: psycopg.Connection, *, first: bool) -> None:

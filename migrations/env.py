@@ -8,6 +8,7 @@ transaction, under a lock that makes a second installation wait.
 from __future__ import annotations
 
 import os
+import sys
 
 import psycopg
 from alembic import context
@@ -63,8 +64,9 @@ def migrate(connection: Connection) -> None:
         if not heads and target is None:
             return  # nothing is installed, and nothing shall be
         install.choose_schema(driver, schema, installed=bool(heads))
-        if target is not None and set(heads) != set(scripts.get_heads()):
-            install.preflight(driver, first=not heads)
+        if target is not None:  # also where nothing is to be done: MLflow may have moved on
+            warnings = install.preflight(driver, first=not heads)
+            context.config.attributes["warnings"] = warnings
         if target is None or set(heads) != {target}:
             install.hold_writes(driver, first=not heads)
         context.run_migrations()
@@ -91,6 +93,8 @@ def run_in_shell() -> None:
         )
         with translated(), engine.connect() as connection:
             migrate(connection)
+        for warning in context.config.attributes.get("warnings", ()):
+            print(f"Warning: {warning}", file=sys.stderr)
     except InsightsError as error:
         raise CommandError(str(error)) from error
 

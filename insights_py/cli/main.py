@@ -259,6 +259,8 @@ def uninstall_command(form: str | None, dsn: str | None) -> None:
 
 
 def _report_outcome(outcome: Outcome, form: str | None, done: str) -> None:
+    for warning in outcome.warnings:
+        click.echo(f"Warning: {warning}", err=True)
     columns = ["before", "after", "mlflow_schema", "changed", "mended", "index_built"]
     row = {column: getattr(outcome, column) for column in columns}
     if form == "json":
@@ -304,7 +306,7 @@ def doctor_command(form: str | None, dsn: str | None, schema: str | None) -> Non
             "name": check.name,
             "ok": check.ok,
             "finding": check.finding,
-            "remedy": None if check.ok else check.remedy,
+            "remedy": None if check.ok and not check.warns else check.remedy,
         }
         for check in checks
     ]
@@ -318,11 +320,15 @@ def doctor_command(form: str | None, dsn: str | None, schema: str | None) -> Non
         lines: list[list[tuple[str, str]]] = []
         for check in checks:
             mark = ("ok  ", "green") if check.ok else ("FAIL", "bold red")
+            if check.warns:
+                mark = ("WARN", "bold yellow")
             lines.append([mark, (f"  {check.name:{width}}  ", "dim"), (check.finding, "")])
-            if not check.ok:
+            if not check.ok or check.warns:
                 lines.append([(" " * 6 + check.remedy, "yellow")])
+        warned = any(check.warns for check in checks)
         problems = f"{len(failed)} problem{'' if len(failed) == 1 else 's'} found."
-        lines.append([(problems, "bold") if failed else ("All is well.", "bold")])
+        well = "No problem found, but see the warning." if warned else "All is well."
+        lines.append([(problems if failed else well, "bold")])
         output.report(lines)
     if failed:
         raise click.exceptions.Exit(exits.NOTHING)

@@ -8,22 +8,16 @@ workspaces, its security headers, its metrics and its static prefix.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from flask import Response
-from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
-from mlflow.environment_variables import _MLFLOW_SGI_NAME
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from mlflow.protos.service_pb2 import CalculateTraceFilterCorrelation
-from mlflow.server import handlers
-from mlflow.utils.proto_json_utils import parse_dict
 
-from insights_py.mlflow.rest.bodies import BodyLimit, bounded
-from insights_py.mlflow.rest.views import views
+from insights_py.mlflow import compat
+from insights_py.mlflow.plugin import warn_of_misfit
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -42,40 +36,44 @@ def create_app() -> FastAPI | Flask:
     Returns:
         MLflow's ASGI app for uvicorn, its WSGI app for gunicorn and waitress.
     """
-    from mlflow.server import app
-
-    add_routes(app)
-    if _MLFLOW_SGI_NAME.get() != "uvicorn":
+    app = compat.flask_app()
+    problems = compat.server_problems()
+    if problems:
+        warn_of_misfit("; ".join(problems))
+    else:
+        add_routes(app)
+    if os.environ.get(compat.SERVER_VARIABLE) != "uvicorn":
         return app
-
-    # This module builds the ASGI app around the Flask app when it is imported.
-    from mlflow.server.fastapi_app import app as asgi_app
-
-    asgi_app = cast("FastAPI", asgi_app)
-    known: list[Any] = [middleware.cls for middleware in asgi_app.user_middleware]
-    if BodyLimit not in known:
-        asgi_app.add_middleware(BodyLimit, paths=_paths())
+    asgi_app = compat.asgi_app()
+    if not problems:
+        _bound_bodies(asgi_app)
     return asgi_app
 
 
-def _paths() -> list[str]:
-    """How the paths of our routes begin, up to the names that a path may have instead."""
-    return [
-        path.partition("<")[0]
-        for base_path, version, _, _ in ROUTES
-        for path in handlers._get_paths(base_path, version=version)
-    ]
+def _bound_bodies(app: FastAPI) -> None:
+    from insights_py.mlflow.rest.bodies import BodyLimit
+
+    known: list[Any] = [middleware.cls for middleware in app.user_middleware]
+    if BodyLimit not in known:
+        # How the paths of our routes begin, up to the names that a path may have instead.
+        paths = [
+            path.partition("<")[0]
+            for base_path, version, _, _ in routes()
+            for path in compat.paths(base_path, version)
+        ]
+        app.add_middleware(BodyLimit, paths=paths)
 
 
 def add_routes(app: Flask) -> None:
     """Add the routes beyond MLflow's to its Flask app; once is enough."""
-    if all(view.__name__ in app.view_functions for *_, view in ROUTES):
+    added = routes()
+    if all(view.__name__ in app.view_functions for *_, view in added):
         return
-    guarded = {path for base in _GUARDED for path in handlers._get_paths(base, version=3)}
+    guarded = {path for base in _GUARDED for path in compat.paths(base, 3)}
     for endpoint in {rule.endpoint for rule in app.url_map.iter_rules() if rule.rule in guarded}:
         app.view_functions[endpoint] = _refuses_no_unicode(app.view_functions[endpoint])
-    for base_path, version, methods, view in ROUTES:
-        for path in handlers._get_paths(base_path, version=version):
+    for base_path, version, methods, view in added:
+        for path in compat.paths(base_path, version):
             app.add_url_rule(path, view.__name__, view, methods=methods)
 
 
@@ -85,38 +83,19 @@ def insights_calculate_filter_correlation() -> Response:
     The route of MLflow's first trials of trace correlation.  Requests are those
     of ``/api/3.0``; answers hold the counts under the names of both.
     """
-    if (body := _body()) is not None and not isinstance(body, dict):
+    if (body := compat.request_body()) is not None and not isinstance(body, dict):
         return _refusal("The body must be a JSON object such as {}.")
-    response: Response = handlers.get_handler(CalculateTraceFilterCorrelation)()
+    response = compat.correlation()
     if response.status_code == 200:
         # MLflow goes on without a field that cannot be read, as long as its check, which
         # knows each by one of its two names, has nothing against it.
-        if unreadable := _unreadable(body):
-            return _refusal(unreadable)
+        if unreadable := compat.unreadable_correlation(body):
+            return _refusal(f"The body cannot be read: {unreadable}")
         answer: dict[str, Any] = json.loads(response.get_data())
         answer["filter_string1_count"] = answer["filter1_count"]
         answer["filter_string2_count"] = answer["filter2_count"]
         response.set_data(json.dumps(answer, indent=2))
     return response
-
-
-def _body() -> Any:
-    """What MLflow takes for the request's body; a text that says why where it is not JSON."""
-    try:
-        return handlers._get_normalized_request_json()
-    except RecursionError:
-        return "nested too deeply"
-    except ValueError as error:
-        return str(error)
-
-
-def _unreadable(body: Any) -> str | None:
-    """Why a body does not make a request for a correlation."""
-    try:
-        parse_dict({} if body is None else body, CalculateTraceFilterCorrelation())
-    except ParseError as error:
-        return f"The body cannot be read: {error}"
-    return None
 
 
 def _refuses_no_unicode(view: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,13 +107,13 @@ def _refuses_no_unicode(view: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(view)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        if found := _surrogate(_body()):
+        if found := _surrogate(compat.request_body()):
             return _refusal(
                 f"The body is no Unicode text: it has the lone surrogate U+{ord(found):04X}."
             )
         return view(*args, **kwargs)
 
-    return cast("Callable[..., Any]", handlers.catch_mlflow_exception(checked))
+    return compat.caught(checked)
 
 
 def _surrogate(value: Any) -> str | None:
@@ -155,18 +134,19 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _refusal(message: str) -> Response:
-    error = MlflowException(message, INVALID_PARAMETER_VALUE)
+    error = compat.MlflowException(message, compat.INVALID_PARAMETER_VALUE)
     return Response(error.serialize_as_json(), 400, mimetype="application/json")
 
 
-# Base path, API version, methods, view.  MLflow serves each under /api/<version>.0
-# for clients and under /ajax-api/<version>.0 for its UI.
-ROUTES: list[Route] = [
-    (
-        "/mlflow/traces/calculate-filter-correlation",
-        2,
-        ["POST"],
-        bounded(_refuses_no_unicode(insights_calculate_filter_correlation)),
-    ),
-    *views(),
-]
+def routes() -> list[Route]:
+    """Base path, API version, methods and view of each.
+
+    MLflow serves each under /api/<version>.0 for clients and under
+    /ajax-api/<version>.0 for its UI.
+    """
+    from insights_py.mlflow.rest.bodies import bounded
+    from insights_py.mlflow.rest.views import views
+
+    path = "/mlflow/traces/calculate-filter-correlation"
+    view = bounded(_refuses_no_unicode(insights_calculate_filter_correlation))
+    return [(path, 2, ["POST"], view), *views()]

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SWITCH = "MLFLOW_INSIGHTS"
 """Environment variable: ``off`` leaves MLflow's own store in charge."""
 
+WARNED = "_MLFLOW_INSIGHTS_WARNED"
+"""Environment variable: what has been warned of."""
+
 _ON = frozenset({"", "on", "true", "1", "yes"})
 _OFF = frozenset({"off", "false", "0", "no"})
 
@@ -43,45 +46,51 @@ def switched_on() -> bool:
 
 
 def build_store(store_uri: str, artifact_uri: str | None = None) -> SqlAlchemyStore:
-    """Open the tracking store of a ``postgresql`` URI, whatever its driver.
+    """Open the tracking store of a ``postgresql`` URI, whatever its driver."""
+    from insights_py.mlflow import compat
 
-    MLflow has one builder for servers, which knows of read replicas, and one
-    for clients, which knows where the server around it keeps its artifacts.
-    Plugins get one entry point for both, so this does the work of the two: a
-    server names its artifact root, a client leaves it open.
+    store = _insights_store(store_uri, artifact_uri) if switched_on() else None
+    return compat.stock_store(store_uri, artifact_uri) if store is None else store
+
+
+def _insights_store(store_uri: str, artifact_uri: str | None) -> SqlAlchemyStore | None:
+    """The store that uses the functions; None where MLflow's inner parts do not fit it."""
+    from insights_py.mlflow import compat
+
+    problems = compat.problems()
+    try:
+        if not problems:
+            from insights_py.mlflow.store import OVERRIDDEN, InsightsStore, open_store
+
+            problems = compat.override_problems(InsightsStore, OVERRIDDEN)
+            if not problems:
+                return open_store(store_uri, artifact_uri)
+    except Exception as error:
+        if not compat.misfit(error):
+            raise
+        problems = [f"{type(error).__name__}: {error}"]
+    warn_of_misfit("; ".join(problems))
+    return None
+
+
+def warn_of_misfit(problem: str) -> None:
+    """Say once that MLflow's own code answers, since its inner parts have changed."""
+    if first_time("mlflow"):
+        _logger.warning(
+            "This version of MLflow is not supported by its insights plugin (%s). "
+            "Trace search is MLflow's own until the plugin is upgraded.",
+            problem,
+        )
+
+
+def first_time(warning: str) -> bool:
+    """Whether a warning is due; ``warning`` has no spaces in it.
+
+    Child processes inherit the variable, so that a server warns once and not once
+    more from each of its workers.
     """
-    from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
-    from mlflow.server.constants import (
-        ARTIFACT_ROOT_ENV_VAR,
-        READ_REPLICA_BACKEND_STORE_URI_ENV_VAR,
-    )
-    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
-
-    read_db_uri = None
-    if artifact_uri is None:
-        artifact_uri = os.environ.get(ARTIFACT_ROOT_ENV_VAR, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
-    else:
-        read_db_uri = os.environ.get(READ_REPLICA_BACKEND_STORE_URI_ENV_VAR)
-    store_class = _store_class(workspaces=MLFLOW_ENABLE_WORKSPACES.get())
-    return store_class(store_uri, artifact_uri, read_db_uri=read_db_uri)
-
-
-def _store_class(*, workspaces: bool) -> type[SqlAlchemyStore]:
-    if switched_on():
-        try:
-            from insights_py.mlflow.store import InsightsStore, WorkspaceAwareInsightsStore
-        except ImportError as error:
-            # The store builds on inner parts of MLflow's.  Where a later MLflow
-            # has moved them, a server without our answers beats no server.
-            _logger.warning(
-                "This version of MLflow is not supported by its insights plugin (%s). "
-                "Trace search is MLflow's own until the plugin is upgraded.",
-                error,
-            )
-        else:
-            return WorkspaceAwareInsightsStore if workspaces else InsightsStore
-
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-    from mlflow.store.tracking.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
-
-    return WorkspaceAwareSqlAlchemyStore if workspaces else SqlAlchemyStore
+    warned = os.environ.get(WARNED, "").split()
+    if warning in warned:
+        return False
+    os.environ[WARNED] = " ".join([*warned, warning])
+    return True

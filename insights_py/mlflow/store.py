@@ -10,35 +10,38 @@ and their transactions) to MLflow's own code.
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy
-from mlflow.entities import TraceInfo
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import (
-    DEADLINE_EXCEEDED,
-    INTERNAL_ERROR,
-    INVALID_PARAMETER_VALUE,
-    PERMISSION_DENIED,
-    TEMPORARILY_UNAVAILABLE,
-)
-from mlflow.store.tracking import SEARCH_TRACES_DEFAULT_MAX_RESULTS
-from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlTraceInfo
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.store.tracking.sqlalchemy_workspace_store import WorkspaceAwareSqlAlchemyStore
-from mlflow.tracing.analysis import TraceFilterCorrelationResult
-from mlflow.utils.search_utils import SearchTraceUtils
-from mlflow.utils.validation import _parse_experiment_ids, _resolve_experiment_ids_and_locations
 from sqlalchemy import Integer, Select, Text, any_, bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, array_agg
 from sqlalchemy.exc import DBAPIError
 
 from insights_py import errors
-from insights_py.mlflow import trace_infos
+from insights_py.mlflow import compat, trace_infos
+from insights_py.mlflow.compat import (
+    DEADLINE_EXCEEDED,
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    PERMISSION_DENIED,
+    SEARCH_TRACES_DEFAULT_MAX_RESULTS,
+    TEMPORARILY_UNAVAILABLE,
+    MlflowException,
+    SearchTraceUtils,
+    SqlAlchemyStore,
+    SqlExperiment,
+    SqlTraceInfo,
+    TraceFilterCorrelationResult,
+    TraceInfo,
+    WorkspaceAwareSqlAlchemyStore,
+    parse_experiment_ids,
+    resolve_experiment_ids_and_locations,
+)
+from insights_py.mlflow.plugin import first_time
 
 if TYPE_CHECKING:
     from mlflow.genai.scorers.online.entities import CompletedSession
@@ -57,9 +60,19 @@ _MAX_OFFSET = 2**31 - 1
 # What PostgreSQL says when a function, its schema or the right to use it is gone.
 _GONE = frozenset({"42883", "3F000", "42501"})
 
-# The databases that were warned of.  Child processes inherit this variable, so
-# that a server warns once and not once more from each of its workers.
-_WARNED = "_MLFLOW_INSIGHTS_WARNED"
+OVERRIDDEN = (
+    "__init__",
+    "search_traces",
+    "calculate_trace_filter_correlation",
+    "find_completed_sessions",
+    "_build_first_trace_filter_subquery",
+)
+"""MLflow's methods that differ here; MLflow calls them as it calls its own."""
+
+_Answer = TypeVar("_Answer")
+
+# Set while MLflow's own code shall answer, though it asks a hook that is overridden.
+_stock: ContextVar[bool] = ContextVar("stock", default=False)
 
 # The schema of MLflow's tables, if the functions for that schema are installed
 # and this role may call them.  They are installed for one schema, so a match
@@ -128,6 +141,26 @@ class _InsightsSearch(SqlAlchemyStore):
         self._mlflow_schema = None
         return not self._functions_available()
 
+    def _answer(self, ours: Callable[[], _Answer], stock: Callable[[], _Answer]) -> _Answer:
+        """What ``ours`` gives, or ``stock`` where that cannot be had from the functions.
+
+        Where an inner part of MLflow's fails, that is one call's failure: a user's odd
+        argument may look like it, so the next call is tried again.
+        """
+        try:
+            if self._functions_available():
+                return ours()
+        except Exception as error:
+            if compat.misfit(error):
+                _warn_of_failure(error)
+            elif not (isinstance(error, MlflowException) and self._functions_gone(error)):
+                raise
+        answering = _stock.set(True)
+        try:
+            return stock()
+        finally:
+            _stock.reset(answering)
+
     # -------------------------------------------------------------- the methods
 
     def search_traces(
@@ -150,26 +183,24 @@ class _InsightsSearch(SqlAlchemyStore):
             MlflowException: INVALID_PARAMETER_VALUE for a filter or another
                 argument that is refused; the text shows the place.
         """
-        if self._functions_available():
-            try:
-                return self._search_traces(
-                    _resolve_experiment_ids_and_locations(experiment_ids, locations),
-                    filter_string,
-                    max_results,
-                    order_by,
-                    page_token,
-                )
-            except MlflowException as error:
-                if not self._functions_gone(error):
-                    raise
-        return super().search_traces(
-            experiment_ids=experiment_ids,
-            filter_string=filter_string,
-            max_results=max_results,
-            order_by=order_by,
-            page_token=page_token,
-            model_id=model_id,
-            locations=locations,
+        return self._answer(
+            lambda: self._search_traces(
+                resolve_experiment_ids_and_locations(experiment_ids, locations),
+                filter_string,
+                max_results,
+                order_by,
+                page_token,
+            ),
+            partial(
+                super().search_traces,
+                experiment_ids=experiment_ids,
+                filter_string=filter_string,
+                max_results=max_results,
+                order_by=order_by,
+                page_token=page_token,
+                model_id=model_id,
+                locations=locations,
+            ),
         )
 
     def _search_traces(
@@ -181,12 +212,19 @@ class _InsightsSearch(SqlAlchemyStore):
         page_token: str | bytes | None,
     ) -> tuple[list[TraceInfo], str | None]:
         self._validate_max_results_param(max_results)
+        # An empty clause is one that is refused.
+        order = None if order_by is None else [_storable(str(one)) for one in order_by]
+        if clause := compat.unguarded_order([clause for clause in order or () if clause]):
+            raise MlflowException.invalid_parameter_value(
+                f"Invalid order_by clause {clause!r}: basic-auth does not look at whether you may "
+                "read what this orders by. It does for assessment.<name>, which orders by feedback "
+                "and expectations of that name."
+            )
         token, offset = _page_start(page_token)
         arguments: dict[str, Any] = {
             "filter": _text(filter_string),
             "max_results": max_results,
-            # An empty clause is one that is refused.
-            "order_by": None if order_by is None else [_storable(str(one)) for one in order_by],
+            "order_by": order,
             "page_token": token,
             "page_offset": offset,
         }
@@ -234,7 +272,7 @@ class _InsightsSearch(SqlAlchemyStore):
         """The experiments to search; None for every one in the database."""
         if locations is not None:
             ids: list[int] = self._filter_experiment_ids(
-                session, _parse_experiment_ids([*locations])
+                session, parse_experiment_ids([*locations])
             )
             return ids
         if not self.supports_workspaces:
@@ -259,14 +297,10 @@ class _InsightsSearch(SqlAlchemyStore):
             MlflowException: INVALID_PARAMETER_VALUE for a filter or an
                 experiment id that is refused.
         """
-        if self._functions_available():
-            try:
-                return self._correlate(experiment_ids, filter_string1, filter_string2, base_filter)
-            except MlflowException as error:
-                if not self._functions_gone(error):
-                    raise
-        return super().calculate_trace_filter_correlation(
-            experiment_ids, filter_string1, filter_string2, base_filter
+        arguments = experiment_ids, filter_string1, filter_string2, base_filter
+        return self._answer(
+            partial(self._correlate, *arguments),
+            partial(super().calculate_trace_filter_correlation, *arguments),
         )
 
     def _correlate(
@@ -277,7 +311,7 @@ class _InsightsSearch(SqlAlchemyStore):
         base_filter: str | None,
     ) -> TraceFilterCorrelationResult:
         with _refusals(), self.ManagedSessionMaker() as session:
-            ids = self._filter_experiment_ids(session, _parse_experiment_ids([*experiment_ids]))
+            ids = self._filter_experiment_ids(session, parse_experiment_ids([*experiment_ids]))
             functions = getattr(func, sqlalchemy.quoted_name(self._mlflow_schema or "", True))
             answer = functions.insights_correlate(
                 _text_array(ids),
@@ -309,7 +343,7 @@ class _InsightsSearch(SqlAlchemyStore):
                 DEADLINE_EXCEEDED where the statement was cancelled.
         """
         sent = {name: _sendable(value) for name, value in arguments.items()}
-        with _failures():
+        with _failures(), _misfits():
             if not self._functions_available():
                 raise MlflowException(_NOT_INSTALLED, TEMPORARILY_UNAVAILABLE)
             return self._call_function(function, sent)
@@ -344,13 +378,7 @@ class _InsightsSearch(SqlAlchemyStore):
             max_results,
             filter_string,
         )
-        try:
-            with _refusals():
-                return find()
-        except MlflowException as error:
-            if not self._functions_gone(error):
-                raise
-        return find()
+        return self._answer(_refusals()(find), find)
 
     def _build_first_trace_filter_subquery(
         self,
@@ -360,7 +388,7 @@ class _InsightsSearch(SqlAlchemyStore):
         candidate_sessions: Any,
     ) -> Any:
         """The sessions of which a first trace matches the filter (MLflow's own hook)."""
-        if not filter_string or not self._find_functions(session):
+        if not filter_string or _stock.get() or not self._find_functions(session):
             return super()._build_first_trace_filter_subquery(
                 session, experiment_id, filter_string, candidate_sessions
             )
@@ -407,6 +435,14 @@ class InsightsStore(_InsightsSearch):
 
 class WorkspaceAwareInsightsStore(_InsightsSearch, WorkspaceAwareSqlAlchemyStore):
     """The tracking store of a server or client with workspaces."""
+
+
+def open_store(store_uri: str, artifact_uri: str | None) -> SqlAlchemyStore:
+    """The store for a server or a client, as MLflow's own builders would open theirs."""
+    root, read_db_uri = compat.locations(artifact_uri)
+    store = compat.store_class(InsightsStore, WorkspaceAwareInsightsStore)
+    opened: SqlAlchemyStore = store(store_uri, root, read_db_uri=read_db_uri)
+    return opened
 
 
 # ------------------------------------------------------------------- arguments
@@ -543,12 +579,36 @@ def _refusal(error: BaseException | None) -> str:
     return "\n".join(part for part in parts if part)
 
 
+_UNSUPPORTED = "This version of MLflow is not supported by its insights plugin: upgrade the plugin."
+
+
+@contextmanager
+def _misfits() -> Iterator[None]:
+    """Turn the failure of an inner part of MLflow's into an error that says so."""
+    try:
+        yield
+    except Exception as error:
+        if not compat.misfit(error):
+            raise
+        _warn_of_failure(error)
+        raise MlflowException(_UNSUPPORTED, TEMPORARILY_UNAVAILABLE) from error
+
+
+def _warn_of_failure(error: Exception) -> None:
+    cause = error.__cause__ if isinstance(error, MlflowException) else error
+    if first_time("failure"):
+        _logger.warning(
+            "The insights plugin could not answer a call (%s: %s), so MLflow's own code did, if it "
+            "could. If this version of MLflow is newer than the plugin, upgrade the plugin.",
+            type(cause).__name__,
+            cause,
+            exc_info=error,
+        )
+
+
 def _warn_of_missing_functions(bind: Any) -> None:
-    database = f"{bind.url.host}:{bind.url.port}/{bind.url.database}"
-    warned = os.environ.get(_WARNED, "").split()
-    if database in warned:
+    if not first_time(f"{bind.url.host}:{bind.url.port}/{bind.url.database}"):
         return
-    os.environ[_WARNED] = " ".join([*warned, database])
     _logger.warning(
         "Trace search is MLflow's own: %s does not have the insights functions for MLflow's "
         "tables, or this role may not call them. Install them with `insights install --dsn DSN` "

@@ -12,14 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from mlflow.entities import Assessment, TraceInfo, TraceLocation, TraceState
-from mlflow.store.tracking.dbmodels.models import SqlAssessments, SqlTraceInfo
-from mlflow.store.tracking.utils.trace_analytics import (
+from insights_py.mlflow.compat import (
     COST_COLUMN_BY_KEY,
     PROMOTED_TRACE_METADATA_KEYS,
     TOKEN_COLUMN_BY_KEY,
+    Assessment,
+    SqlAssessments,
+    SqlTraceInfo,
+    TraceInfo,
+    TraceLocation,
+    TraceMetadataKey,
+    TraceState,
+    TraceTagKey,
 )
-from mlflow.tracing.constant import TraceMetadataKey, TraceTagKey
 
 _TOKEN_KEYS, _COST_KEYS = tuple(TOKEN_COLUMN_BY_KEY), tuple(COST_COLUMN_BY_KEY)
 

@@ -417,6 +417,22 @@ def test_from_nothing_to_installed_and_back(insights: Run, mlflow_only_dsn: str)
     assert insights("count", *dsn).code == exits.NOT_INSTALLED
 
 
+def test_an_mlflow_that_is_not_known(insights: Run, mlflow_only_dsn: str) -> None:
+    """Warnings do not make a command fail, and keep out of what programs read."""
+    dsn = ["--dsn", mlflow_only_dsn]
+    with psycopg.connect(mlflow_only_dsn) as connection:
+        connection.execute("update alembic_version set version_num = 'ffffffffffff'")
+    ended = insights("install", *dsn, "--json")
+    assert (ended.code, ended.json()["changed"]) == (0, True)
+    assert ended.err.startswith("Warning: MLflow's version: its schema is at ffffffffffff, which ")
+    healthy = insights("doctor", *dsn)
+    assert healthy.code == 0
+    assert re.search(r"^WARN  MLflow's version +its schema .*\n +This release ", healthy.out, re.M)
+    assert healthy.out.endswith("\nNo problem found, but see the warning.\n")
+    checks = {check["name"]: check for check in insights("doctor", *dsn, "--json").json()["checks"]}
+    assert checks["MLflow's version"]["remedy"]
+
+
 def test_what_cannot_be_installed(insights: Run, databases: Any) -> None:
     dsn = databases.create()
     try:

@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+import mlflow.store.db_migrations
 import psycopg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from psycopg import sql
 
-from insights_py import bundles, checks
+from insights_py import bundles, checks, contract
 from insights_py.doctor import doctor
 from insights_py.errors import InsightsError
 from insights_py.install import InstallError, Outcome, install, installed_revision, uninstall
@@ -315,14 +318,134 @@ def test_a_database_that_is_not_mlflows(databases: Databases) -> None:
     databases.drop(dsn)
 
 
-@pytest.mark.parametrize("head", ["ffffffffffff", "bda7b8c39065"])
-def test_an_unknown_head_of_mlflows(
+def set_head(connection: psycopg.Connection, head: str) -> None:
+    connection.execute("update alembic_version set version_num = %s", [head])
+
+
+@pytest.mark.parametrize("head", sorted(contract.KNOWN_HEADS))
+def test_a_known_head_of_mlflows(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection, head: str
+) -> None:
+    set_head(mlflow_conn, head)
+    assert install(mlflow_only_dsn).warnings == ()
+    version = {check.name: check for check in doctor(mlflow_only_dsn)}["MLflow's version"]
+    assert (version.ok, version.warns) == (True, False)
+
+
+def test_an_unknown_head_with_the_columns_that_are_used(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    """Installs, with a warning that comes again with each installation and from doctor."""
+    set_head(mlflow_conn, "ffffffffffff")
+    mlflow_conn.execute("alter table trace_info add column anything jsonb")
+    mlflow_conn.execute("alter table trace_tags alter column value type text")
+    for changed in (True, False):
+        outcome = install(mlflow_only_dsn)
+        assert outcome.changed is changed
+        (warning,) = outcome.warnings
+        assert "ffffffffffff, which this release was not tested with" in warning
+    found = doctor(mlflow_only_dsn)
+    assert all(check.ok for check in found)
+    assert [check.name for check in found if check.warns] == ["MLflow's version"]
+    done = alembic("-x", f"dsn={mlflow_only_dsn}", "upgrade", "head")
+    assert done.returncode == 0
+    assert f"Warning: {warning}" in done.stderr
+
+
+@pytest.mark.parametrize("head", ["bda7b8c39065", "75868b020152"])
+def test_an_older_head_of_mlflows(
     databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection, head: str
 ) -> None:
-    mlflow_conn.execute("update alembic_version set version_num = %s", [head])
+    set_head(mlflow_conn, head)
     error = refused(databases, mlflow_only_dsn)
-    assert head in str(error)
-    assert "3.17" in str(error)
+    assert f"its schema is at {head}, which is older than MLflow 3.17" in str(error)
+    assert "mlflow db upgrade" in str(error)
+
+
+def test_the_older_heads_are_mlflows() -> None:
+    """Each revision before the oldest supported release's, and no other one."""
+    (directory,) = mlflow.store.db_migrations.__path__
+    config = Config()
+    config.set_main_option("script_location", directory.replace("%", "%%"))
+    scripts = ScriptDirectory.from_config(config)
+    (oldest,) = [h for h, release in contract.KNOWN_HEADS.items() if release == "3.17"]
+    before = {script.revision for script in scripts.iterate_revisions(oldest, "base")}
+    assert before - {oldest} == contract.OLDER_HEADS
+    assert scripts.get_current_head() in contract.KNOWN_HEADS
+
+
+#: By what it does to MLflow's tables, how the refusal names it.
+BREAKS = {
+    "alter table spans drop column content": "spans lacks content",
+    "alter table trace_info drop column session_id, drop column trace_name": (
+        "trace_info lacks trace_name, session_id"
+    ),
+    "create type mood as enum ('trace', 'run');"
+    "alter table entity_associations alter column source_type type mood"
+    " using 'trace'::mood": "entity_associations.source_type has type public.mood",
+    "create domain label as varchar(8000);alter table trace_tags alter column value type label": (
+        "trace_tags.value has type public.label"
+    ),
+    # Not PostgreSQL's own, whatever its name.
+    'create domain public."text" as pg_catalog.text;'
+    'alter table trace_tags alter column value type public."text"': (
+        "trace_tags.value has type public.text"
+    ),
+    "alter table trace_info alter column timestamp_ms type numeric": (
+        "trace_info.timestamp_ms has type numeric, not int8"
+    ),
+    "create collation alike (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
+    "alter table trace_info alter column trace_name type varchar(4096) collate alike": (
+        "trace_info.trace_name has a nondeterministic collation"
+    ),
+    "alter table trace_info alter column status drop not null": "trace_info.status may be NULL",
+    "alter table trace_tags rename to kept;"
+    "create view trace_tags as select * from kept": "trace_tags is not an ordinary table",
+    "alter table assessments alter column is_numeric_value drop not null": (
+        "MLflow's migration to 3.17 is not complete (assessments.is_numeric_value may be NULL)"
+    ),
+    "alter table spans add column dimension_attributes json": (
+        "MLflow's migration to 3.17 is not complete (spans.dimension_attributes is still there)"
+    ),
+    "drop table sql_trace_metric_daily_rollups": (
+        "not complete (there is no table sql_trace_metric_daily_rollups)"
+    ),
+}
+
+
+@pytest.mark.parametrize("change", BREAKS)
+def test_a_broken_contract(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection, change: str
+) -> None:
+    """Refused whatever the head says, with what is missing by its name."""
+    mlflow_conn.execute(change.encode())
+    assert BREAKS[change] in str(refused(databases, mlflow_only_dsn))
+    set_head(mlflow_conn, "ffffffffffff")
+    with pytest.raises(InstallError, match=re.escape(BREAKS[change])):
+        install(mlflow_only_dsn)
+
+
+def test_a_contract_broken_after_installing(
+    databases: Databases, mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    """Found by an installation that has nothing to do, and by doctor."""
+    install(mlflow_only_dsn)
+    mlflow_conn.execute("alter table trace_info drop column session_id")
+    assert "trace_info lacks session_id" in str(refused(databases, mlflow_only_dsn))
+    failed = [check for check in doctor(mlflow_only_dsn) if not check.ok]
+    assert [check.name for check in failed] == ["MLflow's columns"]
+    assert uninstall(mlflow_only_dsn).changed
+
+
+def test_partitioned_tables_keep_the_contract(
+    mlflow_only_dsn: str, mlflow_conn: psycopg.Connection
+) -> None:
+    mlflow_conn.execute(
+        "alter table trace_tags rename to whole;"
+        "create table trace_tags (like whole including all) partition by hash (request_id);"
+        "create table half partition of trace_tags for values with (modulus 2, remainder 0)"
+    )
+    assert install(mlflow_only_dsn).changed
 
 
 def test_a_table_of_mlflows_is_missing(
@@ -700,7 +823,7 @@ def test_doctor_sees_what_is_missing(
     mlflow_conn.execute("drop trigger insights_change on spans")
     mlflow_conn.execute("grant insert on insights.posting to public")
     mlflow_conn.execute("update insights.installation set bundle = 'other'")
-    mlflow_conn.execute("update alembic_version set version_num = 'ffffffffffff'")
+    set_head(mlflow_conn, "bda7b8c39065")
     failed = {check.name: check for check in doctor(mlflow_only_dsn) if not check.ok}
     assert set(failed) == {"MLflow's version", "bundle", "functions", "triggers", "rights on them"}
     assert failed["functions"].finding == "function public.insights_validate(text) is missing"

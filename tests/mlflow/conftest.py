@@ -9,11 +9,15 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from packaging.version import Version
 
 from insights_dev import cluster, mlflow_server
 from insights_py.mlflow.store import InsightsStore
 from tests.conftest import Databases
 from tests.mlflow import world as worlds
+
+#: The release of MLflow that is tested with, to tell what stock does from release to release.
+MLFLOW_RELEASE = Version(mlflow.__version__).release[:2]
 
 
 @dataclass(frozen=True)

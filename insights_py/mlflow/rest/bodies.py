@@ -14,8 +14,8 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from flask import Response, request
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+from insights_py.mlflow.compat import INVALID_PARAMETER_VALUE, MlflowException
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

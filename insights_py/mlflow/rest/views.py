@@ -8,14 +8,14 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import Response, request
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import (
+
+from insights_py.mlflow import compat
+from insights_py.mlflow.compat import (
     ENDPOINT_NOT_FOUND,
     INVALID_PARAMETER_VALUE,
     TEMPORARILY_UNAVAILABLE,
+    MlflowException,
 )
-from mlflow.server import handlers
-
 from insights_py.mlflow.rest.bodies import bounded
 from insights_py.mlflow.rest.kinds import Refused, nearest
 from insights_py.mlflow.rest.openapi import document
@@ -53,10 +53,7 @@ def _view(route: Route) -> View:
 
     answer.__name__ = f"insights_{route.name}"
     answer.__doc__ = f"``POST {route.path}``: {route.summary}."
-    view: View = handlers.catch_mlflow_exception(
-        handlers._disable_if_artifacts_only(bounded(_only_json(answer)))
-    )
-    return view
+    return compat.served(bounded(_only_json(answer)))
 
 
 def _only_json(view: View) -> View:
@@ -107,7 +104,7 @@ def _store() -> InsightsStore:
     Raises:
         MlflowException: TEMPORARILY_UNAVAILABLE where it is not ours.
     """
-    store = handlers._get_tracking_store()
+    store = compat.server_store()
     if not hasattr(store, "call_function"):
         raise MlflowException(_NO_STORE, TEMPORARILY_UNAVAILABLE)
     return cast("InsightsStore", store)
@@ -115,7 +112,7 @@ def _store() -> InsightsStore:
 
 def insights_openapi() -> Response:
     """``GET /api/3.0/mlflow/insights/openapi.json``: the document of the routes."""
-    return _response(document(handlers._add_static_prefix("/").rstrip("/") or "/"))
+    return _response(document(compat.static_prefix() or "/"))
 
 
 def insights_no_route(name: str) -> Response:
