@@ -189,7 +189,8 @@ def _readers(connection: psycopg.Connection, schema: str) -> Iterator[Check]:
         True,
         f"role {role} is {'' if member else 'not '}in {group}"
         + ("" if member else ": answers are as right, but come without the index"),
-        "" if member else f"Where role {role} may know of every trace: grant {group} to {role};",
+        f"Where role {role} may know of every trace: grant {group} to {role};",
+        warns=not member,
     )
     # Superusers and those that bypass row security see every row in any case, owners unless
     # it is forced on them.
@@ -212,9 +213,8 @@ def _readers(connection: psycopg.Connection, schema: str) -> Iterator[Check]:
         f"{', '.join(limited)}: answered from MLflow's tables, but may read the index itself"
         if limited
         else "none",
-        f"The index tells of every trace. To keep them out: revoke {group} from ROLE;"
-        if limited
-        else "",
+        f"The index tells of every trace. To keep them out: revoke {group} from ROLE;",
+        warns=bool(limited),
     )
 
 
