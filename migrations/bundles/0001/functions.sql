@@ -1,10 +1,31 @@
+-- sql/prepare/intact.sql
+-- Whether nothing has gone unnoticed up to now, asked before anything is re-created: a
+-- trigger that is replaced looks like one that was away.  The installation keeps MLflow's
+-- writes waiting, so the answer holds until it ends; install/state.sql reads it.
+do $do$
+declare
+    intact boolean := false;
+begin
+    if to_regprocedure('insights.fingerprint()') is not null then
+        begin
+            select s.built and s.trusted >= m.last_value and s.fingerprint = insights.fingerprint()
+            into intact
+            from insights.state s, insights.missed m;
+        exception when others then
+            raise notice 'the index will be caught up with: %', sqlerrm;
+        end;
+    end if;
+    perform pg_catalog.set_config('insights.intact', coalesce(intact, false)::text, true);
+end
+$do$;
+
 create or replace function insights.load_engine() returns void
 language plpython3u
 stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "3057b75c55f55fb7" in GD:
+if "edb9b5b6a07e80c2" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -35,8 +56,8 @@ from typing import Any, Callable, Optional
 
 from insights_engine import correlate as correlation
 from insights_engine import explain as explanation
-from insights_engine import printer, rawsql, search, tree
-from insights_engine.errors import FilterError, InsightsError, positive
+from insights_engine import integrity, printer, rawsql, search, tree
+from insights_engine.errors import FilterError, InsightsError, at_most, positive
 from insights_engine.experiments import experiment_ids
 from insights_engine.ordering import parse_order
 from insights_engine.parser import parse_conjunction, parse_field, parse_filter
@@ -455,6 +476,9 @@ def search_page(
     return _one(plpy, answer, _nothing("trace_ids", "next_page_token"))
 
 
+_MOST_TRACE_IDS = 10_000_000
+
+
 def match_trace_ids(
     plpy: Any, schema: str, exp_ids: Ids, filter: Optional[str], trace_ids: Ids
 ) -> Iterator[dict[str, Any]]:
@@ -462,8 +486,10 @@ def match_trace_ids(
 
     def answer() -> Iterator[dict[str, Any]]:
         query = _query(plpy, schema, exp_ids, filter, None)
+        at_most(trace_ids or (), "trace_ids", _MOST_TRACE_IDS)
         if query.experiments == []:
             return
+        integrity.guard(plpy)
         given = [trace_id for trace_id in trace_ids or () if isinstance(trace_id, str)]
         for trace_id in search.match_trace_ids(plpy, query, given, current_time_ms(plpy)):
             yield {"trace_id": trace_id}
@@ -475,6 +501,8 @@ def match_trace_ids(
 
 
 _EACH_TRANSACTION = "So many traces are indexed in one transaction; the default is {:d}."
+_MOST_IN_A_TRANSACTION = 1_000_000
+_MOST_PROBLEMS = 100_000
 
 
 def refresh_index(plpy: Any, schema: str, max_traces: Optional[int]) -> dict[str, Any]:
@@ -482,7 +510,9 @@ def refresh_index(plpy: Any, schema: str, max_traces: Optional[int]) -> dict[str
     from insights_engine import refresh
 
     def answer() -> dict[str, Any]:
-        most = positive(max_traces, "max_traces", _EACH_TRANSACTION.format(5_000))
+        most = positive(
+            max_traces, "max_traces", _EACH_TRANSACTION.format(5_000), _MOST_IN_A_TRANSACTION
+        )
         return refresh.refresh(plpy, schema, most)
 
     return _one(
@@ -492,25 +522,31 @@ def refresh_index(plpy: Any, schema: str, max_traces: Optional[int]) -> dict[str
     )
 
 
-def build_index(plpy: Any, schema: str, max_traces: Optional[int]) -> dict[str, Any]:
+def build_index(
+    plpy: Any, schema: str, max_traces: Optional[int], leased: Optional[bool]
+) -> dict[str, Any]:
     """Indexes the next traces of a database that is new to the index."""
     from insights_engine import refresh
 
     def answer() -> dict[str, Any]:
-        most = positive(max_traces, "max_traces", _EACH_TRANSACTION.format(32_000))
-        return refresh.build(plpy, schema, most)
+        most = positive(
+            max_traces, "max_traces", _EACH_TRANSACTION.format(32_000), _MOST_IN_A_TRANSACTION
+        )
+        return refresh.build(plpy, schema, most, bool(leased))
 
     return _one(plpy, answer, _nothing("indexed", "done", "busy"))
 
 
-def start_over(plpy: Any, batch_size: Optional[int]) -> dict[str, Any]:
+def start_over(
+    plpy: Any, schema: str, batch_size: Optional[int], leased: Optional[bool]
+) -> dict[str, Any]:
     """Has the index built anew; ``batch_size`` is what `build_index` will be called with."""
     from insights_engine import refresh
 
     def answer() -> dict[str, Any]:
         # Before the index is given up.
-        positive(batch_size, "batch_size", _EACH_TRANSACTION.format(32_000))
-        return refresh.start_over(plpy)
+        positive(batch_size, "batch_size", _EACH_TRANSACTION.format(32_000), _MOST_IN_A_TRANSACTION)
+        return refresh.start_over(plpy, schema, bool(leased))
 
     return _one(plpy, answer, _nothing("busy"))
 
@@ -521,7 +557,12 @@ def verify_index(plpy: Any, schema: str, max_problems: Optional[int]) -> Iterato
 
     def answer() -> Iterator[dict[str, Any]]:
         # No problem of none looked for would read as an index that is right.
-        most = positive(max_problems, "max_problems", "It ends after so many; the default is 100.")
+        most = positive(
+            max_problems,
+            "max_problems",
+            "It ends after so many; the default is 100.",
+            _MOST_PROBLEMS,
+        )
         for trace_id, disagreement in verify.verify(plpy, schema, most):
             yield {"trace_id": trace_id, "disagreement": disagreement}
 
@@ -617,7 +658,13 @@ def step_into(value: Any, path: Sequence[str]) -> Any:
 
 
 def attribute_in(attributes: Any, path: Sequence[str]) -> Any:
-    """The decoded value of one attribute, or of a part of it."""
+    """The decoded value of one attribute, or of a part of it.
+
+    The engine's paths are texts, at least one; whoever calls the SQL functions by hand
+    may send NULLs, arrays of arrays, or nothing.
+    """
+    if not path or any(type(step) is not str for step in path):
+        return MISSING
     value = attributes.get(path[0])
     if isinstance(value, str):
         # What is not JSON is a text that is its own value.
@@ -1106,9 +1153,12 @@ def sliced(
 "insights_engine.buckets": r'''"""Buckets of time: where each begins, by the calendar of a time zone.
 
 A bucket is so many months, so many days, or a shorter time.  Months are counted from
-January of year 0, days from a Monday.  Shorter times are counted from local midnight,
-which always begins a bucket: where they do not divide the day, or the clock is put
-forward or back, the last bucket of the day is shorter.  PostgreSQL knows the time zones.
+January of year 0, days from a Monday.  A day begins at the first moment from which on
+no clock shows an earlier date: with the first midnight where the clock is put back onto
+midnight, with the second where it is put back across it, and where midnight is left out,
+when that happens.  Shorter times are counted from there, which always begins a bucket:
+where they do not divide the day, or the clock is put forward or back, the last bucket of
+the day is shorter.  PostgreSQL knows the time zones.
 """
 
 from __future__ import annotations
@@ -1213,6 +1263,10 @@ def _too_many() -> InsightsError:
     )
 
 
+#: Two days in seconds: further than that no clock has been put.
+_LONGEST = 172_800
+
+
 def _starts(plpy: Any, width: Width, time_zone: str, first_ms: int, end_ms: int) -> list[int]:
     """Where months or days begin, from before ``first_ms`` to after ``end_ms``."""
     if width.months:
@@ -1223,15 +1277,34 @@ def _starts(plpy: Any, width: Width, time_zone: str, first_ms: int, end_ms: int)
         begin = "(date '2001-01-01' + n.n * $4)"
     # floor(), as dates before the origin are not to be rounded towards it.
     number = f"pg_catalog.floor({place} / $4::numeric)::int"
-    moment = "(pg_catalog.to_timestamp({} / 1000.0) at time zone $3)"
+    moment = "(pg_catalog.to_timestamp({}) at time zone $3)"
+    ends = [
+        f"(select {number} {more} from (select {moment.format(end)} as local) d)"
+        for end, more in (("$1::bigint / 1000.0", "- 1"), ("$2::bigint / 1000.0", "+ 2"))
+    ]
+    # A clock shows some midnights twice, and others never: PostgreSQL takes the second
+    # one, or the moment at which it would have been.  Where it was that late already
+    # a second before, the moment at which it became so is halved in upon.
+    is_late = f"{moment} >= {{}}.local"
     try:
         rows = plans.run(
             plpy,
-            f"select distinct (extract(epoch from ({begin}::timestamp at time zone $3)) * 1000)"
-            "::bigint as start from pg_catalog.generate_series("
-            f"(select {number} - 1 from (select {moment.format('$1::bigint')} as local) d),"
-            f" (select {number} + 2 from (select {moment.format('$2::bigint')} as local) d)"
-            ") n (n) order by start",
+            "with recursive b as ("
+            "select d.local, extract(epoch from d.local at time zone $3)::bigint as moment"
+            f" from (select {begin}::timestamp as local"
+            f" from pg_catalog.generate_series({', '.join(ends)}) n (n)) d"
+            "), s as ("
+            f"select b.local, b.moment - case when {is_late.format('b.moment - 1', 'b')}"
+            f" then {_LONGEST} else 1 end as before, b.moment from b"
+            " union all"
+            " select s.local, case when m.late then s.before else m.moment end,"
+            " case when m.late then m.moment else s.moment end"
+            " from s cross join lateral ("
+            f"select h.moment, {is_late.format('h.moment', 's')} as late"
+            " from (select (s.before + s.moment) / 2 as moment) h"
+            ") m where s.moment - s.before > 1"
+            ") select distinct s.moment * 1000 as start from s where s.moment - s.before = 1"
+            " order by start",
             ("bigint", "bigint", "text", "int"),
             (first_ms, end_ms, time_zone, width.months or width.days or 1),
         )
@@ -1514,7 +1587,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import fields, plans, times, tree
+from insights_engine import fields, interrupts, plans, times, tree
 from insights_engine.attributes import number_form, storable
 from insights_engine.terms import (
     CONTENT,
@@ -1535,6 +1608,9 @@ KINDS = (
     *("trace", "tag", "metadata", "feedback", "expectation"),
     *("run", "prompt", "issue", "span", "attribute", "number"),
 )
+
+#: Terms that are read by one statement.
+_TERMS_AT_ONCE = 20_000
 
 #: A key with more different numbers than this is tested by thresholds alone.
 MOST_EQUAL_NUMBERS = 32
@@ -1789,32 +1865,40 @@ class Items:
         """
         if self._last_term == 0 or self._has_new_signatures(plpy):
             self._read_signatures(plpy)
-        (row,) = plans.run(
-            plpy,
-            "select pg_catalog.array_agg(v.term) as number, pg_catalog.array_agg(v.kind) as kind,"
-            " pg_catalog.array_agg(v.key) as key, pg_catalog.array_agg(v.signature) as signature,"
-            " pg_catalog.array_agg(v.role::text) as role, pg_catalog.array_agg(v.slot) as slot,"
-            " pg_catalog.array_agg(v.value) as value from insights.term v where v.term > $1",
-            ("int",),
-            (self._last_term,),
-        )
-        if row["number"] is None:
+        while True:
+            (row,) = plans.run(
+                plpy,
+                "select pg_catalog.array_agg(v.term) as number,"
+                " pg_catalog.array_agg(v.kind) as kind, pg_catalog.array_agg(v.key) as key,"
+                " pg_catalog.array_agg(v.signature) as signature,"
+                " pg_catalog.array_agg(v.role) as role, pg_catalog.array_agg(v.slot) as slot,"
+                " pg_catalog.array_agg(v.value) as value"
+                " from (select v.term, v.kind, v.key, v.signature, v.role::text as role, v.slot,"
+                "  v.value from insights.term v where v.term > $1 order by v.term limit $2) v",
+                ("int", "int"),
+                (self._last_term, _TERMS_AT_ONCE),
+            )
+            columns = [row[name] or () for name in Term._fields]
+            for term in interrupts.each(plpy, map(Term._make, zip(*columns))):
+                self._add(term)
+                # Whoever is interrupted goes on from here.
+                self._last_term = term.number
+            if len(columns[0]) < _TERMS_AT_ONCE:
+                return
+
+    def _add(self, term: Term) -> None:
+        if term.role in ("n", "x") and (term.kind, term.key) != ("span", "count"):
+            self._add_slice(term)
             return
-        columns = [row[name] for name in Term._fields]
-        for term in map(Term._make, zip(*columns)):
-            if term.role in ("n", "x") and (term.kind, term.key) != ("span", "count"):
-                self._add_slice(term)
-                continue
-            names = list(items_of(term, self.signatures))
-            facts = tuple([self.number(name) for name in names if name[0] in FACTS])
-            doubts = tuple([self.number(name) for name in names if name[0] not in FACTS])
-            if facts:
-                self.facts_of[term.number] = facts
-            if doubts:
-                self.doubts_of[term.number] = doubts
-            if names:
-                self._terms.append(term.number)
-        self._last_term = max(self._last_term, *row["number"])
+        names = list(items_of(term, self.signatures))
+        facts = tuple([self.number(name) for name in names if name[0] in FACTS])
+        doubts = tuple([self.number(name) for name in names if name[0] not in FACTS])
+        if facts:
+            self.facts_of[term.number] = facts
+        if doubts:
+            self.doubts_of[term.number] = doubts
+        if names:
+            self._terms.append(term.number)
 
     def _add_slice(self, term: Term) -> None:
         name = series_of(term.kind, term.key, term.signature, self.signatures)
@@ -2040,6 +2124,160 @@ def has_span_condition(node: tree.Node) -> bool:
     if isinstance(node, tree.Not):
         return has_span_condition(node.item)
     return isinstance(node, tree.AnySpan)
+''',
+"insights_engine.catch_up": r'''"""Makes up for changes that were not noted, without building the index anew.
+
+What was missed has been written by transactions that had not ended when everything was last
+known to be in order: ``insights.state.horizon`` is the oldest that may have run then.  The
+rows that they left are known by their xmin, and what they deleted by the number of rows
+that a trace had when it was indexed.  All such traces are noted, as their triggers should
+have done.
+
+Two steps, each in a transaction of the writer of the index.  The first moves
+``insights.missed`` on to a number that is trusted from now on, and notes which
+transactions are to be waited for; the index stays unused (``awaited``).  The second comes
+when they all have ended, so that their rows are seen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from insights_engine import plans
+from insights_engine.errors import InsightsError
+
+#: Numbers of transactions start anew after four thousand million; half of them are the past.
+_MOST_TRANSACTIONS = 2**31 - 2**20
+
+
+def trust_anew(plpy: Any) -> None:
+    """Has what is missed from now on told from what was missed before.
+
+    ``awaited`` says when everything before can be seen.
+    """
+    (row,) = plans.run(plpy, "select insights.unwatched() as trigger")
+    if row["trigger"] is not None:
+        raise InsightsError(
+            f"Changes of traces go unnoticed: {row['trigger']}",
+            "55000",
+            hint="insights install makes the triggers anew.",
+        )
+    # To exactly this number: a crash leaves the sequence where setval has put it, and
+    # a standby shows it so.
+    (moved,) = plans.run(
+        plpy,
+        "select pg_catalog.setval('insights.missed', greatest(m.last_value, s.trusted) + 1) as now"
+        " from insights.state s, insights.missed m",
+    )
+    plans.run(
+        plpy,
+        "update insights.state set trusted = $1, fingerprint = insights.fingerprint(),"
+        " identity = insights.identity()",
+        ("bigint",),
+        (moved["now"],),
+    )
+    # Each statement here is a subtransaction, whose number is given when it first writes: so
+    # this one's is higher than those of all that missed something before.  A row shows
+    # the lower half of it.
+    plans.run(
+        plpy,
+        "update insights.state set awaited = (n.own + ((xmin::text::bigint - n.own) & $1) + 1)"
+        "::text::xid8 from (select pg_catalog.pg_current_xact_id()::text::bigint as own) n",
+        ("bigint",),
+        (2**32 - 1,),
+    )
+
+
+def awaited_have_ended(plpy: Any) -> bool:
+    """Whether the transactions have ended that `trust_anew` left to be waited for."""
+    (row,) = plans.run(
+        plpy,
+        "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) >= s.awaited as ended"
+        " from insights.state s",
+    )
+    return row["ended"] is not False
+
+
+def catch_up(plpy: Any, schema: str) -> bool:
+    """Notes what was missed, if anything was; whether there is nothing to wait for.
+
+    An index of another database, which a dump has brought here, is marked as to be built anew.
+    """
+    from insights_engine import refresh
+
+    state = _state(plpy)
+    if not state["built"] or (state["intact"] and state["awaited"] is None):
+        return True
+    if state["another"]:
+        refresh.mark_to_be_built(plpy)
+        return True
+    if state["awaited"] is None or not state["intact"]:
+        trust_anew(plpy)
+        return False
+    if not awaited_have_ended(plpy):
+        return False
+    _note_changes(plpy, schema)
+    plans.run(plpy, "update insights.state set horizon = awaited, awaited = null")
+    return True
+
+
+def _state(plpy: Any) -> dict[str, Any]:
+    (row,) = plans.run(
+        plpy,
+        "select s.built, s.awaited::text as awaited,"
+        " s.trusted >= m.last_value and s.fingerprint = insights.fingerprint() as intact,"
+        " s.identity <> insights.identity()"
+        " or pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint"
+        " - s.horizon::text::bigint not between 0 and $1 as another"
+        " from insights.state s, insights.missed m",
+        ("bigint",),
+        (_MOST_TRANSACTIONS,),
+    )
+    return dict(row)
+
+
+def _note_changes(plpy: Any, schema: str) -> None:
+    """Notes the traces that have rows since the horizon, other numbers of rows, or are gone."""
+    recent = "pg_catalog.age({}.xmin) <= pg_catalog.age(s.horizon::xid)"
+    changed = " union all ".join(
+        f"select r.{key} from {schema}.{table} r, insights.state s where {recent.format('r')}{more}"
+        for table, key, more in (
+            ("trace_info", "request_id", ""),
+            ("trace_tags", "request_id", ""),
+            ("trace_request_metadata", "request_id", ""),
+            ("spans", "trace_id", ""),
+            ("assessments", "trace_id", ""),
+            ("entity_associations", "source_id", " and r.source_type = 'trace'"),
+        )
+    )
+    # The rows that Reader counts (rows.py).
+    counted = " union all ".join(
+        (
+            f"select r.request_id as trace_id from {schema}.trace_tags r",
+            f"select r.request_id from {schema}.trace_request_metadata r",
+            f"select r.trace_id from {schema}.spans r"
+            f" join {schema}.trace_info t on t.request_id = r.trace_id"
+            " and t.experiment_id = r.experiment_id",
+            f"select r.trace_id from {schema}.assessments r"
+            " where r.assessment_type in ('feedback', 'expectation', 'issue')",
+            f"select r.source_id from {schema}.entity_associations r where r.source_type = 'trace'"
+            " and r.destination_type in ('run', 'prompt_version')",
+        )
+    )
+    # Whole tables are read, which indexes only make slower.
+    plpy.execute("select pg_catalog.set_config('enable_seqscan', 'on', true)")
+    plpy.execute(
+        "insert into insights.pending (trace_id)"
+        f" select n.trace_id from ({changed}"
+        " union all select coalesce(i.trace_id, t.request_id) from insights.trace i"
+        f" full join {schema}.trace_info t on t.request_id = i.trace_id"
+        " where i.trace_id is null or t.request_id is null"
+        " union all select i.trace_id from insights.trace i left join ("
+        f"select c.trace_id, count(*) as n from ({counted}) c group by c.trace_id) c"
+        " on c.trace_id = i.trace_id where i.row_count <> coalesce(c.n, 0)"
+        ") n (trace_id) group by n.trace_id on conflict do nothing"
+    )
+    plpy.execute("select pg_catalog.set_config('enable_seqscan', 'off', true)")
 ''',
 "insights_engine.cell_writer": r'''"""Works out the cells of large blocks when the index is written; see `stored_cells`."""
 
@@ -2564,13 +2802,14 @@ The others are bitmaps: an intersection and a population count each.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import accumulate
 from operator import itemgetter
 from typing import Callable, Optional
 
 from insights_engine import bitmaps
 from insights_engine.groups import all_positions
+from insights_engine.interrupts import go_on
 
 # Of an item that is kept as an integer: its object, and what refers to it.
 _BITMAP_BYTES = 44
@@ -2670,14 +2909,17 @@ class Columns:
         items: Mapping[int, Sequence[int]],
         doubts: Mapping[int, Sequence[bytes]],
         used: int,
+        look: Callable[[], None] = go_on,
     ) -> None:
         """Of (term, its positions as stored) and the facts that each term is part of.
 
         ``doubts``: the items that are no facts, with their positions, if they are known.
+        ``look`` is called now and then: what it raises ends the computation.
         """
         first: dict[int, bytes] = {}
         several: dict[int, list[bytes]] = {}
         for term, members in postings:
+            look()
             for item in items[term]:
                 if item not in first:
                     first[item] = members
@@ -2687,6 +2929,7 @@ class Columns:
                     several[item] = [first[item], members]
         facts = _Sets()
         for item, members in first.items():
+            look()
             if item in several and all(map(bitmaps.is_list, several[item])):
                 listed: set[int] = set()
                 for one in several[item]:
@@ -2714,15 +2957,18 @@ class Columns:
         sets: Mapping[int, int],
         doubts: Mapping[int, Sequence[bytes]],
         used: int,
+        look: Callable[[], None] = go_on,
     ) -> Columns:
         """Of the positions of facts, ascending, where they are few, and the sets of others."""
         facts = _Sets()
         for item, positions in lists.items():
+            look()
             if len(positions) > LONGEST_LIST:
                 facts.add_bitmap(item, bitmaps.of_positions(positions))
             elif positions:
                 facts.add_list(item, positions)
         for item, bits in sets.items():
+            look()
             if bitmaps.count(bits) > LONGEST_LIST:
                 facts.add_bitmap(item, bits)
             elif bits:
@@ -2764,7 +3010,7 @@ class Columns:
             totals[item] += members
 
     @property
-    def doubts(self) -> Collection[int]:
+    def doubts(self) -> Set[int]:
         """The items that are there and no facts."""
         return self._doubts.keys()
 
@@ -3293,6 +3539,7 @@ def _recounted(
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import Any, Optional
 
 #: invalid_parameter_value
@@ -3399,15 +3646,29 @@ class FilterError(InsightsError):
         return f"{heading}{before}{rest}\n{caret}"
 
 
-def positive(given: Optional[int], name: str, hint: str) -> int:
-    """``given``, which must be there and above 0; else an InsightsError names the parameter."""
+def positive(given: Optional[int], name: str, hint: str, most: Optional[int] = None) -> int:
+    """``given``, which must be there and from 1 to ``most``; else an InsightsError says so."""
     if given is None or given < 1:
         raise InsightsError(
             f"Invalid value {'NULL' if given is None else given} for parameter '{name}' supplied. "
             "It must be a positive integer",
             hint=hint,
         )
+    if most is not None and given > most:
+        raise InsightsError(
+            f"Invalid value {given} for parameter '{name}' supplied. It must be at most {most}",
+            hint=hint,
+        )
     return given
+
+
+def at_most(given: Sequence[Any], name: str, most: int) -> None:
+    """Refuses an array of more than ``most`` elements."""
+    if len(given) > most:
+        raise InsightsError(
+            f"Invalid value for parameter '{name}' supplied. "
+            f"It must have at most {most} elements, not {len(given)}"
+        )
 ''',
 "insights_engine.experiments": r'''"""Experiment ids, as MLflow's store takes them."""
 
@@ -3416,7 +3677,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Optional
 
-from insights_engine.errors import InsightsError, visible
+from insights_engine.errors import InsightsError, at_most, visible
+
+#: Experiments that one call may name; NULL stands for all.
+MOST = 100_000
 
 # trace_info.experiment_id is an integer column.
 _LARGEST = 2**31 - 1
@@ -3432,6 +3696,7 @@ def experiment_ids(ids: Optional[Sequence[Any]], locations: bool = False) -> Opt
     """
     if ids is None:
         return None
+    at_most(ids, "exp_ids", MOST)
     if any(isinstance(one, (list, tuple)) for one in ids):
         raise InsightsError("Experiment ids must be an array of one dimension.")
     if locations:
@@ -4128,7 +4393,7 @@ from insights_engine.facet_rows import (
     of_text,
     present,
 )
-from insights_engine.index_reader import decided, open_index, prepare
+from insights_engine.index_reader import UNDECIDED_SHARE, decided, open_index, prepare
 from insights_engine.statement import Statement
 from insights_engine.tokens import MAX_BYTES
 
@@ -4185,7 +4450,7 @@ _Answer = tuple[int, Sequence[tuple[Facet, int]], bool]
 def _of_index(plpy: Any, statement: Statement, question: Question) -> Optional[_Answer]:
     field = question.field
     # Sessions' assessments are pending together, if they are asked about.
-    index = open_index(plpy, statement, (question.node, present(field)))
+    index = open_index(plpy, statement, (question.node, present(field)), UNDECIDED_SHARE)
     if index is None:
         return None
     matching = [sets[0] for sets in decided(index, [prepare(question.node)])]
@@ -5215,6 +5480,9 @@ PROMOTED_METADATA: dict[str, tree.Field] = {
     "mlflow.sourceRun": tree.TraceText("run_id"),
 }
 
+#: Those of them that stand for links as well.  Brackets reach what is kept by that name.
+LINKED_KEYS = frozenset((("tags", "mlflow.linkedPrompts"), ("metadata", "mlflow.sourceRun")))
+
 #: Metadata that MLflow synthesises as JSON text from the number columns.
 USAGE_METADATA = ("mlflow.trace.tokenUsage", "mlflow.trace.cost")
 
@@ -5298,7 +5566,8 @@ def spell(field: tree.Field) -> str:
 
 def _spell_key(entity: str, key: str) -> str:
     plain = key.lower()
-    if _DOTTED.match(key) and plain not in KEY_TO_FIELD and plain not in KEY_TO_KEY:
+    remapped = plain in KEY_TO_FIELD or plain in KEY_TO_KEY or (entity, key) in LINKED_KEYS
+    if _DOTTED.match(key) and not remapped:
         return f"{entity}.{key}"
     return f"{entity}[{quote(key)}]"
 
@@ -5452,6 +5721,7 @@ from typing import Any, NamedTuple, Optional, Protocol
 from insights_engine import candidates, printer, ranking, statistics
 from insights_engine.candidates import Name
 from insights_engine.errors import FilterError
+from insights_engine.interrupts import in_order
 from insights_engine.multiple import TargetTests, benjamini_hochberg
 from insights_engine.options import Options, goes
 from insights_engine.parser import parse_filter
@@ -5490,6 +5760,10 @@ class Tested(NamedTuple):
 NOTHING = Tested(("n",), 0, 0, 1.0, "")
 
 
+#: What spans are told apart by, the best first.
+_COLUMNS = ("name", "type")
+
+
 class Found(NamedTuple):
     """A significant fact."""
 
@@ -5499,12 +5773,17 @@ class Found(NamedTuple):
     strength: float
 
     @property
-    def order(self) -> tuple[float, bool, int, str]:
-        """Sorts the strongest first; of equals what is said of traces, and is shorter to say."""
+    def order(self) -> tuple[float, bool, int, int, str]:
+        """Sorts the strongest first.
+
+        Of equals what is said of traces; then what tells which spans have which status,
+        by their name and else by their type; then what is shorter to say.
+        """
         name = self.fact.name
         text = repr(name)
         of_spans = name[0] in ("s", "a") or name[1] in ("span", "attribute")
-        return -self.strength, of_spans, len(text), text
+        column = _COLUMNS.index(name[1]) if name[0] == "s" else len(_COLUMNS)
+        return -self.strength, of_spans, column, len(text), text
 
 
 class Shown(NamedTuple):
@@ -5535,16 +5814,16 @@ def significant(
     ``tested``: of how many, where not all are given.  In a sample, in which facts are
     only sought, they are judged one by one.
     """
-    p_values = [one.p_value for one in facts]
-    q_values = p_values if units.sampled else benjamini_hochberg(p_values, tested)
+    # No q value is below its p value, and those above the rate change none below it.
+    some = [one for one in units.each(facts) if one is not NOTHING and one.p_value <= options.fdr]
+    q_values = p_values = [one.p_value for one in some]
+    if not units.sampled:
+        q_values = benjamini_hochberg(p_values, tested or len(facts), units.look)
     found = []
-    for one, q_value in zip(facts, q_values):
-        if q_value > options.fdr or one is NOTHING:
-            continue
-        if goes(table(units, one.among, one.joint), options.direction):
+    for one, q_value in units.each(zip(some, q_values)):
+        if q_value <= options.fdr and goes(table(units, one.among, one.joint), options.direction):
             found.append(Found(one, q_value, strength(units, one.among, one.joint, options)))
-    found.sort(key=lambda one: one.order)
-    return found
+    return in_order(found, lambda one: one.order, units.look)
 
 
 def table(units: Traces, among: int, joint: int) -> tuple[int, int, int, int]:
@@ -5608,67 +5887,164 @@ def row(
         "screened_count": screened,
     }
 ''',
-"insights_engine.grouping": r'''"""Facts that are nearly the same are shown as one, under the strongest of them."""
+"insights_engine.grouping": r'''"""Facts that are nearly the same are shown as one, under the strongest of them.
+
+Facts are compared with those that lead a group, of which there are no more than are
+wanted.  Most facts need no comparison: facts of the very same units are known by a digest
+of these, and of two others the sizes tell that they cannot be near-identical.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import islice
+from functools import lru_cache
+from typing import Optional
 
 from insights_engine import ranking
 from insights_engine.candidates import Name
-from insights_engine.findings import Found, Shown, written
+from insights_engine.findings import Found, Shown, Tested, written
 from insights_engine.units import Traces
 
-#: The strongest facts are compared with each other so many at a time.
-COMPARED_AT_ONCE = 60
+#: The strongest facts are looked at so many at a time, until there are enough groups.
+LOOKED_AT_ONCE = 60
+#: Filters that a group has beside its leader's: the strongest.
+MOST_SIMILAR = 100
+#: Facts that are compared with the leaders at a time: bounds the pairs that are in memory.
+COMPARED_AT_ONCE = 100
 
 
 def grouped(units: Traces, found: Sequence[Found], apart: bool, most: int) -> list[Shown]:
     """The strongest facts, each with the near-identical ones that are weaker."""
-    groups: list[Shown] = []
-    at_once = max(COMPARED_AT_ONCE, most)
+    groups = _Groups(units, apart)
+    at_once = max(LOOKED_AT_ONCE, most)
     for start in range(0, len(found), at_once):
-        some = []
-        for one in found[start : start + at_once]:
-            text = written(one.fact.name, apart)
-            if text is not None:
-                some.append(Shown(one, text, []))
-        pairs = _near_identical(units, groups, some)
-        for shown in some:
-            name = shown.found.fact.name
-            same = [group for group in groups if (group.found.fact.name, name) in pairs]
-            if same:
-                same[0].similar.append(shown.filter)
-            else:
-                groups.append(shown)
-        if len(groups) >= most:
+        end = min(len(found), start + at_once)
+        for first in range(start, end, COMPARED_AT_ONCE):
+            groups.add(found[first : min(end, first + COMPARED_AT_ONCE)])
+        if len(groups.leaders) >= most:
             break
-    return groups[:most]
+    # Whoever took the lead of a group may be a little weaker than the one before.
+    return sorted(groups.leaders, key=lambda shown: shown.found.order)[:most]
 
 
-def _near_identical(
-    units: Traces, before: Sequence[Shown], some: Sequence[Shown]
-) -> set[tuple[Name, Name]]:
-    """Pairs of facts, by name, that match nearly the same units."""
-    least: dict[tuple[Name, Name], tuple[int, int]] = {}
-    # Of near-identical facts the smaller has at least phi squared of the larger's units.
-    share = ranking.NEAR_IDENTICAL_PHI**2
-    everything = sorted(
-        (shown.found.fact.among, place, shown.found.fact.name)
-        for place, shown in enumerate([*before, *some])
-    )
-    for number, (count, place, name) in enumerate(everything):
-        for other_count, other_place, other in islice(everything, number + 1, None):
-            if count < share * other_count:
-                break
-            if max(place, other_place) < len(before):
-                continue  # both lead a group of their own
-            wanted = ranking.least_joint_of_near_identical(count, other_count, units.total)
-            if wanted <= count:
-                pair = (name, other) if place < other_place else (other, name)
-                least[pair] = (count, other_count)
-    return units.near_identical(least) if least else set()
+class _Groups:
+    """Groups of near-identical facts in the making."""
+
+    def __init__(self, units: Traces, apart: bool) -> None:
+        self._units = units
+        self._apart = apart
+        #: The strongest fact of each, in this order.
+        self.leaders: list[Shown] = []
+        #: By the digest of their units the number of the group that facts belong to.
+        self._of_units: dict[bytes, int] = {}
+        #: Of each group the fact that others are compared with.
+        self._compared: list[Tested] = []
+
+    def add(self, some: Sequence[Found]) -> None:
+        """Adds facts that are weaker than all before."""
+        digests = self._digests(some)
+        distinct: dict[bytes, Found] = {}
+        others: list[Found] = []
+        for one in some:
+            digest = digests[one.fact.name]
+            if digest is None:
+                others.append(one)
+            elif digest not in self._of_units:
+                distinct.setdefault(digest, one)
+        near = self._near_identical([*distinct.values(), *others])
+        for one in self._units.each(some):
+            digest = digests[one.fact.name]
+            known = None if digest is None else self._of_units.get(digest)
+            # The first of those with the same units was compared for all of them.
+            compared = one if digest is None else distinct.get(digest, one)
+            own = near.get(compared.fact.name, ())
+            place = known
+            if known is None and own:
+                places = (n for n, fact in enumerate(self._compared) if fact.name in own)
+                place = next(places, None)
+            if place is None:
+                text = written(one.fact.name, self._apart)
+                if text is None:
+                    continue
+                place = len(self.leaders)
+                self.leaders.append(Shown(one, text, []))
+                self._compared.append(compared.fact)
+            else:
+                self._join(place, one)
+            if digest is not None:
+                self._of_units[digest] = place
+
+    def _join(self, place: int, one: Found) -> None:
+        """Adds a fact to a group."""
+        group = self.leaders[place]
+        leads = _says_where(one.fact.name, group.found.fact.name)
+        if not leads and len(group.similar) >= MOST_SIMILAR:
+            return
+        text = written(one.fact.name, self._apart)
+        if text is not None and leads:
+            self.leaders[place] = Shown(
+                one, text, [group.filter, *group.similar[: MOST_SIMILAR - 1]]
+            )
+        elif text is not None:
+            group.similar.append(text)
+
+    def _digests(self, some: Sequence[Found]) -> dict[Name, Optional[bytes]]:
+        """What tells the units of facts; None where not all of them are at hand."""
+        counts = {one.fact.name: one.fact.among for one in some}
+        return {
+            name: digest if count == counts[name] else None
+            for name, (digest, count) in self._units.digests(list(counts)).items()
+        }
+
+    def _near_identical(self, some: Sequence[Found]) -> dict[Name, set[Name]]:
+        """The near-identical facts of each: those that lead a group, and others of these."""
+        if not some:
+            return {}
+        total = self._units.total
+        facts = [*self._compared, *(one.fact for one in some)]
+        fresh = {one.fact.name for one in some}
+        facts.sort(key=lambda fact: fact.among)
+        sizes = [fact.among for fact in facts]
+        # Of near-identical facts the smaller has at least phi squared of the larger's units.
+        share = ranking.NEAR_IDENTICAL_PHI**2 - _ROUNDING
+        least: dict[tuple[Name, Name], tuple[int, int]] = {}
+        for fact in self._units.each(facts):
+            if fact.name not in fresh:
+                continue
+            first = bisect_left(sizes, share * fact.among)
+            last = bisect_right(sizes, fact.among / share)
+            for other in facts[first:last]:
+                if other is fact or (other.name, fact.name) in least:
+                    continue
+                small, large = sorted((fact.among, other.among))
+                # What differs inside of the target, and what differs outside of it.
+                inside = abs(fact.joint - other.joint)
+                outside = abs(fact.among - fact.joint - other.among + other.joint)
+                wanted = _least_joint(small, large, total)
+                # Facts of the very same units have been found already.
+                if (
+                    wanted <= small
+                    and wanted < large
+                    and inside + outside <= small + large - 2 * wanted
+                ):
+                    least[fact.name, other.name] = (fact.among, other.among)
+        found: dict[Name, set[Name]] = {}
+        for one, other_name in self._units.near_identical(least) if least else ():
+            found.setdefault(one, set()).add(other_name)
+            found.setdefault(other_name, set()).add(one)
+        return found
+
+
+def _says_where(name: Name, other: Name) -> bool:
+    """Whether one fact is a status of certain spans, and the other that status of any."""
+    return name[0] == "s" and other == ("v", "span", "status", name[3])
+
+
+#: What sizes are divided by may be off by so much.
+_ROUNDING = 1e-9
+
+_least_joint = lru_cache(maxsize=10_000)(ranking.least_joint_of_near_identical)
 ''',
 "insights_engine.groups": r'''"""Blocks as a reader needs them, and their postings as sets of positions."""
 
@@ -6193,14 +6569,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any, NamedTuple, Optional, Union
 
-from insights_engine import bitmaps, plans, printer, tree
+from insights_engine import bitmaps, integrity, interrupts, plans, printer, tree
 from insights_engine.cache import CACHE, Known, cached_bytes
 from insights_engine.groups import Block, Group, all_positions
 from insights_engine.planner import Planner
 from insights_engine.statement import Statement
 
-#: More pending traces than these, and the index is left alone.
+#: More pending traces than these are left to MLflow's tables, along with all others, ...
 MOST_PENDING = 2000
+#: ... but where each is asked about once, if they are a small share of all, or in a discovery,
+#: which reads the facts of each trace that the index does not answer for.
+MOST_PENDING_ONCE = 100_000
+#: Notes that are read: a trace may have several.
+_MOST_NOTES = 1_000_000
 #: Undecided traces that are asked about one by one in any case, ...
 FEW_UNDECIDED = 2000
 #: ... and the share of all traces up to which it beats asking about all of them.
@@ -6327,12 +6708,13 @@ class Index:
         self._everywhere: dict[str, dict[int, int]] = {}
         self._away: dict[int, int] = {}
         if self.pending:
-            for row in plans.run(
+            rows = plans.run(
                 plpy,
                 "select t.block, t.position from insights.trace t where t.trace_id = any($1)",
                 ("text[]",),
                 (self.pending,),
-            ):
+            )
+            for row in interrupts.each(plpy, rows):
                 number = row["block"]
                 self._away[number] = self._away.get(number, 0) | 1 << row["position"]
 
@@ -6366,7 +6748,7 @@ class Index:
         """The blocks, newest first, some at a time: so many positions or one block."""
         limit, size = first, 0
         taken: list[Block] = []
-        for block in self.blocks:
+        for block in interrupts.each(self.plpy, self.blocks):
             if taken and size + block.used > limit:
                 yield taken
                 limit, size = min(limit * growth, GROUP), 0
@@ -6600,32 +6982,85 @@ class Index:
         return [trace_id for _, _, trace_id in self._places(blocks, sets)]
 
 
-def open_index(plpy: Any, statement: Statement, nodes: Sequence[tree.Node]) -> Optional[Index]:
-    """The index, ready to answer ``nodes``; None where it is of no use."""
-    # Row security of MLflow's tables hides rows from some roles; the index cannot.
-    # Everything in one statement: each costs more than what it does.
-    rows = plans.run(
-        plpy,
-        "select s.installation || '.' || s.tableoid as installation, s.version::text as version,"
-        f" s.built and s.trusted >= m.last_value and {readable(statement)} as usable,"
-        " pg_catalog.current_setting('insights.cache', true) as cache,"
-        " array(select p.trace_id from insights.pending p limit $1) as pending"
-        " from insights.state s, insights.missed m",
-        ("int",),
-        (20 * MOST_PENDING,),
-    )
-    if not len(rows) or not rows[0]["usable"]:
+def open_index(
+    plpy: Any, statement: Statement, nodes: Sequence[tree.Node], share: float = 0
+) -> Optional[Index]:
+    """The index, ready to answer ``nodes``; None where it is of no use.
+
+    Whoever asks has been here first, so this is where MLflow's tables are looked at, too.
+    ``share``: of as many pending traces, among those of the index, it is of use, too.
+    """
+    state = read_state(plpy, statement)
+    if state is None or not state["usable"]:
+        integrity.guard(plpy)
         return None
-    (state,) = rows
-    changed = set(state["pending"])
+    changed, most = set(state["pending"]), MOST_PENDING
     if len(changed) > MOST_PENDING or len(state["pending"]) == 20 * MOST_PENDING:
-        return None
+        changed, most = _many_pending(plpy, share)
+        if len(changed) > most:
+            return None
     if changed and any(_assesses(node) for node in nodes):
-        changed |= _same_sessions(plpy, statement, list(changed))
-        if len(changed) > MOST_PENDING:
+        changed |= _same_sessions(plpy, statement, list(changed), most)
+        if len(changed) > most:
             return None
     CACHE.open(state["installation"], cached_bytes(state["cache"]))
     return Index(plpy, statement, state["version"], sorted(changed))
+
+
+def read_state(plpy: Any, statement: Statement) -> Optional[dict[str, Any]]:
+    """What the index says of itself and the catalogue of MLflow's tables.
+
+    None for roles that may not read it.
+    """
+    # Everything in one statement: each costs more than what it does.
+    try:
+        rows = plans.run(
+            plpy,
+            _STATE.format(readable(statement)),
+            ("text", "int"),
+            (integrity.last_snapshot(), 20 * MOST_PENDING),
+        )
+    except plpy.SPIError as error:
+        if integrity.denied(error):
+            return None
+        raise
+    (state,) = rows
+    integrity.found_intact(state["snapshot"])
+    return dict(state)
+
+
+_STATE = (
+    "select s.installation || '.' || s.tableoid as installation, s.version::text as version,"
+    " s.built, s.complete, s.watched, s.readable,"
+    " s.built and s.complete and s.watched and s.readable as usable,"
+    f" case when s.watched then {integrity.SNAPSHOT} else '' end as snapshot,"
+    " pg_catalog.current_setting('insights.cache', true) as cache,"
+    " array(select p.trace_id from insights.pending p limit $2) as pending"
+    " from (select s.*, s.tableoid, s.awaited is null and s.trusted >= m.last_value as complete,"
+    f" {integrity.WATCHED} as watched,"
+    # Row security of MLflow's tables hides rows from some roles; the index cannot.
+    " {} as readable"
+    " from insights.state s, insights.missed m offset 0) s"
+)
+
+
+def _many_pending(plpy: Any, share: float) -> tuple[set[str], int]:
+    """The pending traces, and how many may be; not all where there are more."""
+    if not share:
+        return {""}, 0
+    (row,) = plans.run(
+        plpy,
+        "select l.most, array(select distinct p.trace_id from"
+        " (select p.trace_id from insights.pending p limit $3) p limit l.most + 1) as pending,"
+        " (select count(*) from (select from insights.pending p limit $3) p) as notes"
+        " from (select greatest($4, least($2, coalesce(sum(b.live_count), 0) * $1))::int as most"
+        "  from insights.block b) l",
+        ("float8", "int", "int", "int"),
+        (share, MOST_PENDING_ONCE, _MOST_NOTES, MOST_PENDING),
+    )
+    if row["notes"] == _MOST_NOTES:
+        return {""}, 0
+    return set(row["pending"]), row["most"]
 
 
 def readable(statement: Statement) -> str:
@@ -6662,7 +7097,7 @@ def _assesses(node: tree.Node) -> bool:
     return isinstance(node.field, tree.Assessment)
 
 
-def _same_sessions(plpy: Any, statement: Statement, changed: Sequence[str]) -> set[str]:
+def _same_sessions(plpy: Any, statement: Statement, changed: Sequence[str], most: int) -> set[str]:
     """The traces to which changed traces lend assessments, or lent them when indexed."""
     schema = statement.schema
     rows = plans.run(
@@ -6674,7 +7109,7 @@ def _same_sessions(plpy: Any, statement: Statement, changed: Sequence[str]) -> s
         " where c.request_id = any($1) and pg_catalog.strpos(a.assessment_metadata, $2) > 0"
         ") limit $3",
         ("text[]", "text", "int"),
-        (list(changed), _SESSION_MARK, MOST_PENDING + 1),
+        (list(changed), _SESSION_MARK, most + 1),
     )
     return {row["request_id"] for row in rows}
 
@@ -6702,7 +7137,7 @@ def decided_sets(index: Index, filters: Sequence[Prepared]) -> Iterator[Sequence
             index.settle_everywhere(one for one, open_ in zip(filters, left) if open_)
         if undecided:
             found = [index.settle(one, blocks, pairs) for one, pairs in zip(filters, found)]
-        yield from zip(*found)
+        yield from interrupts.each(index.plpy, zip(*found))
 
 
 def _left(pair: Known) -> int:
@@ -6729,11 +7164,12 @@ from insights_engine.groups import Group
 from insights_engine.index_reader import (
     FEW_UNDECIDED,
     GROUP,
+    UNDECIDED_SHARE,
     Index,
     decided_sets,
     open_index,
     prepare,
-    readable,
+    read_state,
 )
 from insights_engine.planner import Planner
 from insights_engine.statement import Statement
@@ -6753,7 +7189,7 @@ def counts(
     joint: Sequence[int] = (),
 ) -> Optional[list[int]]:
     """The number of traces that match each node, then of those that match all ``joint`` ones."""
-    index = open_index(plpy, statement, nodes)
+    index = open_index(plpy, statement, nodes, UNDECIDED_SHARE)
     if index is None:
         return None
     filters = [prepare(node) for node in nodes]
@@ -6934,7 +7370,7 @@ def explained(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tupl
     Nothing that the session keeps is used for that.
     """
     started = time.perf_counter()
-    index = open_index(plpy, statement, (node,))
+    index = open_index(plpy, statement, (node,), UNDECIDED_SHARE)
     if index is None:
         yield "unused", _reason(plpy, statement)
         return
@@ -6983,18 +7419,96 @@ def _since(started: float) -> float:
 
 
 def _reason(plpy: Any, statement: Statement) -> str:
-    rows = plans.run(
-        plpy,
-        f"select s.built, s.trusted >= m.last_value as trusted, {readable(statement)} as readable"
-        " from insights.state s, insights.missed m",
-    )
-    if not len(rows) or not rows[0]["built"]:
-        return "it is not built yet (insights index)"
-    if not rows[0]["readable"]:
+    state = read_state(plpy, statement)
+    if state is None:
+        (row,) = plans.run(
+            plpy,
+            "select current_user::text as role, i.reader_role from insights.installation i",
+        )
+        return f"role {row['role']} may not read it (grant {row['reader_role']} to {row['role']})"
+    if not state["readable"]:
         return "it is for those only who may read every row of MLflow's tables"
-    if not rows[0]["trusted"]:
-        return "it has missed a change (insights_rebuild)"
-    return "too many traces are pending (insights_refresh)"
+    if not state["built"]:
+        return "it is not built yet (insights index)"
+    if not state["watched"]:
+        (row,) = plans.run(plpy, "select insights.unwatched() as trigger")
+        if row["trigger"] is not None:
+            return f"changes go unnoticed, as {row['trigger']} (insights install)"
+        return "triggers or tables have changed since (insights_refresh catches up)"
+    if not state["complete"]:
+        return "it has missed a change (insights_refresh catches up)"
+    return (
+        "too many traces are pending (insights_refresh): MLflow's tables are asked about all"
+        " traces, and discoveries read the facts of those that are pending"
+    )
+''',
+"insights_engine.integrity": r'''"""Whether the index can know of every change, and whether MLflow's tables are what they were.
+
+The catalogue says so (``insights.fingerprint``).  Reading it takes as long as a tenth of the
+shortest question, so a session reads it only when some transaction has ended since: what no
+transaction has changed is as it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from insights_engine import plans
+
+#: insufficient_privilege
+_DENIED = "42501"
+
+#: That no transaction has ended since the snapshot $1 was taken, and this one has changed
+#: nothing: its own changes are in all of its snapshots.  A standby's do not list what runs.
+_UNCHANGED = (
+    "(pg_catalog.pg_current_snapshot()::text = $1"
+    " and pg_catalog.pg_current_xact_id_if_assigned() is null"
+    " and not pg_catalog.pg_is_in_recovery())"
+)
+#: The snapshot, for `found_intact`; empty where something of this transaction's own is in it.
+SNAPSHOT = (
+    "case when pg_catalog.pg_current_xact_id_if_assigned() is null"
+    " then pg_catalog.pg_current_snapshot()::text else '' end"
+)
+
+#: That the catalogue says what it said when nothing had gone unnoticed, of ``insights.state
+#: s``; $1: `last_snapshot`.
+WATCHED = f"({_UNCHANGED} or s.fingerprint = insights.fingerprint())"
+
+_last_snapshot = ""
+_guarded_snapshot = ""
+
+
+def last_snapshot() -> str:
+    """The latest snapshot in which this session found everything as it was, or ''."""
+    return _last_snapshot
+
+
+def found_intact(snapshot: str) -> None:
+    """Notes that in this snapshot everything was as it had been."""
+    global _last_snapshot
+    _last_snapshot = snapshot
+
+
+def denied(error: Any) -> bool:
+    """Whether PostgreSQL refused something for want of a privilege."""
+    return str(error.sqlstate) == _DENIED
+
+
+def guard(plpy: Any, writing: bool = False) -> None:
+    """Refuses where reading MLflow's tables would run code of their owner's.
+
+    ``writing``: for whoever keeps the index up to date.
+    """
+    global _guarded_snapshot
+    (row,) = plans.run(
+        plpy,
+        f"select case when not $2 and {_UNCHANGED} then true else insights.guard($2) end,"
+        f" {SNAPSHOT} as snapshot",
+        ("text", "boolean"),
+        (_guarded_snapshot, writing),
+    )
+    _guarded_snapshot = row["snapshot"]
 ''',
 "insights_engine.interrupts": r'''"""Lets a statement be cancelled in the midst of a long computation.
 
@@ -7004,9 +7518,10 @@ Python computes.  What takes long, and asks the database nothing, looks at times
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Callable, TypeVar
 
 from insights_engine import plans
 
@@ -7027,6 +7542,38 @@ def look(plpy: Any) -> None:
     if time.monotonic() >= _last + SECONDS:
         plans.run(plpy, LOOK)
         _last = time.monotonic()
+
+
+def go_on() -> None:
+    """A look where there is nothing to be looked at."""
+
+
+def each(plpy: Any, items: Iterable[Item]) -> Iterator[Item]:
+    """The items; looks before every one."""
+    for item in items:
+        look(plpy)
+        yield item
+
+
+#: So many are sorted without a look in between: some 20 ms.
+SORTED_AT_ONCE = 20_000
+
+
+def in_order(
+    items: Sequence[Item], key: Callable[[Item], Any], look: Callable[[], None]
+) -> list[Item]:
+    """The items sorted by a key, with looks in between where they are many."""
+    runs = []
+    for start in range(0, len(items), SORTED_AT_ONCE):
+        look()
+        runs.append(sorted(items[start : start + SORTED_AT_ONCE], key=key))
+    if len(runs) < 2:
+        return runs[0] if runs else []
+    found = []
+    for item in heapq.merge(*runs, key=key):
+        look()
+        found.append(item)
+    return found
 
 
 class Watched(list[Item]):
@@ -8152,8 +8699,9 @@ one of 20,000 has to lie: `independence` says how that is seen to.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Callable
 
-from insights_engine import independence
+from insights_engine import independence, interrupts
 
 # G² is below this at least wherever p is above 0.05: a quick way to see so.
 _NOT_SIGNIFICANT = 3.841458820694124
@@ -8239,7 +8787,11 @@ class TargetTests:
         return 1.0 if found is None else found
 
 
-def benjamini_hochberg(p_values: Sequence[float], tested: int | None = None) -> list[float]:
+def benjamini_hochberg(
+    p_values: Sequence[float],
+    tested: int | None = None,
+    look: Callable[[], None] = interrupts.go_on,
+) -> list[float]:
     """The q value of each p value: the least false discovery rate that admits it.
 
     ``min(p_(j) m / j for j >= i)`` for the i-th smallest of m p values, at most
@@ -8250,16 +8802,18 @@ def benjamini_hochberg(p_values: Sequence[float], tested: int | None = None) -> 
     2001).  Equal p values have equal q values, and q rises with p.
 
     ``tested`` is m where p values close to 1 have been left out of the list; it
-    is the length of the list otherwise.  Raises ValueError for a p value
-    outside of [0, 1], NaN included, and for a ``tested`` below the length.
+    is the length of the list otherwise.  ``look`` is called now and then: what
+    it raises ends the computation.  Raises ValueError for a p value outside of
+    [0, 1], NaN included, and for a ``tested`` below the length.
     """
     count = len(p_values) if tested is None else tested
     if count < len(p_values):
         raise ValueError(f"{len(p_values)} p values of {count} tests")
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    order = interrupts.in_order(range(len(p_values)), p_values.__getitem__, look)
     q_values = [1.0] * len(p_values)
     least = 1.0
     for rank in range(len(order), 0, -1):
+        look()
         index = order[rank - 1]
         p = p_values[index]
         # Sorting is undefined with a NaN, but each value passes here once.
@@ -8282,7 +8836,7 @@ from insights_engine.errors import FilterError, visible
 from insights_engine.tokens import FUNCTIONS, Token, unquote
 
 # What stock MLflow prints in its messages; sets are printed sorted.
-_MLFLOW_ENTITIES = (
+MLFLOW_ENTITIES = (
     "attribute",
     "attributes",
     "expectation",
@@ -8427,6 +8981,8 @@ class Names:
                 place,
                 f"Only span.attributes go deeper: {entity}[{visible(fields.quote(key), 60)}].",
             )
+        if (group, key) in fields.LINKED_KEYS:
+            return tree.Tag(key) if group == "tags" else tree.Metadata(key)
         return self._keyed_field(group, key, place)
 
     def _span_field(self, token: Token, key: str, start: int) -> tree.Field:
@@ -8524,7 +9080,7 @@ class Names:
             hint = ""
         self._fail(
             f"Invalid entity type '{visible(entity, 60)}'. Valid values are"
-            f" {bare_set(_MLFLOW_ENTITIES)}",
+            f" {bare_set(MLFLOW_ENTITIES)}",
             Token("", token.start, token.start + length),
             f"{hint} {fields.ENTITY_NAMES}.".lstrip(),
         )
@@ -8702,9 +9258,15 @@ from typing import Any, NamedTuple, Optional
 
 from insights_engine import fields
 from insights_engine.candidates import KINDS
-from insights_engine.errors import InsightsError, positive, visible
-from insights_engine.search import check_max_results
+from insights_engine.errors import InsightsError, at_most, positive, visible
 from insights_engine.sessions import check_unit
+
+#: Each row is compared with the others, and what they have in common is in memory.
+MOST_RESULTS = 1000
+#: Some may be named twice.
+MOST_KINDS = 100
+
+_NARROWER = "For other facts choose kinds, a higher min_support or a base_filter."
 
 DIRECTIONS = ("positive", "negative", "both")
 
@@ -8736,6 +9298,7 @@ def options(
     if kinds is None:
         chosen = frozenset(KINDS)
     else:
+        at_most(kinds, "kinds", MOST_KINDS)
         chosen = frozenset([_one_of("kind", kind, KINDS) for kind in kinds])
     support = positive(
         min_support,
@@ -8752,7 +9315,7 @@ def options(
     return Options(
         chosen,
         support,
-        check_max_results(max_results),
+        positive(max_results, "max_results", _NARROWER, MOST_RESULTS),
         fdr,
         _one_of("direction", direction, DIRECTIONS),
         bool(pairs),
@@ -8803,12 +9366,13 @@ reverse, except that JSON's null counts as missing and stays last.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import Optional
 
 from insights_engine import fields, tree
 from insights_engine.errors import InsightsError, visible
+from insights_engine.names import MLFLOW_ENTITIES, bare_set, quoted_set
 from insights_engine.rawsql import Params
 
 MAX_CLAUSES = 32
@@ -8895,33 +9459,44 @@ def _parse_clause(clause: Optional[str]) -> Clause:
         raise _unreadable(clause)
     direction = rest[0].lower()
     if direction not in ("asc", "desc"):
+        if match["entity"] == "timestamp" and match["key"] is None:
+            raise _unreadable(clause)  # as MLflow's parser has it, for a word of SQL's
         raise InsightsError(
             f"Invalid ordering key in order_by clause '{visible(clause, 100)}'.", hint=_HINT
         )
-    return Clause(_resolve(match), direction == "desc")
+    return Clause(_resolve(match, clause), direction == "desc")
 
 
-def _unreadable(clause: str) -> InsightsError:
+def _unreadable(clause: str, hint: str = _HINT) -> InsightsError:
     return InsightsError(
-        f"Invalid order_by clause '{visible(clause, 100)}'. Could not be parsed.", hint=_HINT
+        f"Invalid order_by clause '{visible(clause, 100)}'. Could not be parsed.", hint=hint
     )
+
+
+#: What MLflow's parser takes for no name: numbers, punctuation, strings, and words of SQL's.
+_NO_NAME = re.compile(
+    r"[^A-Za-z_`\"]|(?:COUNT|DATE|INPUT|ISSUE|KEY|LEVEL|OUTPUT|SOURCE|TEXT|TIME|TIMESTAMP|TYPE)\Z",
+    re.IGNORECASE,
+)
 
 
 def _unquoted(name: str) -> str:
     return name[1:-1] if len(name) > 1 and name[0] == name[-1] and name[0] in "`\"'" else name
 
 
-def _resolve(match: re.Match[str]) -> tree.TraceField:
+def _resolve(match: re.Match[str], clause: str) -> tree.TraceField:
     entity_name = _unquoted(match["entity"])
     if match["key"] is None and match["bracket"] is None:
+        if entity_name not in _ATTRIBUTES and _NO_NAME.match(match["entity"]):
+            raise _unreadable(clause, _meant(entity_name, _ATTRIBUTES) or _HINT)
         return _attribute(entity_name)
     entity = fields.ENTITIES.get(entity_name)
     if entity is None:
-        guess = fields.nearest(entity_name, list(fields.ENTITIES))
+        hint = f"{_meant(entity_name, fields.ENTITIES)} {fields.ENTITY_NAMES}.".lstrip()
         raise InsightsError(
             f"Invalid entity type '{visible(entity_name, 60)}'. "
-            f"Valid values are {_set(fields.ENTITIES)}",
-            hint=f"did you mean {guess}?" if guess else None,
+            f"Valid values are {bare_set(MLFLOW_ENTITIES)}",
+            hint=hint,
         )
     if match["bracket"] is not None:
         quote = match["bracket"][0]
@@ -8931,8 +9506,9 @@ def _resolve(match: re.Match[str]) -> tree.TraceField:
     return _keyed(entity, key, clean=True)
 
 
-def _set(names: Union[Sequence[str], dict[str, str]]) -> str:
-    return "{" + ", ".join(repr(name) for name in sorted(names)) + "}"
+def _meant(name: str, names: Iterable[str]) -> str:
+    guess = fields.nearest(name, list(names))
+    return f"Did you mean {guess}?" if guess else ""
 
 
 #: The attributes of a trace with one value each.
@@ -8943,14 +9519,30 @@ _ATTRIBUTES = {
 }
 
 
+# What MLflow prints in its messages; sets are printed sorted.
+_MLFLOW_KEYS = (
+    "end_time",
+    "end_time_ms",
+    "execution_time",
+    "execution_time_ms",
+    "experiment_id",
+    "name",
+    "request_id",
+    "run_id",
+    "status",
+    "timestamp",
+    "timestamp_ms",
+)
+
+
 def _attribute(key: str) -> tree.TraceField:
     field = _ATTRIBUTES.get(key)
     if field is None:
-        guess = fields.nearest(key, list(_ATTRIBUTES))
+        names = "Traces are ordered by " + ", ".join(sorted(_ATTRIBUTES))
         raise InsightsError(
             f"Invalid attribute key '{visible(key, 60)}' specified. "
-            f"Valid keys are '{_set(list(_ATTRIBUTES))}'",
-            hint=f"did you mean {guess}?" if guess else None,
+            f"Valid keys are {quoted_set(_MLFLOW_KEYS)}",
+            hint=f"{_meant(key, _ATTRIBUTES)} {names}.".lstrip(),
         )
     return field
 
@@ -9111,7 +9703,6 @@ token merely asks for another part of an answer that is theirs anyway.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import math
@@ -9134,6 +9725,7 @@ _HINT = (
     "order; leave it out to begin with the first page."
 )
 _DECIMAL = re.compile(r"-?[0-9]{1,40}")
+_WHOLE = re.compile(r"\s*[+-]?[0-9]*\s*")
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -9176,6 +9768,8 @@ def decode(token: str, fingerprint: str, columns: Sequence[SortColumn]) -> Posit
         hint = _HINT
         if isinstance(body, dict) and "offset" in body:
             hint = "This is an offset token of MLflow's own search. " + _HINT
+            if isinstance(body["offset"], str) and not _WHOLE.fullmatch(body["offset"]):
+                raise _invalid(f"not stringable {visible(body['offset'], 100)}", hint)
         raise _invalid(f"parsed value={visible(repr(body), 100)}", hint)
     if body[3] != _checksum(body[:3]):
         raise _invalid("it has been changed or cut off")
@@ -9192,15 +9786,20 @@ def _read(token: str) -> Any:
     try:
         text = token.strip().rstrip("=").encode("ascii")
         # MLflow's tokens use the other alphabet; reading both gives those a
-        # better message than "could not base64-decode".
+        # better message than that they are not JSON.
         text = text.replace(b"-", b"+").replace(b"_", b"/")
-        raw = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
-    except (UnicodeEncodeError, binascii.Error):
-        raise _invalid("could not base64-decode") from None
+        return json.loads(base64.b64decode(text + b"=" * (-len(text) % 4), validate=True))
+    except (ValueError, RecursionError):  # binascii's and Unicode's are ValueErrors
+        raise _invalid(_unreadable(token)) from None
+
+
+def _unreadable(token: str) -> str:
+    """What MLflow says of a token: it passes over characters that are not of the alphabet."""
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        raise _invalid(f"decoded value={visible(repr(raw), 100)}") from None
+        raw = base64.b64decode(token.encode("ascii"))
+    except ValueError:
+        return "could not base64-decode"
+    return f"decoded value={visible(repr(raw), 100)}"
 
 
 def _invalid(reason: str, hint: str = _HINT) -> InsightsError:
@@ -9295,6 +9894,7 @@ from insights_engine import ranking, statistics
 from insights_engine.findings import NOTHING, Found, Searched, Tested, strength, table
 from insights_engine.grouping import grouped
 from insights_engine.independence import g_squared
+from insights_engine.interrupts import in_order
 from insights_engine.multiple import TargetTests
 from insights_engine.options import Options, goes
 from insights_engine.units import Traces
@@ -9312,14 +9912,14 @@ def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> lis
     facts: list[Tested] = []
     likely: list[tuple[Found, Found]] = []
     members = _members(units, found)
-    for number, one in enumerate(members):
+    for number, one in enumerate(units.each(members)):
         for other in islice(members, number + 1, None):
             if _may_be_stronger(units, one, other, options):
                 likely.append((one, other))
             else:
                 facts.append(NOTHING)
     counts = units.both([(one.fact.name, other.fact.name) for one, other in likely])
-    for (one, other), (among, joint) in zip(likely, counts):
+    for (one, other), (among, joint) in units.each(zip(likely, counts)):
         if not options.min_support <= among < units.total:
             facts.append(NOTHING)
             continue
@@ -9402,9 +10002,11 @@ def _members(units: Traces, found: Sequence[Found]) -> list[Found]:
 
     Of near-identical ones only the strongest is among them.
     """
-    evident = sorted(
-        found, key=lambda one: -g_squared(*table(units, one.fact.among, one.fact.joint))
-    )
+    tests = [g_squared(*table(units, one.fact.among, one.fact.joint)) for one in units.each(found)]
+    evident = [
+        found[place]
+        for place in in_order(range(len(found)), lambda place: -tests[place], units.look)
+    ]
     some = [*found[: 2 * MOST_MEMBERS], *evident[: 2 * MOST_MEMBERS]]
     distinct = sorted({one.fact.name: one for one in some}.values(), key=lambda one: one.order)
     leaders = [shown.found for shown in grouped(units, distinct, True, len(distinct))]
@@ -9547,10 +10149,11 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from functools import partial
 from itertools import chain
 from typing import Any, Optional
 
-from insights_engine import bitmaps, cells, plans, stored_cells
+from insights_engine import bitmaps, cells, interrupts, plans, stored_cells
 from insights_engine.cache import CACHE
 from insights_engine.candidates import Items, Name
 from insights_engine.cells import Cells, Cuts, Sliced
@@ -9741,7 +10344,11 @@ class Indexed(Part):
         experiment = self._items.number(("e", self.block.experiment_id))
         doubts = {item: () for term in terms if term in doubts_of for item in doubts_of[term]}
         return Columns(
-            [(-1, everywhere), *stored], {**facts_of, -1: (experiment,)}, doubts, self.used
+            [(-1, everywhere), *stored],
+            {**facts_of, -1: (experiment,)},
+            doubts,
+            self.used,
+            partial(interrupts.look, self._plpy),
         )
 
     def trace_ids(self) -> Sequence[Optional[str]]:
@@ -10599,7 +11206,7 @@ class Population:
     """The parts; ``base`` and ``target`` are filters, of which the second includes the first."""
 
     def __init__(self, plpy: Any, statement: Statement, base: tree.Node, target: tree.Node) -> None:
-        self._plpy = plpy
+        self.plpy = plpy
         self._statement = statement
         self._base = base
         self._target = target
@@ -10614,7 +11221,8 @@ class Population:
         self.parts: list[Part] = Watched(plpy)
         if statement.experiments == []:
             return
-        index = open_index(plpy, statement, (base, target, _ASSESSED))
+        # Without it the facts of all traces would be read, not only of those pending.
+        index = open_index(plpy, statement, (base, target, _ASSESSED), share=1)
         if index is None:
             self._add_everything()
         else:
@@ -10706,10 +11314,23 @@ class Population:
                 for position, trace in enumerate(traces[start : start + READ_AT_ONCE])
             ]
             everything = all_positions(len(some))
-            one = Unindexed(self._plpy, self._statement, self.items, some, everything)
+            one = Unindexed(self.plpy, self._statement, self.items, some, everything)
             one.keep = True
             found.append(one)
         return found
+
+    def having(self, name: Name, parts: Sequence[Part]) -> list[int]:
+        """For each of some parts the traces that have a fact, whatever makes it uncertain."""
+        doubts = [item for item in map(self.items.known, uncertain_by(name)) if item is not None]
+        found: dict[int, int] = {}
+        asked: list[Part] = []
+        for number, part in enumerate(parts):
+            if isinstance(part, Unindexed) and part.knows(doubts):
+                found[number] = self.sets(part, (name,)).get(name, 0)
+            else:
+                asked.append(part)
+        rest = iter(self.matching(node_of(name), asked))
+        return [found[number] if number in found else next(rest) for number in range(len(parts))]
 
     def matching(self, node: tree.Node, parts: Sequence[Part]) -> list[int]:
         """For each of some parts the traces that match a filter of its own."""
@@ -10730,7 +11351,7 @@ class Population:
             ids = [trace_id for trace_id in part.trace_ids() if trace_id is not None]
             given = statement.params.add(ids, "text[]")
             (row,) = statement.run(
-                self._plpy,
+                self.plpy,
                 "select pg_catalog.array_agg(u.n - 1 order by u.n) as positions"
                 f" from {statement.traces}"
                 f" join pg_catalog.unnest({given}) with ordinality as u (trace_id, n)"
@@ -10775,7 +11396,7 @@ class Population:
         sample = large_blocks.sample_of(self._blocks)
         everywhere = tuple([(block.block, all_positions(block.used)) for block in sample])
         if any(known.cuts.get(name, ((), None))[0] != everywhere for name in names):
-            stored = stored_cells.cuts_of(self._plpy, [block.block for block in sample])
+            stored = stored_cells.cuts_of(self.plpy, [block.block for block in sample])
             known.cuts.update({name: (everywhere, cuts) for name, cuts in stored.items()})
         found = self._cuts_of(names, self._whole(sample))
         rest = sorted(
@@ -10791,7 +11412,7 @@ class Population:
     def _whole(self, blocks: Sequence[Block]) -> list[Part]:
         assert self._known is not None
         return [
-            Indexed(self._plpy, self._known, block, all_positions(block.used), 0, self._at_hand)
+            Indexed(self.plpy, self._known, block, all_positions(block.used), 0, self._at_hand)
             for block in blocks
         ]
 
@@ -10833,7 +11454,7 @@ class Population:
                 target &= ~unsure
                 away += index.ids((block,), (unsure,))
             if base:
-                self.parts.append(Indexed(self._plpy, known, block, base, target, self._at_hand))
+                self.parts.append(Indexed(self.plpy, known, block, base, target, self._at_hand))
         return away
 
     def _sets(
@@ -10854,7 +11475,7 @@ class Population:
             return {block.block: index.universe(block) for block in index.blocks}
         statement = self._statement.again()
         rows = statement.run(
-            self._plpy,
+            self.plpy,
             "select i.block, pg_catalog.array_agg(i.position) as positions"
             f" from (select t.request_id from {statement.traces}"
             f" where {statement.where(node)} offset 0) t"
@@ -10871,7 +11492,7 @@ class Population:
     def _marked(self, index: Index) -> dict[int, int]:
         """By block the traces whose session has assessments in another experiment."""
         rows = plans.run(
-            self._plpy,
+            self.plpy,
             "select p.block, p.members from insights.term v"
             " join insights.posting p on p.term = v.term"
             " where v.kind = $1 and v.key = $2 and v.role = 'o' and v.slot = $3"
@@ -10891,7 +11512,7 @@ class Population:
         given = statement.params.add(list(ids), "text[]")
         flag = statement.condition(self._target, "probe")
         rows = statement.run(
-            self._plpy,
+            self.plpy,
             f"select t.request_id, t.experiment_id, {flag} as wanted from {statement.traces}"
             f" where t.request_id = any({given}) and {statement.where(self._base, 'probe')}"
             " order by t.request_id",
@@ -10907,8 +11528,8 @@ class Population:
             f"select t.request_id, t.experiment_id, {flag} as wanted from {statement.traces}"
             f" where {statement.where(self._base)}"
         )
-        plan = self._plpy.prepare(sql, statement.params.types)
-        cursor = self._plpy.cursor(plan, statement.params.values)
+        plan = self.plpy.prepare(sql, statement.params.types)
+        cursor = self.plpy.cursor(plan, statement.params.values)
         while True:
             rows = cursor.fetch(READ_AT_ONCE)
             self._add_unindexed(rows)
@@ -10924,7 +11545,7 @@ class Population:
         wanted = [position for position, row in enumerate(rows) if row["wanted"]]
         if traces:
             part = Unindexed(
-                self._plpy, self._statement, self.items, traces, bitmaps.of_positions(wanted)
+                self.plpy, self._statement, self.items, traces, bitmaps.of_positions(wanted)
             )
             # Those that come first are kept; the others are read once more if need be.
             part.keep = self._left > 0
@@ -10946,7 +11567,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, plans
+from insights_engine import bitmaps, interrupts, plans
 from insights_engine.facts import (
     LONGEST_VALUE,
     TRACE_VALUES,
@@ -11081,7 +11702,8 @@ class Settled:
     def _settle_texts(self, growing: bool) -> None:
         of_value: dict[Term, list[tuple[Positions, bool]]] = {}
         for texts in self._facts.texts.values():
-            for (signature, text, printed), positions in texts.candidates.items():
+            candidates = interrupts.each(self._plpy, texts.candidates.items())
+            for (signature, text, printed), positions in candidates:
                 term = (texts.kind, texts.key, signature, "v", 0, text)
                 of_value.setdefault(term, []).append((positions, printed))
         self.numbers = look_up(self._plpy, list(of_value))
@@ -11093,7 +11715,7 @@ class Settled:
         # Facts that several texts share get their positions from all of them.
         shared: dict[Fact, set[int]] = {}
         overflowed = set()
-        for (kind, key), texts in self._facts.texts.items():
+        for (kind, key), texts in interrupts.each(self._plpy, self._facts.texts.items()):
             known = counts.get((kind, key), 0)
             wanted = unknown.get((kind, key), [])
             room = max(0, most_values(kind) - known) if growing else 0
@@ -11120,7 +11742,7 @@ class Settled:
         for key in self._facts.keys:
             if ("attribute", key) not in counts:
                 self.vocabulary.setdefault(("attribute", key), 0)
-        for term, lists in of_value.items():
+        for term, lists in interrupts.each(self._plpy, of_value.items()):
             if len(lists) == 1:
                 self.positions[term] = lists[0][0][1:]
             else:
@@ -11143,10 +11765,11 @@ class Settled:
 
     def members(self, extents: Sequence[Extent]) -> Iterator[tuple[int, Term, bytes]]:
         """(number in ``extents``, term, what is stored) of every posting."""
-        for term, positions in self.positions.items():
+        for term, positions in interrupts.each(self._plpy, self.positions.items()):
             for number, within in split(positions, extents):
                 yield number, term, bitmaps.encode(within, extents[number].used)
-        for (kind, key, signature), series in self._facts.series.items():
+        of_numbers = interrupts.each(self._plpy, self._facts.series.items())
+        for (kind, key, signature), series in of_numbers:
             for number, (begin, end) in ranges(series.positions, extents):
                 for role, slot, members in sliced(series, begin, end, extents[number]):
                     yield number, (kind, key, signature, role, slot, ""), members
@@ -12527,13 +13150,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from insights_engine import bitmaps, large_blocks, merging, plans, postings, stored_sessions
+from insights_engine import (
+    bitmaps,
+    catch_up,
+    integrity,
+    large_blocks,
+    merging,
+    plans,
+    postings,
+    set_aside,
+    stored_sessions,
+)
 from insights_engine.errors import InsightsError
 from insights_engine.facts import Facts
 from insights_engine.rows import MARK, Placed, Reader, Rollups
 
-#: Held by whoever writes the index: "insights" in ASCII.
-LOCK = int.from_bytes(b"insights", "big")
+#: lock_not_available
+_LOCKED = "55P03"
+#: How long a rebuild between two of its transactions keeps others away: between them no lock
+#: says that it is under way.
+_LEASE_SECONDS = 10
 
 # Traces whose rows are read together, and bounds on what a batch keeps in memory.
 _CHUNK = 1_000
@@ -12556,17 +13192,24 @@ class Trace(NamedTuple):
 def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     """Indexes up to ``max_traces`` pending traces, and merges small blocks.
 
-    Traces that share a session with them may come on top.  ``busy``: another
-    session is at it, nothing was done.
+    Traces that share a session with them may come on top.  What was missed is made up for
+    first.  ``busy``: another session is at it, or older transactions have to be waited for;
+    nothing was done.
     """
-    if not _locked(plpy):
+    if not _locked(plpy, schema) or not catch_up.catch_up(plpy, schema):
         return {"indexed": 0, "removed": 0, "merged": 0, "pending": _pending(plpy), "busy": True}
     ids = _take_pending(plpy, max_traces)
     if ids:
         _change_version(plpy)
-    indexed, removed, experiments = _index(plpy, schema, ids) if ids else (0, 0, set())
+    parts = set_aside.work(plpy, ids, lambda some: _index(plpy, schema, some), str) if ids else []
+    indexed = sum(part[0] for part in parts)
+    removed = sum(part[1] for part in parts)
+    experiments: set[int] = set().union(*(part[2] for part in parts))
     merged = merging.merge(plpy, experiments) if experiments else 0
-    _complete(plpy, schema)
+    if _unfinished(plpy):
+        indexed += _build_next(plpy, schema, max_traces)["indexed"]
+    else:
+        _complete(plpy, schema)
     return {
         "indexed": indexed,
         "removed": removed,
@@ -12574,6 +13217,14 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         "pending": _pending(plpy),
         "busy": False,
     }
+
+
+def _unfinished(plpy: Any) -> bool:
+    """Whether the index has begun to be built, and nobody has ended it."""
+    (state,) = plans.run(
+        plpy, "select not s.built and s.indexed_through <> '' as begun from insights.state s"
+    )
+    return bool(state["begun"])
 
 
 def _complete(plpy: Any, schema: str) -> int:
@@ -12592,21 +13243,86 @@ def _complete(plpy: Any, schema: str) -> int:
 
 
 def _change_version(plpy: Any) -> None:
-    """Has sessions forget which blocks there are, once this transaction is committed."""
-    plans.run(plpy, "update insights.state set version = pg_catalog.gen_random_uuid()")
+    """Has sessions forget which blocks there are, once this transaction is committed.
+
+    Where nothing has gone unnoticed up to here, nothing older will have to be caught up with.
+    """
+    plans.run(
+        plpy,
+        "update insights.state s set version = pg_catalog.gen_random_uuid(),"
+        " horizon = case when s.awaited is null"
+        " and s.trusted >= (select m.last_value from insights.missed m)"
+        " and s.fingerprint = insights.fingerprint()"
+        " then pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) else s.horizon end",
+    )
 
 
-def _locked(plpy: Any) -> bool:
-    """Whether the index is ours until the transaction ends."""
+def _locked(plpy: Any, schema: str) -> bool:
+    """Whether the index is ours until the transaction ends.
+
+    Refuses where it would be written wrongly, or where MLflow's tables would run code.
+    """
     (row,) = plans.run(
         plpy,
         "select pg_catalog.current_setting('transaction_isolation') as isolation,"
-        f" pg_catalog.pg_try_advisory_xact_lock({LOCK}) as locked",
+        " insights.may_read() as readable",
     )
     if row["isolation"] not in ("read committed", "read uncommitted"):
         # It has to see what was committed after the pending traces were taken.
         raise InsightsError("The index is refreshed in transactions that are READ COMMITTED.")
-    return bool(row["locked"])
+    if not row["readable"]:
+        raise InsightsError(
+            "The index is written by roles only that may read every row of MLflow's tables",
+            "42501",
+            hint="Use the role that owns these tables.",
+        )
+    try:
+        # Only those may take this lock who may write the table: nobody else can keep them
+        # away.
+        plpy.execute("lock table insights.lease in exclusive mode nowait")
+    except plpy.SPIError as error:
+        if str(error.sqlstate) != _LOCKED:
+            raise
+        return False
+    (lease,) = plans.run(
+        plpy,
+        "select l.process <> pg_catalog.pg_backend_pid() and l.renewed_at"
+        " > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1) as taken"
+        " from insights.lease l",
+        ("int",),
+        (_LEASE_SECONDS,),
+    )
+    if lease["taken"]:
+        return False
+    # Under these locks no column changes its type, and no table gives way to a view.
+    tables = ", ".join(f"{schema}.{table}" for table in _READ)
+    plpy.execute(f"lock table {tables} in access share mode")
+    integrity.guard(plpy, writing=True)
+    return True
+
+
+_READ = (
+    "trace_info",
+    "spans",
+    "trace_tags",
+    "trace_request_metadata",
+    "assessments",
+    "entity_associations",
+)
+
+
+def renew_lease(plpy: Any) -> None:
+    """Keeps the index to this session until its next transaction."""
+    plans.run(
+        plpy,
+        "update insights.lease set process = pg_catalog.pg_backend_pid(),"
+        " renewed_at = pg_catalog.clock_timestamp()",
+    )
+
+
+def end_lease(plpy: Any) -> None:
+    """Lets others write the index again, once this transaction is committed."""
+    plans.run(plpy, "update insights.lease set process = null, renewed_at = null")
 
 
 def _pending(plpy: Any) -> int:
@@ -12624,7 +13340,9 @@ def _take_pending(plpy: Any, max_traces: int) -> list[str]:
     (row,) = plans.run(
         plpy,
         "with wanted as materialized (select distinct n.trace_id from"
-        " (select p.trace_id from insights.pending p limit $2) n limit $1),"
+        " (select p.trace_id from insights.pending p"
+        # Those of the future are traces that could not be indexed (set_aside.py).
+        " where p.noted_at <= pg_catalog.clock_timestamp() limit $2) n limit $1),"
         " gone as (delete from insights.pending p using wanted w"
         " where p.trace_id = w.trace_id returning p.trace_id)"
         " select pg_catalog.array_agg(distinct g.trace_id) as ids from gone g",
@@ -12785,20 +13503,23 @@ class Batch:
         postings.write(self._plpy, self._facts, extents)
 
     def _write_traces(self, extents: Sequence[postings.Extent]) -> None:
-        nothing = Rollups(None, None)
+        nothing = Rollups(None, None, 0)
         for extent in extents:
             numbers = range(extent.start, extent.start + extent.used)
             rollups = [self._rollups.get(number, nothing) for number in numbers]
             plans.run(
                 self._plpy,
-                "insert into insights.trace (trace_id, block, position, spans, assessments)"
-                " select w.trace_id, $1, w.n - 1, w.spans, w.assessments from rows from"
-                " (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))"
-                " with ordinality as w (trace_id, spans, assessments, n)",
-                ("int", "text[]", "text[]", "text[]"),
+                "insert into insights.trace"
+                " (trace_id, block, position, row_count, spans, assessments)"
+                " select w.trace_id, $1, w.n - 1, w.row_count, w.spans, w.assessments"
+                " from rows from (pg_catalog.unnest($2), pg_catalog.unnest($3),"
+                " pg_catalog.unnest($4), pg_catalog.unnest($5)) with ordinality"
+                " as w (trace_id, row_count, spans, assessments, n)",
+                ("int", "text[]", "int[]", "text[]", "text[]"),
                 (
                     extent.block,
                     [self._traces[number].trace_id for number in numbers],
+                    [rollup.rows for rollup in rollups],
                     [rollup.spans for rollup in rollups],
                     [rollup.assessments for rollup in rollups],
                 ),
@@ -12808,30 +13529,45 @@ class Batch:
 # ------------------------------------------------------------------- building
 
 
-def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
+def build(plpy: Any, schema: str, max_traces: int, leased: bool) -> dict[str, Any]:
     """Indexes the next traces of a database that had traces before it had an index.
 
+    ``leased``: for a session that goes on until it is done, which keeps others away.
     ``done``: the index is built, and what large blocks have beside it.
     ``busy``: nothing could be done yet.
     """
-    if not _locked(plpy):
+    if not _locked(plpy, schema):
         return {"indexed": 0, "done": False, "busy": True}
+    if leased:
+        renew_lease(plpy)
+    found = _build_next(plpy, schema, max_traces)
+    if leased and found["done"]:
+        end_lease(plpy)
+    return found
+
+
+def _build_next(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     (state,) = plans.run(plpy, "select s.built, s.indexed_through from insights.state s")
     if state["built"]:
         return {"indexed": 0, "done": not _complete(plpy, schema), "busy": False}
     _change_version(plpy)
     through = state["indexed_through"] or ""
     if through == _BEGIN:
-        _begin(plpy)
+        catch_up.trust_anew(plpy)
+        _set_through(plpy, _CLEAR)
         return {"indexed": 0, "done": False, "busy": False}
-    if through.startswith(_CLEAR):
+    if through == _CLEAR:
         if not _clear(plpy):
             return {"indexed": 0, "done": False, "busy": False}
-        through = _AFTER + through[len(_CLEAR) :]
-        _set_through(plpy, through)
-    if through.startswith(_AFTER):
-        if not _ended(plpy, int(through[len(_AFTER) :])):
+        _set_through(plpy, _AFTER)
+        through = _AFTER
+    if through == _AFTER:
+        # What was missed before is seen only when those have ended who missed it.
+        if not catch_up.awaited_have_ended(plpy):
             return {"indexed": 0, "done": False, "busy": True}
+        plans.run(
+            plpy, "update insights.state set horizon = coalesce(awaited, horizon), awaited = null"
+        )
         through = ""
     if not through:
         _note_carriers(plpy, schema)
@@ -12855,8 +13591,10 @@ def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         for row in found
         if not row["indexed"]
     ]
-    experiments = add(plpy, schema, traces)
-    merging.merge(plpy, experiments)
+    parts = set_aside.work(
+        plpy, traces, lambda some: (len(some), add(plpy, schema, some)), lambda one: one.trace_id
+    )
+    merging.merge(plpy, set().union(*(part[1] for part in parts)))
     done = len(found) < max_traces
     if found:
         last = found[len(found) - 1]
@@ -12866,46 +13604,27 @@ def build(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     _set_through(plpy, "" if done else through)
     # Only now is it known which blocks are the largest.
     done = done and not _complete(plpy, schema)
-    return {"indexed": len(traces), "done": done, "busy": False}
+    return {"indexed": sum(part[0] for part in parts), "done": done, "busy": False}
 
 
-def start_over(plpy: Any) -> dict[str, Any]:
-    """Has the index built anew, by `build`; until then it is not used.
-
-    What could not be noted so far is made up for by that, provided that it begins
-    when the transactions that missed to note it have ended.
-    """
-    if not _locked(plpy):
+def start_over(plpy: Any, schema: str, leased: bool) -> dict[str, Any]:
+    """Has the index built anew, by `build`; until then it is not used."""
+    if not _locked(plpy, schema):
         return {"busy": True}
-    _change_version(plpy)
-    plans.run(
-        plpy,
-        f"update insights.state set built = false, trusted = {_AHEAD}, indexed_through = $1",
-        ("text",),
-        (_BEGIN,),
-    )
+    if leased:
+        renew_lease(plpy)
+    mark_to_be_built(plpy)
     return {"busy": False}
 
 
-def _begin(plpy: Any) -> None:
-    """Moves ``insights.missed`` on to where it is trusted from now on.
-
-    No rollback undoes that, so what is trusted has been committed before.
-    """
-    (state,) = plans.run(
-        plpy,
-        "select s.trusted >= m.last_value as ahead from insights.state s, insights.missed m",
-    )
-    if not state["ahead"]:
-        plans.run(plpy, f"update insights.state set trusted = {_AHEAD}")
-        return
-    plans.run(plpy, "select pg_catalog.setval('insights.missed', s.trusted) from insights.state s")
-    # That was the first thing that this transaction wrote, so its number is higher
-    # than those of all that missed something before.
+def mark_to_be_built(plpy: Any) -> None:
+    """Has `build` begin from nothing."""
+    _change_version(plpy)
     plans.run(
         plpy,
-        f"update insights.state set indexed_through = '{_CLEAR}'"
-        " || pg_catalog.pg_current_xact_id()::text",
+        "update insights.state set built = false, awaited = null, indexed_through = $1",
+        ("text",),
+        (_BEGIN,),
     )
 
 
@@ -12948,29 +13667,15 @@ def _set_through(plpy: Any, through: str) -> None:
 #: A trace's id as the index compares it.
 _ID = 't.request_id collate "C"'
 
-# Far ahead: after a crash a sequence may go on 32 numbers further.
-_AHEAD = "(select m.last_value + 1000 from insights.missed m)"
-
-# In insights.state.indexed_through: the index is to be built anew.
+# In insights.state.indexed_through: the index is to be built anew, ...
 _BEGIN = "begin"
-# The same, before the number of a transaction: the index is to be cleared, and then
-# to be built ...
-_CLEAR = "clear "
-# ... from the first trace on, as soon as that transaction and all before have ended.
-_AFTER = "after "
+# ... is to be cleared, and then to be built ...
+_CLEAR = "clear"
+# ... from the first trace on, as soon as the awaited transactions have ended.
+_AFTER = "after"
 
 # Blocks that are deleted in one transaction.
 _CLEARED = 16
-
-
-def _ended(plpy: Any, transaction: int) -> bool:
-    """Whether no transaction that is as old as this one runs."""
-    (row,) = plans.run(
-        plpy,
-        "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint"
-        " as oldest",
-    )
-    return int(row["oldest"]) > transaction
 
 
 def _place(through: str) -> tuple[int, int, str]:
@@ -13740,11 +14445,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple, Optional
 
+from insights_engine import interrupts
 from insights_engine.facts import COST_COLUMNS, INTEGER_COLUMNS, PREVIEWS, TEXT_COLUMNS, Facts
 from insights_engine.rawsql import SESSION, SOURCE_RUN
 
@@ -13771,6 +14477,8 @@ class Rollups(NamedTuple):
 
     spans: Optional[str]
     assessments: Optional[str]
+    #: Rows that were read of the trace, apart from the one of ``trace_info``.
+    rows: int
 
 
 class Reader:
@@ -13787,12 +14495,16 @@ class Reader:
     def collect(self, facts: Facts, traces: Sequence[Placed]) -> dict[int, Rollups]:
         """Has the facts of traces collected, whose positions ascend; their rollups.
 
-        Traces that are no longer there have no facts and no rollup.
+        Traces that are no longer there have no facts, and no rollup unless rows are left of
+        them.  What is counted here `catch_up` counts again.
         """
         assessed = self._assessments(traces)
         linked = self._links(traces)
         lent = self._lent_assessments(traces) if self._with_sessions else {}
         shown: dict[int, Optional[str]] = {}
+        counted = [len(assessed.get(n, ())) for n in range(len(traces))]
+        for (_, n), links in linked.items():
+            counted[n] += len(links)
         ascending = 0
         for row in self._traces(traces):
             n = row["n"] - 1
@@ -13804,6 +14516,7 @@ class Reader:
             runs = linked.get(("run", n), [])
             for kind in ("tag", "metadata"):
                 if row[f"{kind}_keys"]:
+                    counted[n] += len(row[f"{kind}_keys"])
                     facts.add_pairs(position, kind, row[f"{kind}_keys"], row[f"{kind}_values"])
             for run in (row["source_run"], *runs):
                 if run is not None:
@@ -13828,14 +14541,15 @@ class Reader:
         spans = groupby(self._spans(traces), key=itemgetter(0))
         found, of_trace = next(spans, (None, iter(())))
         for n, trace in enumerate(traces):
+            rollup = None
             if n == found:
-                rollup = facts.add_spans(trace.position, of_trace)
+                rollup = facts.add_spans(trace.position, _counting(of_trace, counted, n))
                 found, of_trace = next(spans, (None, iter(())))
             elif trace.position in shown:
                 rollup = facts.add_spans(trace.position, ())
-            else:
-                continue
-            rollups[trace.position] = Rollups(rollup, shown.get(trace.position))
+            if rollup is not None or counted[n]:
+                shown_of_trace = shown.get(trace.position)
+                rollups[trace.position] = Rollups(rollup, shown_of_trace, counted[n])
         if found is not None:
             raise RuntimeError("spans did not come in the order of their traces")
         return rollups
@@ -13856,7 +14570,8 @@ class Reader:
         cursor = self._plpy.cursor(plan, [ids, experiments])
         while True:
             rows = cursor.fetch(_AT_ONCE)
-            yield from rows
+            # What is collected of a row may take long: it is JSON.
+            yield from interrupts.each(self._plpy, rows)
             if len(rows) < _AT_ONCE:
                 cursor.close()
                 return
@@ -13975,6 +14690,13 @@ _GIVEN = (
 )
 
 
+def _counting(rows: Iterable[Any], counted: list[int], n: int) -> Iterator[Any]:
+    """The same rows, counted as they pass."""
+    for row in rows:
+        counted[n] += 1
+        yield row
+
+
 def _by_trace(rows: Iterator[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
     found: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
@@ -14018,7 +14740,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
-from insights_engine import attributes, indexed, narrowing, paging, plans, printer, tree
+from insights_engine import attributes, indexed, integrity, narrowing, paging, plans, printer, tree
 from insights_engine.errors import InsightsError
 from insights_engine.ordering import Clause, SortColumn, compile_order
 from insights_engine.paging import Position
@@ -14112,6 +14834,7 @@ def find_page(
         now_ms = start.now_ms
     if query.experiments == []:
         return Page([], None)
+    integrity.guard(plpy)
     # One more than asked for tells whether another page exists.
     rows = _Finder(plpy, query, now_ms).rows(max_results + 1, start, offset)
     ids = [row.trace_id for row in rows[:max_results]]
@@ -14410,7 +15133,7 @@ def read_rows(plpy: Any, schema: str, page: Page) -> Iterator[dict[str, Any]]:
             'run_id', a.run_id,
             'create_time_ms', a.created_timestamp,
             'last_update_time_ms', a.last_updated_timestamp
-        ) order by a.created_timestamp, a.assessment_id)
+        ) order by a.created_timestamp, a.ctid)
         from {schema}.assessments a
         where a.trace_id = t.request_id
     ) as assessments
@@ -14531,7 +15254,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from insights_engine import bitmaps, plans, sessions, tree
 from insights_engine.cache import CACHE
 from insights_engine.groups import Block, all_positions
-from insights_engine.index_reader import Index, decided, open_index, prepare
+from insights_engine.index_reader import UNDECIDED_SHARE, Index, decided, open_index, prepare
 from insights_engine.series_rows import (
     FINEST,
     NOTHING,
@@ -14567,7 +15290,7 @@ def of_index(
     """
     if statement.experiments == []:
         return nothing(len(edges) - 1)
-    index = open_index(plpy, statement, (node,))
+    index = open_index(plpy, statement, (node,), UNDECIDED_SHARE)
     if index is None:
         return None
     index.blocks = [
@@ -15324,6 +16047,7 @@ from insights_engine.candidates import Name
 from insights_engine.cells import Cells, Cuts, bytes_of
 from insights_engine.columns import ALL_POSITIONS, Columns
 from insights_engine.groups import all_positions
+from insights_engine.interrupts import go_on
 from insights_engine.parts import Part
 
 # Records of a session that are folded in one step; more of them in several.
@@ -15475,10 +16199,18 @@ class Space:
     """
 
     def __init__(
-        self, parts: Sequence[Part], numbers: Sequence[Sequence[int]], every: bool
+        self,
+        parts: Sequence[Part],
+        numbers: Sequence[Sequence[int]],
+        every: bool,
+        look: Callable[[], None] = go_on,
     ) -> None:
-        """``numbers``: for each part the number of the session at each position; 0: none."""
+        """``numbers``: for each part the number of the session at each position; 0: none.
+
+        ``look`` is called now and then: what it raises ends the computation.
+        """
         self._parts = parts
+        self._look = look
         #: Of how many parts sets of traces have to be given.
         self.parts_given = len(parts)
         self._every = every
@@ -15487,6 +16219,7 @@ class Space:
         self._sessions: list[array[int]] = []
         self._folds: list[_Fold] = []
         for part, column in zip(parts, numbers):
+            look()
             for number in dict.fromkeys(bitmaps.chosen(column, part.base)):
                 if number:
                     known.setdefault(number, len(known))
@@ -15529,6 +16262,7 @@ class Space:
             end = min(count, start + 8 * _WIDEST)
 
             def columns(number: int) -> list[bytes]:
+                self._look()
                 part, sets = self._parts[number], of_part(number, start, end)  # noqa: B023
                 return [
                     self._column(part, sets[first : first + 8]) for first in range(0, len(sets), 8)
@@ -15536,6 +16270,7 @@ class Space:
 
             width = -(-(end - start) // 8)
             for column in self._folded(width, columns, OR):
+                self._look()
                 found += [_plane(column, bit) for bit in range(8)]
         everything = all_positions(self.size)
         return [everything & ~bits if self._every else bits for bits in found[:count]]
@@ -15582,10 +16317,6 @@ class Space:
         """Of a set of sessions those in one of the parts."""
         return sessions >> number * bitmaps.POSITIONS & all_positions(bitmaps.POSITIONS)
 
-    def joined(self, sets: Sequence[int]) -> int:
-        """One set, of a set for each of the parts."""
-        return sum([bits << number * bitmaps.POSITIONS for number, bits in enumerate(sets)])
-
     def _read(self) -> list[Columns]:
         lists, sets = self._items()
         doubts: Mapping[int, Sequence[bytes]] = dict.fromkeys(
@@ -15594,9 +16325,14 @@ class Space:
         found = []
         for start in range(0, self.size, bitmaps.POSITIONS):
             used = min(bitmaps.POSITIONS, self.size - start)
-            own = {item: bits >> start & all_positions(used) for item, bits in sets.items()}
-            listed = {item: _between(some, start, used) for item, some in lists.items()}
-            found.append(Columns.of_sets(listed, own, doubts, used))
+            own, listed = {}, {}
+            for item, bits in sets.items():
+                self._look()
+                own[item] = bits >> start & all_positions(used)
+            for item, some in lists.items():
+                self._look()
+                listed[item] = _between(some, start, used)
+            found.append(Columns.of_sets(listed, own, doubts, used, self._look))
         return found
 
     def _items(self) -> tuple[dict[int, Sequence[int]], dict[int, int]]:
@@ -15606,11 +16342,13 @@ class Space:
         for part, sessions in zip(self._parts, self._sessions):
             facts = part.columns().facts
             for place, item in enumerate(facts.listed_items):
+                self._look()
                 own = map(sessions.__getitem__, facts.listed(place))
                 listed.setdefault(item, array("i")).extend(own)
             large.update(zip(facts.bitmap_items, repeat(None)))
         lists: dict[int, Sequence[int]] = {}
         for item, found in listed.items():
+            self._look()
             if item not in large:
                 counts = Counter(found)
                 counts.pop(-1, None)
@@ -15677,14 +16415,19 @@ class Enlarged(Space):
     """
 
     def __init__(
-        self, known: Space, others: Sequence[Part], numbers: Sequence[Sequence[int]], every: bool
+        self,
+        known: Space,
+        others: Sequence[Part],
+        numbers: Sequence[Sequence[int]],
+        every: bool,
+        look: Callable[[], None] = go_on,
     ) -> None:
         """``numbers``: of the others, as those of the first."""
         self._known = known
         parts = known.as_parts(0)
         starts = range(0, known.size, bitmaps.POSITIONS)
         own = [known.numbers[start : start + bitmaps.POSITIONS] for start in starts]
-        super().__init__([*parts, *others], [*own, *numbers], every)
+        super().__init__([*parts, *others], [*own, *numbers], every, look)
         self.parts_given = known.parts_given + len(others)
 
     def sets_of(self, several: Sequence[Sequence[int]]) -> list[int]:
@@ -15753,11 +16496,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, fields, plans, stored_sessions, tree
+from insights_engine import bitmaps, fields, interrupts, plans, stored_sessions, tree
 from insights_engine.cache import CACHE, Column
 from insights_engine.errors import InsightsError, visible
 from insights_engine.groups import Block
-from insights_engine.index_reader import Index, decided, open_index, prepare
+from insights_engine.index_reader import UNDECIDED_SHARE, Index, decided, open_index, prepare
 from insights_engine.occurrences import Whole
 from insights_engine.statement import Statement
 from insights_engine.terms import LARGE_BLOCK
@@ -15889,7 +16632,7 @@ class Sessions(Numbers):
 
     def _counted(self, blocks: Sequence[tuple[Block, int]]) -> Mapping[int, int]:
         found: Counter[int] = Counter()
-        for block, bits in blocks:
+        for block, bits in interrupts.each(self._index.plpy, blocks):
             (column,) = self.numbers([block], [bits])
             found.update(bitmaps.chosen(column, bits))
         found.pop(0, None)
@@ -16123,7 +16866,7 @@ def _of_index(
 ) -> Optional[Table]:
     """The table; without ``pairs`` its diagonal only."""
     add = add_pairs if pairs else _add_each
-    index = open_index(plpy, statement, nodes)
+    index = open_index(plpy, statement, nodes, UNDECIDED_SHARE)
     if index is None:
         return None
     filters = [prepare(node) for node in nodes]
@@ -16223,6 +16966,87 @@ def _of_tables(plpy: Any, statement: Statement, nodes: Sequence[tree.Node], unit
             for other in matched:
                 table[one][other] += int(number or 0)
     return table
+''',
+"insights_engine.set_aside": r'''"""Keeps traces that cannot be indexed from stopping the others.
+
+A row that cannot be read, or a value that nobody thought of, makes the whole
+batch fail, each time again.  So the batch is halved until the trace is found, which
+then stays pending, and with that is answered from MLflow's tables.  Its note lies in
+the future: that is when it is tried again, unless it changes before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Callable, TypeVar
+
+from insights_engine import plans
+from insights_engine.errors import visible
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: Minutes until such a trace is tried again, at random up to twice as many.
+_MINUTES = 5
+# More of them in a batch, and it is not the traces that are wrong.
+_MOST = 20
+# SQLSTATEs, or classes of them, that say nothing about a trace: connections, snapshots and
+# settings, deadlocks, missing objects and rights, resources, locks, operators, the system, objects
+# that others change at the same time.
+_NOT_OF_A_TRACE = ("08", "0A", "25", "3F", "40", "42", "53", "55", "57", "58", "72", "F0", "XX000")
+
+
+def work(
+    plpy: Any,
+    items: Sequence[Item],
+    do: Callable[[Sequence[Item]], Result],
+    trace_id: Callable[[Item], str],
+) -> list[Result]:
+    """What ``do`` gives for all items, or for parts of them if it raises for some.
+
+    The trace of an item for which it raises alone is noted as pending, with a warning.
+    """
+    results = []
+    failed: list[tuple[Item, Exception]] = []
+    rest = [items]
+    while rest:
+        part = rest.pop()
+        try:
+            with plpy.subtransaction():
+                results.append(do(part))
+        except Exception as error:
+            if not _of_a_trace(error) or len(failed) == _MOST:
+                raise
+            if len(part) == 1:
+                failed.append((part[0], error))
+            else:
+                middle = len(part) // 2
+                rest += [part[middle:], part[:middle]]
+    for item, reason in failed:
+        _note(plpy, trace_id(item), reason)
+    return results
+
+
+def _of_a_trace(error: Exception) -> bool:
+    state = getattr(error, "sqlstate", None)
+    return not isinstance(error, MemoryError) and not (state or "").startswith(_NOT_OF_A_TRACE)
+
+
+def _note(plpy: Any, trace_id: str, error: Exception) -> None:
+    plans.run(
+        plpy,
+        "insert into insights.pending (trace_id, noted_at) values ($1,"
+        " pg_catalog.clock_timestamp()"
+        f" + interval '{_MINUTES} minutes' * (1 + pg_catalog.random()))"
+        " on conflict (trace_id, transaction) do update set noted_at = excluded.noted_at",
+        ("text",),
+        (trace_id,),
+    )
+    reason = f"{type(error).__name__}: {error}"
+    plpy.warning(
+        f"trace {visible(trace_id, 100)} cannot be indexed, stays pending and is tried again later:"
+        f" {visible(reason, 300)}"
+    )
 ''',
 "insights_engine.slices": r'''"""Numbers of traces, bit by bit (see bitmaps.py), and which of them lie in intervals."""
 
@@ -17875,7 +18699,7 @@ def tested(
     question.restated.is_of_roots = _of_roots(items, counts)
     chosen: list[int] = []
     unsure: dict[int, tuple[int, ...]] = {}
-    for item, count in enumerate(counts):
+    for item, count in enumerate(units.each(counts)):
         if not options.min_support <= count < units.total:
             continue
         name = items.name(item)
@@ -17887,15 +18711,20 @@ def tested(
         elif not _is_whole(name, count, items, counts):
             chosen.append(item)
     p_values = tests.p_values(
-        [counts[item] for item in chosen], [joints[item] for item in chosen], options.fdr
+        units.each([counts[item] for item in chosen]),
+        [joints[item] for item in chosen],
+        options.fdr,
     )
-    for item, p_value in zip(chosen, p_values):
+    for item, p_value in units.each(zip(chosen, p_values)):
         count = counts[item]
-        yield Tested(items.name(item), count, joints[item], p_value, tests.test(count))
+        if p_value > options.fdr:
+            yield NOTHING  # it is never shown, and there are many of them
+        else:
+            yield Tested(items.name(item), count, joints[item], p_value, tests.test(count))
     for item in _promising(units, options, tests, unsure, counts, joints):
         name = items.name(item)
         if written(name, apart=True) is not None:
-            fact = measured(name, *units.matching(candidates.node_of(name)), tests)
+            fact = measured(name, *units.having(name), tests)
             if options.min_support <= fact.among < units.total:
                 yield fact
     if "number" in options.kinds:
@@ -17950,7 +18779,7 @@ def _tested_thresholds(
             and threshold.split.estimate <= options.fdr
             and written(threshold.fact, apart=True) is not None
         ):
-            counted = units.matching(candidates.node_of(threshold.fact))
+            counted = units.having(threshold.fact)
             yield measured(threshold.fact, *counted, tests, threshold.split)
         else:
             yield NOTHING
@@ -17970,7 +18799,7 @@ def _promising(
     total, target = units.total, units.target
     opaque = units.opaque({other for others in unsure.values() for other in others})
     promises = []
-    for item, others in unsure.items():
+    for item, others in units.each(unsure.items()):
         count, joint = counts[item], joints[item]
         # At most so many more; the same unit may be among them twice.
         base = sum([opaque[other][0] for other in others])
@@ -18001,14 +18830,14 @@ def _is_wanted(name: Name, items: candidates.Items, question: Question, options:
 
 
 def _is_whole(name: Name, count: int, items: candidates.Items, counts: Sequence[int]) -> bool:
-    """Whether a pair of span columns says no more than one of them."""
-    if name[0] != "s":
+    """Whether a name or type with a status says no more than the name or type.
+
+    That spans failed is worth saying also where all of that name did.
+    """
+    if name[0] != "s" or name[3] == "ERROR":
         return False
-    for other in (("v", "span", name[1], name[2]), ("v", "span", "status", name[3])):
-        number = items.known(other)
-        if number is not None and counts[number] == count:
-            return True
-    return False
+    number = items.known(("v", "span", name[1], name[2]))
+    return number is not None and counts[number] == count
 ''',
 "insights_engine.thresholds": r'''"""Where to cut a number: candidates by quantiles, and readable values for them.
 
@@ -19466,9 +20295,10 @@ Their facts are collected as a refresh would, in memory: nothing is written.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Optional
 
-from insights_engine import bitmaps, cells
+from insights_engine import bitmaps, cells, interrupts
 from insights_engine.candidates import FACTS, Items, Name, Signature, Term, items_of, series_of
 from insights_engine.cells import Cells, Cuts, Numbers
 from insights_engine.columns import Columns
@@ -19503,6 +20333,10 @@ class Unindexed(Part):
             return self._columns
         return self._collect()[0]
 
+    def knows(self, doubts: Iterable[int]) -> bool:
+        """Whether it is at hand which traces have a fact that these items make uncertain."""
+        return self._columns is not None and self._columns.doubts.isdisjoint(doubts)
+
     def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
         most = cells.SAMPLE // SAMPLED
         return {name: cells.sampled(one, most) for name, one in self._some(names).items()}
@@ -19524,7 +20358,7 @@ class Unindexed(Part):
         _Reader(self._plpy, self._statement).collect(facts, self._traces)
         found = self._of(facts, vocabulary)
         numbers: dict[Name, list[Numbers]] = {}
-        for (kind, key, signature), one in facts.series.items():
+        for (kind, key, signature), one in interrupts.each(self._plpy, facts.series.items()):
             name = series_of(kind, key, signature, vocabulary.signatures)
             if name is not None and len(one.positions) > 1:
                 numbers.setdefault(name, []).append(_numbers(one))
@@ -19538,7 +20372,7 @@ class Unindexed(Part):
         of_term: dict[int, tuple[int, ...]] = {}
         stored: list[tuple[int, bytes]] = []
         doubts: dict[int, list[bytes]] = {}
-        for term, positions in _terms(facts):
+        for term, positions in interrupts.each(self._plpy, _terms(facts)):
             members = bitmaps.encode(positions, self.used)
             found = []
             for name in items_of(term, vocabulary.signatures):
@@ -19556,7 +20390,7 @@ class Unindexed(Part):
         for experiment_id, positions in by_experiment.items():
             of_term[len(stored)] = (self._items.number(("e", experiment_id)),)
             stored.append((len(stored), bitmaps.encode(positions, self.used)))
-        return Columns(stored, of_term, doubts, self.used)
+        return Columns(stored, of_term, doubts, self.used, partial(interrupts.look, self._plpy))
 
     def trace_ids(self) -> Sequence[Optional[str]]:
         return [trace.trace_id for trace in self._traces]
@@ -19670,11 +20504,13 @@ belong to none, and a session may have traces in several experiments.
 
 from __future__ import annotations
 
+import hashlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Optional, TypeVar
 
-from insights_engine import bitmaps, plans, ranking, tree
+from insights_engine import bitmaps, interrupts, plans, ranking
 from insights_engine.cache import CACHE
 from insights_engine.candidates import Name
 from insights_engine.cells import Cuts, Histogram
@@ -19701,6 +20537,8 @@ _PARTS_AT_ONCE = 64
 
 #: Pairs of facts that are looked at together.
 _PAIRS_AT_ONCE = 200
+
+Item = TypeVar("Item")
 
 
 class CellCounts:
@@ -19733,6 +20571,14 @@ class Traces:
         self.total = sum(bitmaps.count(part.base) for part in self.parts)
         self.target = sum(bitmaps.count(part.target) for part in self.parts)
 
+    def look(self) -> None:
+        """Raises plpy.SPIError if the statement has been cancelled."""
+        interrupts.look(self._population.plpy)
+
+    def each(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, with a look before every one: see `interrupts`."""
+        return interrupts.each(self._population.plpy, items)
+
     def items(self, least: int) -> tuple[list[int], list[int]]:
         """Of each item: how many units of the base have it, and how many of the target.
 
@@ -19763,9 +20609,9 @@ class Traces:
                 )
         return found
 
-    def matching(self, node: tree.Node) -> tuple[int, int]:
-        """How many units of the base, and of the target, match a filter."""
-        return self._measured(self._population.matching(node, self.parts), self.parts)
+    def having(self, name: Name) -> tuple[int, int]:
+        """How many units of the base, and of the target, have a fact."""
+        return self._measured(self._population.having(name, self.parts), self.parts)
 
     def _measured(self, sets: Sequence[int], parts: Sequence[Part]) -> tuple[int, int]:
         """How many units of the base, and of the target, a set for each part comes to."""
@@ -19780,25 +20626,33 @@ class Traces:
     ) -> set[tuple[Name, Name]]:
         """Those pairs of facts, of these counts, that match nearly the same units."""
         met = dict.fromkeys(pairs, 0)
-        names = {name for pair in pairs for name in pair}
-        for part in self.parts:
-            sets = self._population.sets(part, names)
-            for pair in pairs:
+        for sets in self._sets({name for pair in pairs for name in pair}):
+            for pair in self.each(pairs):
                 both = sets.get(pair[0], 0) & sets.get(pair[1], 0)
                 if both:
                     met[pair] += bitmaps.count(both)
-        return self._near_identical(pairs, met)
-
-    def _near_identical(
-        self,
-        pairs: Mapping[tuple[Name, Name], tuple[int, int]],
-        met: Mapping[tuple[Name, Name], int],
-    ) -> set[tuple[Name, Name]]:
         return {
             pair
             for pair, sizes in pairs.items()
             if ranking.near_identical(*sizes, met[pair], self.total)
         }
+
+    def digests(self, names: Iterable[Name]) -> dict[Name, tuple[bytes, int]]:
+        """Of each fact a digest of the units that have it, and how many these are."""
+        counts = dict.fromkeys(names, 0)
+        digests = {name: hashlib.blake2b(digest_size=16) for name in counts}
+        for number, sets in enumerate(self._sets(counts)):
+            for name, bits in self.each(sets.items()):
+                if bits:
+                    counts[name] += bitmaps.count(bits)
+                    digests[name].update(number.to_bytes(4, "little"))
+                    digests[name].update(bits.to_bytes(bitmaps.POSITIONS // 8, "little"))
+        return {name: (digests[name].digest(), count) for name, count in counts.items()}
+
+    def _sets(self, names: Collection[Name]) -> Iterator[Mapping[Name, int]]:
+        """For each part the units of its base that have some facts, as far as there are any."""
+        for part in self.parts:
+            yield self._population.sets(part, names)
 
     def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
         """How many units have a trace with both of two facts: of the base, of the target."""
@@ -19808,7 +20662,7 @@ class Traces:
         for part in self.parts:
             sets = self._population.sets(part, names)
             inside = {name: bits & part.target for name, bits in sets.items()}
-            for number, (one, other) in enumerate(pairs):
+            for number, (one, other) in enumerate(self.each(pairs)):
                 if one in sets and other in sets:
                     among[number] += bitmaps.count(sets[one] & sets[other])
                     joint[number] += bitmaps.count(inside[one] & inside[other])
@@ -19877,31 +20731,34 @@ class Sessions(Traces):
         self._space = _space(population, plpy, schema, every)
         #: The sessions of the target.
         self._target = self._space.set_of([part.target for part in population.parts])
-        super().__init__(population, self._space.as_parts(self._target))
+        parts: list[Part] = Watched(plpy)
+        parts += self._space.as_parts(self._target)
+        super().__init__(population, parts)
 
     def opaque(self, items: Iterable[int]) -> dict[int, tuple[int, int]]:
         # Whether the traces concerned are those of the target's sessions is left open.
         found = self._traces.opaque(items)
         return {item: (2 * base, base) for item, (base, _) in found.items()}
 
-    def matching(self, node: tree.Node) -> tuple[int, int]:
-        return self._counts(self._space.set_of(self._population.matching(node, self._traces.parts)))
+    def having(self, name: Name) -> tuple[int, int]:
+        return self._counts(self._space.set_of(self._population.having(name, self._traces.parts)))
 
     def _counts(self, sessions: int) -> tuple[int, int]:
         return bitmaps.count(sessions), bitmaps.count(sessions & self._target)
 
-    def near_identical(
-        self, pairs: Mapping[tuple[Name, Name], tuple[int, int]]
-    ) -> set[tuple[Name, Name]]:
-        names = {name for pair in pairs for name in pair}
+    def _sets(self, names: Collection[Name]) -> Iterator[Mapping[Name, int]]:
         single = [name for name in names if name[0] != "a"]
-        of_parts = [self._population.sets(part, single) for part in self.parts]
-        sets = {name: self._space.joined([own.get(name, 0) for own in of_parts]) for name in single}
         # Both facts of a pair are had by the same trace.
-        both = [name[1:] for name in names if name[0] == "a"]
-        sets.update({("a", *pair): bits for pair, bits in zip(both, self._both(both))})
-        met = {pair: bitmaps.count(sets[pair[0]] & sets[pair[1]]) for pair in pairs}
-        return self._near_identical(pairs, met)
+        pairs = [name for name in names if name[0] == "a"]
+        both: dict[Name, int] = {}
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            some = pairs[start : start + _PAIRS_AT_ONCE]
+            both.update(zip(some, self._both([name[1:] for name in some])))
+        for number, part in enumerate(self.parts):
+            sets = self._population.sets(part, single)
+            for name, bits in both.items():
+                sets[name] = self._space.part_of(bits, number)
+            yield sets
 
     def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
@@ -19914,6 +20771,7 @@ class Sessions(Traces):
         for part in self._traces.parts if pairs else ():
             sets = self._population.sets(part, names)
             of_parts.append([sets.get(one, 0) & sets.get(other, 0) for one, other in pairs])
+            self.look()
         return self._space.sets_of(of_parts)
 
     def screen(self) -> Traces:
@@ -19924,13 +20782,15 @@ def _space(population: Population, plpy: Any, schema: str, every: bool) -> Space
     """The sessions of a base; those of indexed traces are kept."""
     indexed: list[Indexed] = Watched(plpy)
     indexed += [part for part in population.parts if isinstance(part, Indexed)]
-    others = [part for part in population.parts if not isinstance(part, Indexed)]
+    others: list[Part] = Watched(plpy)
+    others += [part for part in population.parts if not isinstance(part, Indexed)]
+    look = partial(interrupts.look, plpy)
     numbers = Numbers()
     lasting = _of_blocks(population, numbers.generation, indexed, every) if indexed else None
     columns = [_looked_up(plpy, schema, part, numbers) for part in others]
     if lasting is None:
-        return Space(others, columns, every)
-    return Enlarged(lasting, others, columns, every) if others else lasting
+        return Space(others, columns, every, look)
+    return Enlarged(lasting, others, columns, every, look) if others else lasting
 
 
 def _of_blocks(
@@ -19945,7 +20805,7 @@ def _of_blocks(
     numbers = SessionsOfBlocks(population.index).numbers(
         [part.block for part in parts], [part.base for part in parts]
     )
-    space = Space(parts, numbers, every)
+    space = Space(parts, numbers, every, partial(interrupts.look, population.plpy))
     space.as_parts(0)
     size = space.size_with(len(population.series()))
     CACHE.keep(key, {parts[0].block.block: Kept(space, size)})
@@ -20222,7 +21082,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Optional
 
-from insights_engine import bitmaps, cell_writer, plans, postings, stored_sessions
+from insights_engine import bitmaps, cell_writer, integrity, plans, postings, stored_sessions
 from insights_engine.candidates import Items
 from insights_engine.errors import visible
 from insights_engine.facts import Facts
@@ -20246,15 +21106,23 @@ def verify(plpy: Any, schema: str, limit: int) -> Iterator[Problem]:
 
 
 def _problems(plpy: Any, schema: str) -> Iterator[Problem]:
+    integrity.guard(plpy, writing=True)
     (state,) = plans.run(
         plpy,
-        "select s.built, s.trusted >= m.last_value as trusted"
+        "select s.built, s.awaited is null and s.trusted >= m.last_value as trusted,"
+        " s.fingerprint = insights.fingerprint() as watched, insights.unwatched() as trigger"
         " from insights.missed m left join insights.state s on true",
     )
     if not state["built"]:
         yield Problem(None, "the index is not built")
     elif not state["trusted"]:
-        yield Problem(None, "changes were missed since the index was built")
+        yield Problem(None, "changes were missed, and not caught up with yet")
+    elif not state["watched"]:
+        yield Problem(
+            None, "triggers or tables have changed, and it is not caught up with that yet"
+        )
+    if state["trigger"] is not None:
+        yield Problem(None, state["trigger"])
     yield from _membership(plpy, schema, bool(state["built"]))
     yield from _carriers(plpy, schema)
     yield from _vocabulary(plpy)
@@ -20385,7 +21253,7 @@ class _Check:
         self._sessions = sessions
         self._traces = plans.run(
             plpy,
-            "select i.trace_id, i.position, i.spans, i.assessments, t.experiment_id,"
+            "select i.trace_id, i.position, i.row_count, i.spans, i.assessments, t.experiment_id,"
             f" t.timestamp_ms, t.session_id, i.trace_id in ({_PENDING}) as pending"
             f" from insights.trace i left join {schema}.trace_info t on t.request_id = i.trace_id"
             " where i.block = $1 order by i.position",
@@ -20446,6 +21314,8 @@ class _Check:
                 # Its parts stand in the order in which the spans came, which may be any.
                 if sorted((rollup.spans or "").split()) != sorted((row["spans"] or "").split()):
                     yield Problem(row["trace_id"], "has another rollup of its spans")
+                if rollup.rows != row["row_count"]:
+                    yield Problem(row["trace_id"], "has another number of rows")
                 if rollup.assessments != row["assessments"]:
                     yield Problem(row["trace_id"], "has another rollup of its assessments")
 
@@ -20770,7 +21640,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 3057b75c55f55fb7 " + name + ">"
+        place = "<insights edb9b5b6a07e80c2 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -20785,8 +21655,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["3057b75c55f55fb7"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["3057b75c55f55fb7"]
+GD["edb9b5b6a07e80c2"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["edb9b5b6a07e80c2"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -20831,6 +21701,7 @@ grant execute on function insights.accept(insights.problem) to public;
 -- sql/internal/run_build_batch.sql
 create or replace function insights.run_build_batch(
     max_traces int,
+    leased boolean,
     out indexed int,
     out done boolean,
     out busy boolean,
@@ -20841,15 +21712,15 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].build_index(plpy, '@mlflow@', max_traces)
+return GD["edb9b5b6a07e80c2"].build_index(plpy, '@mlflow@', max_traces, leased)
 $python$;
 
-comment on function insights.run_build_batch(int) is
+comment on function insights.run_build_batch(int, boolean) is
     'build_batch without raising';
 
-revoke all on function insights.run_build_batch(int) from public;
+revoke all on function insights.run_build_batch(int, boolean) from public;
 
 -- sql/internal/decode_json_text.sql
 -- What json_text leaves over: escapes, objects, arrays, unusual numbers.
@@ -20952,7 +21823,13 @@ if read is None:
 
 
     def attribute_in(attributes: Any, path: Sequence[str]) -> Any:
-        """The decoded value of one attribute, or of a part of it."""
+        """The decoded value of one attribute, or of a part of it.
+
+        The engine's paths are texts, at least one; whoever calls the SQL functions by hand
+        may send NULLs, arrays of arrays, or nothing.
+        """
+        if not path or any(type(step) is not str for step in path):
+            return MISSING
         value = attributes.get(path[0])
         if isinstance(value, str):
             # What is not JSON is a text that is its own value.
@@ -21027,25 +21904,249 @@ comment on function insights.experiment_ids(text) is
 revoke all on function insights.experiment_ids(text) from public;
 grant execute on function insights.experiment_ids(text) to public;
 
--- sql/internal/forget_noted.sql
--- Whoever takes notes away in a transaction that has written some (a refresh right
--- after a change) must not keep later changes from being noted.
-create or replace function insights.forget_noted() returns trigger
+-- sql/internal/fingerprint.sql
+-- What the catalogue says of the triggers on MLflow's tables, of those tables, their columns
+-- and indexes, as a text.  Every change gives a row of the catalogue a new xmin, so this tells
+-- also what has been undone since: a trigger that was disabled and enabled again.
+--
+-- Asked by every reader of the index whenever some transaction has ended since it asked
+-- before, so in PL/pgSQL, which keeps the plan.
+create or replace function insights.fingerprint() returns text
 language plpgsql
-volatile
-parallel unsafe
+stable
+parallel safe
 set search_path = pg_catalog, pg_temp
 as $plpgsql$
+declare
+    tables constant oid[] := array[
+        to_regclass('@mlflow@.trace_info'),
+        to_regclass('@mlflow@.spans'),
+        to_regclass('@mlflow@.trace_tags'),
+        to_regclass('@mlflow@.trace_request_metadata'),
+        to_regclass('@mlflow@.assessments'),
+        to_regclass('@mlflow@.entity_associations')
+    ];
 begin
-    perform set_config('insights.noted', '', true);
-    return null;
+    return
+        (
+            select string_agg(
+                concat(c.oid, ':', c.relfilenode, c.relkind, case when c.relhassubclass then '+' end),
+                ' ' order by c.oid
+            )
+            from pg_class c
+            where c.oid = any (tables)
+        )
+        || ' triggers '
+        || (
+            select concat(count(*), ':', sum(t.oid::bigint), ':', sum(t.xmin::text::bigint))
+            from pg_trigger t
+            where t.tgrelid = any (tables)
+            and t.tgname in ('insights_change', 'insights_truncate')
+        )
+        || ' columns '
+        || (
+            select concat(count(*), ':', sum(a.xmin::text::bigint))
+            from pg_attribute a
+            where a.attrelid = any (tables)
+            and a.attnum > 0
+        )
+        -- Not for the index: for what insights.foreign_code looks at.
+        || ' indexes '
+        || (
+            select concat(count(*), ':', sum(i.indexrelid::bigint))
+            from pg_index i
+            where i.indrelid = any (tables)
+        )
+        || ' statistics '
+        || (
+            select concat(count(*), ':', sum(s.oid::bigint))
+            from pg_statistic_ext s
+            where s.stxrelid = any (tables)
+        );
 end
 $plpgsql$;
 
-comment on function insights.forget_noted() is
-    'Trigger: lets every trace be noted again, in this transaction';
+comment on function insights.fingerprint() is
+    'What the catalogue says of triggers, tables and columns; changes with each of them. NULL: no table is there';
 
-revoke all on function insights.forget_noted() from public;
+revoke all on function insights.fingerprint() from public;
+grant execute on function insights.fingerprint() to public;
+
+-- sql/internal/foreign_code.sql
+-- What the owner of MLflow's tables has put behind them that would run with the rights of
+-- whoever reads them through this project: SQL over a column of a type of their own calls
+-- their casts and operators, a view in place of a table its functions.
+--
+-- PostgreSQL may also call the functions in indexes, statistics and row security when it
+-- plans or runs any query.  To a reader this happens with every query on these tables;
+-- here it counts for superusers, and for whoever keeps the index up to date without being the
+-- owner, who holds locks under which none of the first kind can come (refresh.py).
+create or replace function insights.foreign_code(writing boolean default false) returns text
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $plpgsql$
+declare
+    tables constant oid[] := array[
+        to_regclass('@mlflow@.trace_info'),
+        to_regclass('@mlflow@.spans'),
+        to_regclass('@mlflow@.trace_tags'),
+        to_regclass('@mlflow@.trace_request_metadata'),
+        to_regclass('@mlflow@.assessments'),
+        to_regclass('@mlflow@.entity_associations')
+    ];
+    -- What the engine reads, of whichever of these tables.
+    used constant name[] := array[
+        'request_id', 'experiment_id', 'timestamp_ms', 'execution_time_ms', 'status',
+        'client_request_id', 'request_preview', 'response_preview', 'trace_name', 'session_id',
+        'input_tokens', 'output_tokens', 'total_tokens', 'cache_read_input_tokens',
+        'cache_creation_input_tokens', 'input_cost', 'output_cost', 'total_cost',
+        'key', 'value', 'trace_id', 'span_id', 'name', 'type', 'start_time_unix_nano',
+        'end_time_unix_nano', 'duration_ns', 'content', 'assessment_id', 'assessment_type', 'error',
+        'created_timestamp', 'last_updated_timestamp', 'source_type', 'source_id', 'run_id',
+        'rationale', 'overrides', 'valid', 'assessment_metadata', 'is_numeric_value',
+        'aggregate_value', 'destination_type', 'destination_id'
+    ];
+    found text;
+begin
+    select format('%s is not a table', c.oid::regclass)
+    into found
+    from pg_class c
+    where c.oid = any (tables)
+    and c.relkind not in ('r', 'p')
+    limit 1;
+    if found is not null then
+        return found;
+    end if;
+
+    select format('column %s of table %s has type %s', quote_ident(a.attname), c.oid::regclass, t.oid::regtype)
+    into found
+    from pg_class c
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    join pg_type t on t.oid = a.atttypid
+    where c.oid = any (tables)
+    and a.attname = any (used)
+    and t.typnamespace <> 'pg_catalog'::regnamespace
+    limit 1;
+    if found is not null then
+        return found;
+    end if;
+
+    if exists (
+        select from pg_class c
+        join pg_roles r on r.oid = c.relowner
+        where c.oid = to_regclass('@mlflow@.trace_info')
+        and r.rolname = current_user
+    ) or not (
+        writing
+        or exists (select from pg_roles r where r.rolname = current_user and r.rolsuper)
+    ) then
+        return null;
+    end if;
+
+    -- pg_depend leaves out what PostgreSQL itself brings along.
+    select pg_describe_object(d.classid, d.objid, 0) || ' uses '
+        || pg_describe_object(d.refclassid, d.refobjid, 0)
+    into found
+    from pg_depend d
+    where d.refclassid in (
+        'pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_opclass'::regclass,
+        'pg_opfamily'::regclass, 'pg_cast'::regclass, 'pg_collation'::regclass
+    )
+    and (
+        d.classid = 'pg_class'::regclass
+        and d.objid in (select i.indexrelid from pg_index i where i.indrelid = any (tables))
+        or d.classid = 'pg_policy'::regclass
+        and d.objid in (select p.oid from pg_policy p where p.polrelid = any (tables))
+        or d.classid = 'pg_statistic_ext'::regclass
+        and d.objid in (select s.oid from pg_statistic_ext s where s.stxrelid = any (tables))
+    )
+    limit 1;
+    return found;
+end
+$plpgsql$;
+
+comment on function insights.foreign_code(boolean) is
+    'What of MLflow''s tables would run code of their owner''s with the caller''s rights; NULL: nothing. writing: for '
+    'whoever keeps the index up to date';
+
+revoke all on function insights.foreign_code(boolean) from public;
+grant execute on function insights.foreign_code(boolean) to public;
+
+-- sql/internal/identity.sql
+-- A restored database is another one: its transactions have other numbers, so nothing
+-- can be caught up with there.
+create or replace function insights.identity() returns text
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $sql$
+select
+    (select s.system_identifier from pg_control_system() s)
+    || ' ' || concat_ws(
+        ' ',
+        to_regclass('@mlflow@.trace_info')::oid,
+        to_regclass('@mlflow@.spans')::oid,
+        to_regclass('@mlflow@.trace_tags')::oid,
+        to_regclass('@mlflow@.trace_request_metadata')::oid,
+        to_regclass('@mlflow@.assessments')::oid,
+        to_regclass('@mlflow@.entity_associations')::oid
+    )
+$sql$;
+
+comment on function insights.identity() is
+    'The cluster and MLflow''s tables, as they are known by their numbers';
+
+revoke all on function insights.identity() from public;
+grant execute on function insights.identity() to public;
+
+-- sql/internal/unwatched.sql
+-- The first of the triggers on MLflow's tables that is not as triggers/ makes it.
+create or replace function insights.unwatched() returns text
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $sql$
+select format('table %s has no trigger %s that always fires', w.name, w.trigger)
+from (
+    values
+        ('@mlflow@.trace_info', 'insights_change', 'note_change', 'request_id', 29),
+        ('@mlflow@.trace_tags', 'insights_change', 'note_change', 'request_id', 29),
+        ('@mlflow@.trace_request_metadata', 'insights_change', 'note_change', 'request_id', 29),
+        ('@mlflow@.spans', 'insights_change', 'note_change', 'trace_id', 29),
+        ('@mlflow@.assessments', 'insights_change', 'note_change', 'trace_id', 29),
+        ('@mlflow@.entity_associations', 'insights_change', 'note_change', 'source_id', 29),
+        ('@mlflow@.trace_info', 'insights_truncate', 'note_truncate', null, 32),
+        ('@mlflow@.trace_tags', 'insights_truncate', 'note_truncate', null, 32),
+        ('@mlflow@.trace_request_metadata', 'insights_truncate', 'note_truncate', null, 32),
+        ('@mlflow@.spans', 'insights_truncate', 'note_truncate', null, 32),
+        ('@mlflow@.assessments', 'insights_truncate', 'note_truncate', null, 32),
+        ('@mlflow@.entity_associations', 'insights_truncate', 'note_truncate', null, 32)
+    -- type: the bits of pg_trigger.tgtype: for each row 1, insert 4, delete 8, update 16,
+    -- truncate 32.
+) w (name, trigger, function, argument, type)
+where not exists (
+    select from pg_trigger t
+    where t.tgrelid = to_regclass(w.name)
+    and t.tgname = w.trigger
+    and t.tgfoid = to_regprocedure('insights.' || w.function || '()')
+    and t.tgtype = w.type
+    and t.tgenabled = 'A'
+    and t.tgqual is null
+    and t.tgattr::text = ''
+    and encode(t.tgargs, 'escape') = coalesce(w.argument || '\000', '')
+)
+limit 1
+$sql$;
+
+comment on function insights.unwatched() is
+    'Which trigger is missing, disabled or changed, so that changes go unnoticed; NULL: none';
+
+revoke all on function insights.unwatched() from public;
+grant execute on function insights.unwatched() to public;
 
 -- sql/internal/run_match_trace_ids.sql
 create or replace function insights.run_match_trace_ids(
@@ -21062,9 +22163,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["edb9b5b6a07e80c2"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -21074,8 +22175,9 @@ revoke all on function insights.run_match_trace_ids(text[], text, text[]) from p
 grant execute on function insights.run_match_trace_ids(text[], text, text[]) to public;
 
 -- sql/internal/may_read.sql
--- Whether the caller may read the index: exactly if it may read every row of all
--- of MLflow's tables that the index is made of.  False where one is missing.
+-- Whether the caller may read every row of all of MLflow's tables that the index is made
+-- of.  False where one is missing.  Roles that may read the index itself are asked this
+-- besides: row security of MLflow's tables may have come over one of them since.
 --
 -- Meant to be inlined, hence neither STRICT nor a SET clause; the body was
 -- resolved when it was created.
@@ -21100,7 +22202,7 @@ return coalesce(
 );
 
 comment on function insights.may_read() is
-    'Whether the caller may read everything that the index is made of';
+    'Whether the caller may read every row that the index is made of';
 
 revoke all on function insights.may_read() from public;
 grant execute on function insights.may_read() to public;
@@ -21266,7 +22368,13 @@ if read is None:
 
 
     def attribute_in(attributes: Any, path: Sequence[str]) -> Any:
-        """The decoded value of one attribute, or of a part of it."""
+        """The decoded value of one attribute, or of a part of it.
+
+        The engine's paths are texts, at least one; whoever calls the SQL functions by hand
+        may send NULLs, arrays of arrays, or nothing.
+        """
+        if not path or any(type(step) is not str for step in path):
+            return MISSING
         value = attributes.get(path[0])
         if isinstance(value, str):
             # What is not JSON is a text that is its own value.
@@ -21320,6 +22428,29 @@ comment on function insights.parse_number(text) is
 revoke all on function insights.parse_number(text) from public;
 grant execute on function insights.parse_number(text) to public;
 
+-- sql/internal/role_name.sql
+-- A name has room for 63 bytes.
+create or replace function insights.role_name(kind text) returns name
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $sql$
+select
+    case
+        when octet_length(n.full_name) < 64 then n.full_name
+        -- Casting to a name cuts between characters.
+        else left(n.full_name::name::text, 20) || '_' || md5(n.full_name)
+    end::name
+from (select 'insights_' || kind || '_' || current_database() as full_name) n
+$sql$;
+
+comment on function insights.role_name(text) is
+    'The name of a role of this database: reader or note';
+
+revoke all on function insights.role_name(text) from public;
+grant execute on function insights.role_name(text) to public;
+
 -- sql/internal/run_compare.sql
 create or replace function insights.run_compare(
     exp_ids text[],
@@ -21366,9 +22497,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].compare(
+return GD["edb9b5b6a07e80c2"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21407,9 +22538,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].correlate(
+return GD["edb9b5b6a07e80c2"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -21452,9 +22583,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].correlation_matrix(
+return GD["edb9b5b6a07e80c2"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -21478,9 +22609,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["edb9b5b6a07e80c2"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -21535,9 +22666,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].discover(
+return GD["edb9b5b6a07e80c2"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -21565,9 +22696,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["edb9b5b6a07e80c2"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -21598,9 +22729,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].facets(
+return GD["edb9b5b6a07e80c2"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -21614,6 +22745,7 @@ grant execute on function insights.run_facets(text[], text, text, int, text) to 
 -- sql/internal/run_rebuild.sql
 create or replace function insights.run_rebuild(
     batch_size int default 32000,
+    leased boolean default false,
     out busy boolean,
     out problem insights.problem
 )
@@ -21622,15 +22754,15 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].start_over(plpy, batch_size)
+return GD["edb9b5b6a07e80c2"].start_over(plpy, '@mlflow@', batch_size, leased)
 $python$;
 
-comment on function insights.run_rebuild(int) is
-    'Marks the index as to be built anew, in batches of the size given; without raising';
+comment on function insights.run_rebuild(int, boolean) is
+    'Marks the index as to be built anew, in batches of the size given; without raising. leased: this session is going to build it';
 
-revoke all on function insights.run_rebuild(int) from public;
+revoke all on function insights.run_rebuild(int, boolean) from public;
 
 -- sql/internal/run_refresh.sql
 create or replace function insights.run_refresh(
@@ -21647,9 +22779,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["edb9b5b6a07e80c2"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -21686,9 +22818,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].search_traces(
+return GD["edb9b5b6a07e80c2"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -21717,9 +22849,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].search_page(
+return GD["edb9b5b6a07e80c2"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -21756,9 +22888,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].timeseries(
+return GD["edb9b5b6a07e80c2"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -21780,9 +22912,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].validate(plpy, filter)
+return GD["edb9b5b6a07e80c2"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -21799,9 +22931,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "3057b75c55f55fb7" not in GD:
+if "edb9b5b6a07e80c2" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["3057b75c55f55fb7"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["edb9b5b6a07e80c2"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
@@ -21913,7 +23045,13 @@ if read is None:
 
 
     def attribute_in(attributes: Any, path: Sequence[str]) -> Any:
-        """The decoded value of one attribute, or of a part of it."""
+        """The decoded value of one attribute, or of a part of it.
+
+        The engine's paths are texts, at least one; whoever calls the SQL functions by hand
+        may send NULLs, arrays of arrays, or nothing.
+        """
+        if not path or any(type(step) is not str for step in path):
+            return MISSING
         value = attributes.get(path[0])
         if isinstance(value, str):
             # What is not JSON is a text that is its own value.
@@ -22077,7 +23215,13 @@ if read is None:
 
 
     def attribute_in(attributes: Any, path: Sequence[str]) -> Any:
-        """The decoded value of one attribute, or of a part of it."""
+        """The decoded value of one attribute, or of a part of it.
+
+        The engine's paths are texts, at least one; whoever calls the SQL functions by hand
+        may send NULLs, arrays of arrays, or nothing.
+        """
+        if not path or any(type(step) is not str for step in path):
+            return MISSING
         value = attributes.get(path[0])
         if isinstance(value, str):
             # What is not JSON is a text that is its own value.
@@ -22239,7 +23383,13 @@ if read is None:
 
 
     def attribute_in(attributes: Any, path: Sequence[str]) -> Any:
-        """The decoded value of one attribute, or of a part of it."""
+        """The decoded value of one attribute, or of a part of it.
+
+        The engine's paths are texts, at least one; whoever calls the SQL functions by hand
+        may send NULLs, arrays of arrays, or nothing.
+        """
+        if not path or any(type(step) is not str for step in path):
+            return MISSING
         value = attributes.get(path[0])
         if isinstance(value, str):
             # What is not JSON is a text that is its own value.
@@ -22329,6 +23479,7 @@ revoke all on procedure insights.try_commit(text, insights.problem) from public;
 -- until `done`.
 create or replace function insights.build_batch(
     max_traces int default 32000,
+    leased boolean default false,
     out indexed int,
     out done boolean,
     out busy boolean
@@ -22342,14 +23493,15 @@ set enable_seqscan = off
 as $sql$
 select insights.load_engine();
 select r.indexed, r.done, r.busy
-from insights.run_build_batch(max_traces) r
+from insights.run_build_batch(max_traces, leased) r
 where insights.accept(r.problem)
 $sql$;
 
-comment on function insights.build_batch(int) is
-    'Indexes the next traces while the index is being built; busy: another session writes the index';
+comment on function insights.build_batch(int, boolean) is
+    'Indexes the next traces while the index is being built; busy: another session writes the index, or older transactions '
+    'have to be waited for. leased: this session goes on until it is done';
 
-revoke all on function insights.build_batch(int) from public;
+revoke all on function insights.build_batch(int, boolean) from public;
 
 -- sql/internal/json_text.sql
 -- The decoded text of an assessment's stored JSON value.  The frequent cases
@@ -22374,6 +23526,92 @@ comment on function insights.json_text(text) is
 
 revoke all on function insights.json_text(text) from public;
 grant execute on function insights.json_text(text) to public;
+
+-- sql/internal/guard.sql
+create or replace function insights.guard(writing boolean default false) returns boolean
+language plpgsql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $plpgsql$
+declare
+    found constant text := insights.foreign_code(writing);
+begin
+    if found is not null then
+        raise exception using
+            errcode = 'object_not_in_prerequisite_state',
+            message = 'MLflow''s tables would run code of their owner: ' || found,
+            hint = 'As the owner of these tables it would run anyway: use that role. '
+                || 'MLflow''s own tables have built-in types and functions only.';
+    end if;
+    return true;
+end
+$plpgsql$;
+
+comment on function insights.guard(boolean) is
+    'True, or an error 55000 where insights.foreign_code finds something';
+
+revoke all on function insights.guard(boolean) from public;
+grant execute on function insights.guard(boolean) to public;
+
+-- sql/internal/index_status.sql
+-- What insights_status says of the index, for those who may read it.  In PL/pgSQL, so that
+-- it is not inlined, and asks for no table's privileges unless it is called.
+create or replace function insights.index_status(
+    out built boolean,
+    out usable boolean,
+    out unwatched text,
+    out pending bigint,
+    out lag_seconds double precision,
+    out missed bigint,
+    out traces bigint,
+    out blocks bigint,
+    out terms bigint,
+    out postings bigint
+)
+language plpgsql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $plpgsql$
+begin
+    select
+        s.built,
+        s.built and s.awaited is null and s.trusted >= m.last_value
+            and s.fingerprint = insights.fingerprint(),
+        insights.unwatched(),
+        greatest(m.last_value - s.trusted, 0)
+    into built, usable, unwatched, missed
+    from insights.state s, insights.missed m;
+
+    select
+        count(distinct n.trace_id),
+        greatest(extract(epoch from statement_timestamp() - min(n.noted_at)), 0)
+    into pending, lag_seconds
+    from (select p.trace_id, p.noted_at from insights.pending p limit 1000000) n;
+
+    select coalesce(sum(b.live_count), 0), count(*)
+    into traces, blocks
+    from insights.block b;
+
+    if pg_relation_size('insights.term') < 2 ^ 24 then
+        select count(*) into terms from insights.term;
+    else
+        select c.reltuples into terms from pg_class c where c.oid = 'insights.term'::regclass;
+    end if;
+    if pg_relation_size('insights.posting') < 2 ^ 24 then
+        select count(*) into postings from insights.posting;
+    else
+        select c.reltuples into postings from pg_class c where c.oid = 'insights.posting'::regclass;
+    end if;
+end
+$plpgsql$;
+
+comment on function insights.index_status() is
+    'The state of the index, for insights_status';
+
+revoke all on function insights.index_status() from public;
+grant execute on function insights.index_status() to public;
 
 -- sql/internal/match_trace_ids.sql
 create or replace function insights.match_trace_ids(
@@ -22400,139 +23638,33 @@ comment on function insights.match_trace_ids(text[], text, text[]) is
 revoke all on function insights.match_trace_ids(text[], text, text[]) from public;
 grant execute on function insights.match_trace_ids(text[], text, text[]) to public;
 
--- sql/internal/note_request_id.sql
--- For tables that name the trace in request_id; the rules are in note_trace_id.
-create or replace function insights.note_request_id() returns trigger
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $plpgsql$
-declare
-    noted text;
-begin
-    if array[coalesce(new.request_id, old.request_id), coalesce(old.request_id, new.request_id)]::text[]
-        <@ ('{' || current_setting('insights.noted', true) || '}')::text[]
-    then
-        return null;
-    end if;
-
-    lock table insights.pending in row exclusive mode nowait;
-    insert into insights.pending (trace_id) values (coalesce(new.request_id, old.request_id));
-    if old.request_id <> new.request_id then
-        insert into insights.pending (trace_id) values (old.request_id);
-    end if;
-    -- Statements that go back and forth between some traces note each of them once;
-    -- looking through a long list would take longer than noting.
-    noted := current_setting('insights.noted', true);
-    noted := set_config(
-        'insights.noted',
-        case when length(noted) between 1 and 1000 then noted || ',' else '' end
-            || '"' || replace(replace(coalesce(new.request_id, old.request_id), '\', '\\'), '"', '\"') || '"',
-        true
-    );
-    return null;
-exception when others then
-    begin
-        perform insights.note_missed();
-        return null;
-    exception when others then
-        return null;
-    end;
-end
-$plpgsql$;
-
-comment on function insights.note_request_id() is
-    'Trigger: notes the trace of a changed row whose column request_id names it';
-
-revoke all on function insights.note_request_id() from public;
-
--- sql/internal/note_source_id.sql
--- For entity_associations, where some of the sources are traces; the rules are in
--- note_trace_id.
-create or replace function insights.note_source_id() returns trigger
-language plpgsql
-volatile
-parallel unsafe
-security definer
-set search_path = pg_catalog, pg_temp
-as $plpgsql$
-declare
-    noted text;
-    old_id text;
-    new_id text;
-begin
-    if old.source_type = 'trace' then
-        old_id := old.source_id;
-    end if;
-    if new.source_type = 'trace' then
-        new_id := new.source_id;
-    end if;
-    if coalesce(new_id, old_id) is null then
-        return null;
-    end if;
-    if array[coalesce(new_id, old_id), coalesce(old_id, new_id)]
-        <@ ('{' || current_setting('insights.noted', true) || '}')::text[]
-    then
-        return null;
-    end if;
-
-    lock table insights.pending in row exclusive mode nowait;
-    insert into insights.pending (trace_id) values (coalesce(new_id, old_id));
-    if old_id <> new_id then
-        insert into insights.pending (trace_id) values (old_id);
-    end if;
-    -- Statements that go back and forth between some traces note each of them once;
-    -- looking through a long list would take longer than noting.
-    noted := current_setting('insights.noted', true);
-    noted := set_config(
-        'insights.noted',
-        case when length(noted) between 1 and 1000 then noted || ',' else '' end
-            || '"' || replace(replace(coalesce(new_id, old_id), '\', '\\'), '"', '\"') || '"',
-        true
-    );
-    return null;
-exception when others then
-    begin
-        perform insights.note_missed();
-        return null;
-    exception when others then
-        return null;
-    end;
-end
-$plpgsql$;
-
-comment on function insights.note_source_id() is
-    'Trigger: notes the trace that is the source of a changed association';
-
-revoke all on function insights.note_source_id() from public;
-
--- sql/internal/note_trace_id.sql
+-- sql/internal/note_change.sql
 -- Notes which trace a row of MLflow's belongs to that a statement has changed, and
--- nothing else.
+-- nothing else.  The trigger's argument names the column that says which trace.
 --
 -- The statement must never fail or wait because of it.  So it takes a lock only
 -- where it can have it at once, and catches every error: what cannot be noted is
 -- counted in insights.missed, which no transaction holds back and no rollback
--- undoes, and readers then leave the index alone.  What cannot even be counted is
--- let go: the sequence is then missing, and with it readers fail or do without
--- the index.  Only the user's own cancelling gets through, as it has to.
+-- undoes, and readers then leave the index alone until a refresh has caught up.
+-- What cannot even be counted is let go: the sequence is then missing, and with it
+-- readers fail or do without the index.  Two errors get through: the user's own
+-- cancelling, and a serialization failure, with which PostgreSQL ends a transaction
+-- that cannot be committed anyway.
 --
--- MLflow changes a trace by several statements of a transaction; one note of it is
--- enough, since nobody sees it before the transaction ends.  The setting
--- insights.noted lists what has been noted, the latest traces at least, as the
--- elements of an array are written.  It ends with the transaction, is rolled back
--- with its savepoints, and insights.forget_noted resets it.  Most calls end there, so
--- that is a single expression.
+-- A trace that this transaction has noted already is not noted again: the primary key
+-- of insights.pending says so, and no other transaction writes notes with this number,
+-- so nobody is waited for.
 --
 -- For each row, because a table of the rows that a statement has changed takes longer
 -- to be made than these calls, and copies the contents of spans.  No WHEN and no
 -- UPDATE OF: with these MLflow's migrations could neither drop the column nor change
 -- its type.
 --
--- SECURITY DEFINER because MLflow's role may write its own tables only.
-create or replace function insights.note_trace_id() returns trigger
+-- SECURITY DEFINER because MLflow's role may write its own tables only.  The owner of
+-- those tables chooses the types of their columns, so format() turns values into text,
+-- by output functions, which only superusers can create.  A cast or an operator could
+-- be the table owner's, and would run here with this function's rights.
+create or replace function insights.note_change() returns trigger
 language plpgsql
 volatile
 parallel unsafe
@@ -22540,43 +23672,52 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $plpgsql$
 declare
-    noted text;
+    old_id text;
+    new_id text;
 begin
-    if array[coalesce(new.trace_id, old.trace_id), coalesce(old.trace_id, new.trace_id)]::text[]
-        <@ ('{' || current_setting('insights.noted', true) || '}')::text[]
-    then
-        return null;
-    end if;
+    case tg_argv[0]
+        when 'request_id' then
+            old_id := case when old.request_id is not null then format('%s', old.request_id) end;
+            new_id := case when new.request_id is not null then format('%s', new.request_id) end;
+        when 'trace_id' then
+            old_id := case when old.trace_id is not null then format('%s', old.trace_id) end;
+            new_id := case when new.trace_id is not null then format('%s', new.trace_id) end;
+        when 'source_id' then
+            -- Some of the sources of associations are traces.
+            if format('%s', old.source_type) = 'trace' then
+                old_id := case when old.source_id is not null then format('%s', old.source_id) end;
+            end if;
+            if format('%s', new.source_type) = 'trace' then
+                new_id := case when new.source_id is not null then format('%s', new.source_id) end;
+            end if;
+            if coalesce(new_id, old_id) is null then
+                return null;
+            end if;
+    end case;
 
     lock table insights.pending in row exclusive mode nowait;
-    insert into insights.pending (trace_id) values (coalesce(new.trace_id, old.trace_id));
-    if old.trace_id <> new.trace_id then
-        insert into insights.pending (trace_id) values (old.trace_id);
+    insert into insights.pending (trace_id) values (coalesce(new_id, old_id)) on conflict do nothing;
+    if old_id <> new_id then
+        insert into insights.pending (trace_id) values (old_id) on conflict do nothing;
     end if;
-    -- Statements that go back and forth between some traces note each of them once;
-    -- looking through a long list would take longer than noting.
-    noted := current_setting('insights.noted', true);
-    noted := set_config(
-        'insights.noted',
-        case when length(noted) between 1 and 1000 then noted || ',' else '' end
-            || '"' || replace(replace(coalesce(new.trace_id, old.trace_id), '\', '\\'), '"', '\"') || '"',
-        true
-    );
     return null;
-exception when others then
-    begin
-        perform insights.note_missed();
-        return null;
-    exception when others then
-        return null;
-    end;
+exception
+    when serialization_failure then
+        raise;
+    when others then
+        begin
+            perform insights.note_missed();
+            return null;
+        exception when others then
+            return null;
+        end;
 end
 $plpgsql$;
 
-comment on function insights.note_trace_id() is
-    'Trigger: notes the trace of a changed row whose column trace_id names it';
+comment on function insights.note_change() is
+    'Trigger: notes the trace of a changed row; its argument is the column that names the trace';
 
-revoke all on function insights.note_trace_id() from public;
+revoke all on function insights.note_change() from public;
 
 -- sql/internal/note_truncate.sql
 -- TRUNCATE shows no rows, so it counts as something missed.  It is not for
@@ -22673,7 +23814,8 @@ begin
             ),
             (
                 -- Values alone, in the order that the plugin knows: names would be half
-                -- of the text.  MLflow asks for no order of rows, and gets the table's.
+                -- of the text.  MLflow asks for no order of rows.  It gets that of the index
+                -- on trace and time, or else the table's, where an update moves a row to the end.
                 select pg_catalog.json_agg(
                     pg_catalog.json_build_array(
                         a.assessment_id, a.trace_id, a.name, a.assessment_type, a.value, a.error,
@@ -22681,7 +23823,7 @@ begin
                         a.run_id, a.span_id, a.rationale, a.overrides, a.valid,
                         a.assessment_metadata
                     )
-                    order by a.ctid
+                    order by a.created_timestamp, a.ctid
                 )
                 from @mlflow@.assessments a
                 where a.trace_id = i.trace_id
@@ -22787,7 +23929,7 @@ with, the surest effect first.
 - `kinds`: the kinds of facts to test: trace, tag, metadata, feedback, expectation, run, prompt, issue, span, attribute,
   number; NULL means all
 - `min_support`: facts of fewer traces of the base are not tested
-- `max_results`: rows at most, 1 to 50000
+- `max_results`: rows at most, 1 to 1000
 - `fdr`: the false discovery rate, above 0 and at most 1: the share of rows that may be chance
 - `direction`: ''positive'' for facts that are more frequent in the selection, ''negative'' for rarer ones, ''both''
 - `pairs`: conjunctions of two facts, too, where they go with it more strongly than each alone
@@ -23245,7 +24387,7 @@ $sql$;
 comment on function @mlflow@.insights_count(text[], text, text) is
     'How many traces match a filter.
 
-- `exp_ids`: the experiments; NULL means all, an empty array none
+- `exp_ids`: the experiments, up to 100000; NULL means all, an empty array none
 - `filter`: in the language of MLflow''s search_traces and more; NULL and '''' match every trace
 - `unit`: what is counted. ''trace''; ''session'': the sessions of which some trace matches; ''session_all'': those of
   which all traces do, among the requested experiments. Traces without a session id belong to none. NULL is ''trace''
@@ -23385,7 +24527,7 @@ effect first.
 - `kinds`: the kinds of facts to test: trace, tag, metadata, feedback, expectation, run, prompt, issue, span, attribute,
   number; NULL means all
 - `min_support`: facts of fewer traces of the base are not tested
-- `max_results`: rows at most, 1 to 50000
+- `max_results`: rows at most, 1 to 1000
 - `fdr`: the false discovery rate, above 0 and at most 1: the share of rows that may be chance
 - `direction`: ''positive'' for facts that are more frequent in the target, ''negative'' for rarer ones, ''both''
 - `pairs`: conjunctions of two facts, too, where they go with it more strongly than each alone
@@ -23727,13 +24869,13 @@ begin
     perform insights.accept(problem);
     loop
         select r.busy, insights.accept(r.problem) as accepted into step
-        from insights.run_rebuild(batch_size) r;
+        from insights.run_rebuild(batch_size, leased => true) r;
         commit;
         exit when not step.busy;
         perform pg_catalog.pg_sleep(0.05);
     end loop;
     loop
-        select b.done, b.busy into step from insights.build_batch(batch_size) b;
+        select b.done, b.busy into step from insights.build_batch(batch_size, leased => true) b;
         commit;
         exit when step.done;
         if step.busy then
@@ -23746,10 +24888,10 @@ $plpgsql$;
 comment on procedure @mlflow@.insights_rebuild(int) is
     'Builds the index anew. Filters are answered all the while, but without the index.
 
-- `batch_size`: traces a transaction
+- `batch_size`: traces a transaction, 1 to 1000000
 
 It commits batch by batch, so it has to be called with CALL outside of a transaction; interrupted, `insights index`
-goes on, and another call begins anew. SQLSTATE 25001 in a transaction block, 22023 if `batch_size` is not positive.';
+goes on, and another call begins anew. SQLSTATE 25001 in a transaction block, 22023 if `batch_size` is out of range.';
 
 revoke all on procedure @mlflow@.insights_rebuild(int) from public;
 
@@ -23779,18 +24921,20 @@ $sql$;
 
 comment on function @mlflow@.insights_refresh(int) is
     'Indexes traces that have changed, in the caller''s transaction, and merges small blocks. It is what
-pg_cron calls.
+pg_cron calls. Changes that could not be noted are caught up with first; a rebuild that was interrupted goes on.
 
-- `max_traces`: so many pending traces at most; those that share a session with them may come on top
+- `max_traces`: so many pending traces at most, 1 to 1000000; those that share a session with them may come on top
 
 A row says:
 
 - `indexed`, `removed`: traces that were indexed anew, and that are gone from the index
 - `merged`: blocks that were merged into others
 - `pending`: changes that are still to be indexed; a million at most are counted
-- `busy`: another session is at it, so nothing was done
+- `busy`: another session is at it, or transactions have to end before what was missed can be caught up with, so
+  nothing was done
 
-SQLSTATE 22023 in a transaction that is not READ COMMITTED.';
+SQLSTATE 22023 in a transaction that is not READ COMMITTED, 42501 for roles from which row security hides traces, 55000
+where a trigger is missing or MLflow''s tables would run code of their owner''s.';
 
 revoke all on function @mlflow@.insights_refresh(int) from public;
 
@@ -23864,7 +25008,7 @@ A row is a trace as MLflow has it:
 - `execution_time_ms`: how long it took, in milliseconds
 - `request_preview`, `response_preview`: the first characters of input and output
 - `tags`, `metadata`: objects of texts
-- `assessments`: an array of objects, those of the trace itself
+- `assessments`: an array of objects, those of the trace itself in the order of their creation
 - `next_page_token`: the same in each row; NULL on the last page
 
 SQLSTATE 22023 as in insights_count, and for `max_results`, `order_by` and `page_token`.';
@@ -23957,6 +25101,8 @@ grant execute on function @mlflow@.insights_search(text, text, int, text[], text
 -- Large tables are not counted but estimated, so that asking costs milliseconds.
 create or replace function @mlflow@.insights_status(
     out built boolean,
+    out usable boolean,
+    out unwatched text,
     out pending bigint,
     out lag_seconds double precision,
     out missed bigint,
@@ -23976,40 +25122,19 @@ set jit = off
 as $sql$
 select
     s.built,
-    case when a.visible then p.traces end,
-    case when a.visible then greatest(extract(epoch from statement_timestamp() - p.oldest), 0) end,
+    s.usable,
+    s.unwatched,
+    s.pending,
+    s.lag_seconds,
     s.missed,
-    case when a.visible then b.traces end,
-    case when a.visible then b.blocks end,
-    case
-        when not a.visible then null
-        when pg_relation_size('insights.term') < 2 ^ 24 then (select count(*) from insights.term)
-        else (select c.reltuples from pg_class c where c.oid = 'insights.term'::regclass)
-    end,
-    case
-        when not a.visible then null
-        when pg_relation_size('insights.posting') < 2 ^ 24
-            then (select count(*) from insights.posting)
-        else (select c.reltuples from pg_class c where c.oid = 'insights.posting'::regclass)
-    end,
+    s.traces,
+    s.blocks,
+    s.terms,
+    s.postings,
     size.index_bytes,
     size.mlflow_bytes,
     size.index_bytes / nullif(size.mlflow_bytes, 0)::double precision
--- Row-level security leaves others no rows to count, and 0 would read as up to date.
-from (select exists (select from insights.state)) a (visible)
-cross join (
-    select
-        count(distinct n.trace_id) as traces,
-        min(n.noted_at) as oldest
-    from (select p.trace_id, p.noted_at from insights.pending p limit 1000000) n
-) p
-cross join (
-    select
-        coalesce(sum(b.live_count), 0) as traces,
-        count(*) as blocks
-    from insights.block b
-) b
-cross join (
+from (
     select
         (
             select sum(pg_total_relation_size(c.oid))
@@ -24025,25 +25150,29 @@ cross join (
             ]) name
         )::bigint as mlflow_bytes
 ) size
-left join (
-    select
-        s.built,
-        greatest(m.last_value - s.trusted, 0) as missed
-    from insights.state s, insights.missed m
+left join lateral (
+    select *
+    from insights.index_status()
+    -- Nothing of it is asked for those who may not see it.
+    where has_table_privilege('insights.state', 'select')
 ) s on true
 $sql$;
 
 comment on function @mlflow@.insights_status() is
     'The state of the index. One row, in milliseconds however large the index is.
 
-- `built`: until then the index is not used
-- `pending`: changed traces that are not indexed yet; only a million changes are looked at
+- `built`: whether the index has been built
+- `usable`: whether it answers; where it does not, MLflow''s tables do, as exactly and slower
+- `unwatched`: which trigger is missing or changed, so that changes go unnoticed: insights install makes it anew
+- `pending`: changed traces that are not indexed yet; only a million changes are looked at.
+  Calls ask MLflow''s tables about each of them, or about all traces where they are many: insights_explain says which
 - `lag_seconds`: for how long the oldest of them has been pending
-- `missed`: changes that could not be noted; if there are any, the index is not used until insights_rebuild
+- `missed`: changes that could not be noted; if there are any, the index is not used until insights_refresh has caught
+  up with them
 - `traces`, `blocks`, `terms`, `postings`: what is in it; the last two are estimated where they are many
 - `index_bytes`, `mlflow_bytes`, `index_share`: its size on disk, that of MLflow''s trace tables, and the ratio of the two
 
-NULL, but for the sizes, for roles that may not read MLflow''s tables.';
+NULL, but for the sizes, for roles that may not read the index.';
 
 revoke all on function @mlflow@.insights_status() from public;
 grant execute on function @mlflow@.insights_status() to public;
@@ -24076,6 +25205,8 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 set jit = off
+-- The columns come as texts of arrays.
+set array_nulls = on
 as $sql$
 select insights.load_engine();
 select
@@ -24423,7 +25554,7 @@ $sql$;
 comment on function @mlflow@.insights_verify(int) is
     'Reads every indexed trace again and reports where the index is wrong. No rows: nowhere.
 
-- `max_problems`: rows at most
+- `max_problems`: rows at most, 1 to 100000
 
 A row says:
 
@@ -24457,10 +25588,10 @@ comment on view insights.assessment_rollup is
 - `value`: the latest, as stored
 - `numeric_value`: that as a number, if it is one
 
-No rows for roles that may not read all of MLflow''s tables.';
+For members of the group of readers (insights.installation.reader_role); no rows for those that may not read
+all of MLflow''s tables.';
 
 revoke all on insights.assessment_rollup from public;
-grant select on insights.assessment_rollup to public;
 
 -- sql/views/span_rollup.sql
 -- insights.trace keeps an item per signature: its number and one duration, or its
@@ -24495,85 +25626,112 @@ comment on view insights.span_rollup is
 - `span_count`: how many there are
 - `total_ms`, `min_ms`, `max_ms`: their durations in milliseconds: the sum, the shortest and the longest; NULL without an end
 
-No rows for roles that may not read all of MLflow''s tables.';
+For members of the group of readers (insights.installation.reader_role); no rows for those that may not read
+all of MLflow''s tables.';
 
 revoke all on insights.span_rollup from public;
-grant select on insights.span_rollup to public;
 
 -- sql/triggers/assessments.sql
 create or replace trigger insights_change
 after insert or update or delete on @mlflow@.assessments
-for each row execute function insights.note_trace_id();
+for each row execute function insights.note_change('trace_id');
 
 create or replace trigger insights_truncate
 after truncate on @mlflow@.assessments
 for each statement execute function insights.note_truncate();
 
+-- Also where session_replication_role is replica, as on a subscriber.
+alter table @mlflow@.assessments enable always trigger insights_change;
+alter table @mlflow@.assessments enable always trigger insights_truncate;
+
 -- sql/triggers/entity_associations.sql
 create or replace trigger insights_change
 after insert or update or delete on @mlflow@.entity_associations
-for each row execute function insights.note_source_id();
+for each row execute function insights.note_change('source_id');
 
 create or replace trigger insights_truncate
 after truncate on @mlflow@.entity_associations
 for each statement execute function insights.note_truncate();
 
--- sql/triggers/pending.sql
-create or replace trigger forget_noted
-after delete or update or truncate on insights.pending
-for each statement execute function insights.forget_noted();
+-- Also where session_replication_role is replica, as on a subscriber.
+alter table @mlflow@.entity_associations enable always trigger insights_change;
+alter table @mlflow@.entity_associations enable always trigger insights_truncate;
 
 -- sql/triggers/spans.sql
 create or replace trigger insights_change
 after insert or update or delete on @mlflow@.spans
-for each row execute function insights.note_trace_id();
+for each row execute function insights.note_change('trace_id');
 
 create or replace trigger insights_truncate
 after truncate on @mlflow@.spans
 for each statement execute function insights.note_truncate();
 
+-- Also where session_replication_role is replica, as on a subscriber.
+alter table @mlflow@.spans enable always trigger insights_change;
+alter table @mlflow@.spans enable always trigger insights_truncate;
+
 -- sql/triggers/trace_info.sql
 create or replace trigger insights_change
 after insert or update or delete on @mlflow@.trace_info
-for each row execute function insights.note_request_id();
+for each row execute function insights.note_change('request_id');
 
 create or replace trigger insights_truncate
 after truncate on @mlflow@.trace_info
 for each statement execute function insights.note_truncate();
 
+-- Also where session_replication_role is replica, as on a subscriber.
+alter table @mlflow@.trace_info enable always trigger insights_change;
+alter table @mlflow@.trace_info enable always trigger insights_truncate;
+
 -- sql/triggers/trace_request_metadata.sql
 create or replace trigger insights_change
 after insert or update or delete on @mlflow@.trace_request_metadata
-for each row execute function insights.note_request_id();
+for each row execute function insights.note_change('request_id');
 
 create or replace trigger insights_truncate
 after truncate on @mlflow@.trace_request_metadata
 for each statement execute function insights.note_truncate();
 
+-- Also where session_replication_role is replica, as on a subscriber.
+alter table @mlflow@.trace_request_metadata enable always trigger insights_change;
+alter table @mlflow@.trace_request_metadata enable always trigger insights_truncate;
+
 -- sql/triggers/trace_tags.sql
 create or replace trigger insights_change
 after insert or update or delete on @mlflow@.trace_tags
-for each row execute function insights.note_request_id();
+for each row execute function insights.note_change('request_id');
 
 create or replace trigger insights_truncate
 after truncate on @mlflow@.trace_tags
 for each statement execute function insights.note_truncate();
 
+-- Also where session_replication_role is replica, as on a subscriber.
+alter table @mlflow@.trace_tags enable always trigger insights_change;
+alter table @mlflow@.trace_tags enable always trigger insights_truncate;
+
 -- sql/install/privileges.sql
--- The index holds values of MLflow's tables.  So a role sees rows of it if, and
--- only if, it may read those tables.  Superusers, the role that owns those tables,
--- and the role insights_writer, if there is one, keep the index up to date.
+-- Who may read the index, who may write it, and who notes what changes.
+--
+-- Two roles belong to this database alone; roles are the cluster's, so the database's name
+-- is in theirs.  A clone of the database goes on with the roles of the original.
+--
+-- insights_reader_DATABASE  members read the index. They have to be trusted with every
+--                           trace: the index is made of all of them.
+-- insights_note_DATABASE    owns the trigger functions on MLflow's tables, has no members,
+--                           and may do one thing: add a note to insights.pending, or count
+--                           that it could not.
 do $do$
 declare
-    index_tables constant name[] := array[
-        'block', 'trace', 'signature', 'term', 'vocabulary', 'posting', 'cells', 'sessions',
-        'carrier', 'pending', 'state'
-    ];
     writers constant name[] := array[
         'insights_refresh', 'insights_rebuild', 'insights_verify', 'build_batch',
         'run_refresh', 'run_rebuild', 'run_verify', 'run_build_batch',
         'try_commit'
     ];
+    written constant name[] := array[
+        'block', 'trace', 'signature', 'term', 'vocabulary', 'posting', 'cells', 'sessions',
+        'carrier', 'pending', 'state', 'lease'
+    ];
+    roles record;
     mlflow_schema oid;
     mlflow_owner oid;
     grantee name;
@@ -24584,18 +25742,76 @@ begin
     from pg_catalog.pg_class c
     where c.oid = '@mlflow@.trace_info'::pg_catalog.regclass;
 
-    foreach one in array index_tables loop
-        execute format('grant select on insights.%I to public', one);
-        execute format('alter table insights.%I enable row level security', one);
-        execute format('drop policy if exists readers_of_traces on insights.%I', one);
-        -- As a subquery it is asked once a statement, not once a row.
-        execute format(
-            'create policy readers_of_traces on insights.%I'
-            ' using ((select insights.may_read())) with check (true)',
-            one
-        );
+    insert into insights.installation (mlflow_schema, created_extensions, bundle)
+    select n.nspname, '{}', ''
+    from pg_catalog.pg_namespace n
+    where n.oid = mlflow_schema
+    on conflict do nothing;
+    update insights.installation i
+    set
+        reader_role = coalesce(i.reader_role, insights.role_name('reader')),
+        note_role = coalesce(i.note_role, insights.role_name('note'))
+    returning i.reader_role, i.note_role into strict roles;
+
+    foreach one in array array[roles.reader_role, roles.note_role] loop
+        if not exists (select from pg_catalog.pg_roles r where r.rolname = one) then
+            execute format('create role %I nologin', one);
+        elsif exists (
+            select from pg_catalog.pg_roles r
+            where r.rolname = one
+            and (
+                r.rolcanlogin or r.rolsuper or r.rolcreaterole or r.rolcreatedb
+                or r.rolreplication or r.rolbypassrls
+            )
+        ) or (
+            one = roles.note_role
+            and exists (
+                select from pg_catalog.pg_auth_members m
+                where one::pg_catalog.regrole in (m.roleid, m.member)
+            )
+        ) then
+            raise exception using
+                errcode = 'duplicate_object',
+                message = format('role %s exists and is more than a group', one),
+                hint = 'The installation makes this role for itself. Rename or drop the one there.';
+        end if;
     end loop;
-    grant select on sequence insights.missed to public;
+    execute format(
+        'comment on role %I is %L',
+        roles.reader_role,
+        format('May read the index of MLflow''s traces in database %s', current_database())
+    );
+    execute format(
+        'comment on role %I is %L',
+        roles.note_role,
+        format('Owns the triggers that note changed traces in database %s', current_database())
+    );
+
+    -- Plain grants and no policies: with row security on these tables, pg_dump would fail
+    -- for the owner of MLflow's tables.
+    for one in
+        select c.oid::pg_catalog.regclass
+        from pg_catalog.pg_class c
+        where c.relnamespace = 'insights'::pg_catalog.regnamespace
+        and c.relkind in ('r', 'v', 'S')
+        and c.relname not in ('alembic_version', 'installation')
+    loop
+        execute format('revoke all on %s from public', one);
+    end loop;
+    execute format('grant usage on schema insights to %I', roles.note_role);
+    execute format('grant insert on insights.pending to %I', roles.note_role);
+    execute format('grant usage on sequence insights.missed to %I', roles.note_role);
+    for one in
+        select p.oid::pg_catalog.regprocedure
+        from pg_catalog.pg_proc p
+        where p.pronamespace = 'insights'::pg_catalog.regnamespace
+        and p.proname in ('note_change', 'note_truncate', 'note_missed')
+    loop
+        execute format('alter function %s owner to %I', one, roles.note_role);
+    end loop;
+
+    execute format('grant select on all tables in schema insights to %I', roles.reader_role);
+    execute format('grant select on all sequences in schema insights to %I', roles.reader_role);
 
     for grantee in
         select r.rolname
@@ -24603,10 +25819,15 @@ begin
         where not r.rolsuper
         and (r.rolname = 'insights_writer' or r.oid = mlflow_owner)
     loop
-        foreach one in array index_tables loop
+        if not pg_catalog.pg_has_role(grantee, roles.reader_role, 'member') then
+            execute format('grant %I to %I', roles.reader_role, grantee);
+        end if;
+        -- And to the role itself, which may not inherit what its groups may do.
+        execute format('grant select on all tables in schema insights to %I', grantee);
+        execute format('grant select, usage, update on all sequences in schema insights to %I', grantee);
+        foreach one in array written loop
             execute format('grant insert, update, delete on insights.%I to %I', one, grantee);
         end loop;
-        execute format('grant usage, update on sequence insights.missed to %I', grantee);
         for one in
             select p.oid::pg_catalog.regprocedure
             from pg_catalog.pg_proc p
@@ -24620,12 +25841,25 @@ end
 $do$;
 
 -- sql/install/state.sql
+-- Before the first query on MLflow's tables, which may run what their owner has put there.
+select insights.guard(true);
+
 -- With no trace in MLflow's tables there is nothing to build; the triggers have
 -- been there for a moment, and none can have come in between.
-insert into insights.state (built, trusted, indexed_through)
+insert into insights.state (built, trusted, fingerprint, identity, horizon, indexed_through)
 select
     not exists (select from @mlflow@.trace_info),
     m.last_value,
+    insights.fingerprint(),
+    insights.identity(),
+    pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()),
     ''
 from insights.missed m
 on conflict do nothing;
+
+-- Triggers that were re-created have missed nothing if nothing had gone unnoticed before
+-- (prepare/intact.sql).  Otherwise the next refresh sees that the fingerprint is another one.
+update insights.state s
+set fingerprint = insights.fingerprint()
+where pg_catalog.current_setting('insights.intact', true) = 'true'
+and s.fingerprint <> insights.fingerprint();

@@ -51,6 +51,7 @@ create table insights.trace (
     trace_id text collate "C" primary key,
     block int not null,
     position smallint not null,
+    row_count int not null,
     spans text,
     assessments text
 );
@@ -58,6 +59,9 @@ create table insights.trace (
 create unique index trace_position on insights.trace (block, position);
 
 comment on table insights.trace is 'Where each indexed trace stands, and its rollups';
+comment on column insights.trace.row_count is
+    'Rows that MLflow''s other tables had of it: tags, metadata, spans, assessments, links. Fewer now: '
+    'some were deleted';
 comment on column insights.trace.spans is
     'Rollup of its spans, packed; insights.span_rollup shows it';
 comment on column insights.trace.assessments is
@@ -182,9 +186,13 @@ create index carrier_session_id on insights.carrier (session_id);
 comment on table insights.carrier is
     'Indexed traces with assessments that cover their whole session, and that session';
 
+-- A transaction notes a trace once, and waits for no other: nobody else writes notes
+-- with its number.
 create table insights.pending (
     trace_id text collate "C" not null,
-    noted_at timestamptz not null default clock_timestamp()
+    transaction xid8 not null default pg_catalog.pg_current_xact_id(),
+    noted_at timestamptz not null default pg_catalog.clock_timestamp(),
+    primary key (trace_id, transaction)
 );
 
 -- Cutting off the empty end of the file would need a lock that keeps MLflow's
@@ -199,6 +207,7 @@ alter table insights.pending set (
 
 comment on table insights.pending is
     'Traces that changed since they were indexed; until then they are answered from MLflow''s tables';
+comment on column insights.pending.transaction is 'Which transaction changed the trace';
 
 -- Counts what could not be noted in pending.  A sequence takes no lock that could
 -- wait and is not rolled back.
@@ -208,12 +217,16 @@ create sequence insights.missed as bigint minvalue 0 start 0;
 select setval('insights.missed', 0);
 
 comment on sequence insights.missed is
-    'Moves on whenever a change could not be noted; the index is then not used until rebuilt';
+    'Moves on whenever a change could not be noted; the index is then not used until a refresh has caught up';
 
 create table insights.state (
     singleton boolean primary key default true check (singleton),
     built boolean not null,
     trusted bigint not null,
+    fingerprint text not null,
+    identity text not null,
+    horizon xid8 not null,
+    awaited xid8,
     indexed_through text collate "C",
     installation uuid not null default pg_catalog.gen_random_uuid(),
     version uuid not null default pg_catalog.gen_random_uuid()
@@ -224,6 +237,16 @@ comment on column insights.state.built is
     'Whether every trace is either indexed or pending; until then the index is not used';
 comment on column insights.state.trusted is
     'insights.missed, as far as what was missed has been made up for';
+comment on column insights.state.fingerprint is
+    'What the catalogue said of triggers, tables and columns when nothing had gone unnoticed; as soon '
+    'as it says something else, the index is not used until a refresh has caught up';
+comment on column insights.state.identity is
+    'Which cluster and which tables the index was made of; of others it has to be built anew';
+comment on column insights.state.horizon is
+    'Every transaction before this one had ended when nothing had gone unnoticed: what may have been '
+    'missed since has been written by this one or a later one';
+comment on column insights.state.awaited is
+    'NULL unless a refresh is to catch up: not before all transactions before this one have ended';
 comment on column insights.state.indexed_through is
     'How far building the index has come; empty when there is nothing to build';
 comment on column insights.state.installation is
@@ -232,6 +255,22 @@ comment on column insights.state.version is
     'Replaced by every transaction that changes blocks or the vocabulary; what sessions remember '
     'of these goes with it';
 
+-- Whoever writes the index locks this table, which only those can do who may write
+-- it; insights_rebuild, which commits time and again, leaves its process number here.
+create table insights.lease (
+    singleton boolean primary key default true check (singleton),
+    process int,
+    renewed_at timestamptz
+);
+
+insert into insights.lease default values;
+
+comment on table insights.lease is 'One row: who is building the index anew';
+comment on column insights.lease.process is
+    'Process number of the session that runs insights_rebuild; NULL: nobody does';
+comment on column insights.lease.renewed_at is
+    'When that session last went on: ten seconds later it no longer counts';
+
 -- sql/schema/installation.sql
 -- What the installation found and made, so that uninstalling leaves the database
 -- as it was.
@@ -239,7 +278,9 @@ create table insights.installation (
     singleton boolean primary key default true check (singleton),
     mlflow_schema name not null,
     created_extensions name[] not null,
-    bundle text not null
+    bundle text not null,
+    reader_role name,
+    note_role name
 );
 
 comment on table insights.installation is
@@ -250,6 +291,11 @@ comment on column insights.installation.created_extensions is
     'Extensions that were not there before; uninstalling drops them';
 comment on column insights.installation.bundle is
     'SHA-256 of the functions that were installed last';
+
+comment on column insights.installation.reader_role is
+    'The role whose members may read the index';
+comment on column insights.installation.note_role is
+    'The role that owns the trigger functions on MLflow''s tables';
 
 revoke all on insights.installation from public;
 grant select on insights.installation to public;
