@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from insights_dev import cluster
@@ -78,21 +78,42 @@ def _container() -> Iterator[Server]:
 
 @contextmanager
 def _cluster() -> Iterator[Server]:
+    with private_cluster() as server:
+        yield server
+
+
+@contextmanager
+def private_cluster(
+    settings: Mapping[str, str] | None = None, purpose: str = "tests", home: Path | None = None
+) -> Iterator[Server]:
+    """A private cluster of this machine's PostgreSQL, with settings beside the usual ones.
+
+    ``home``: an empty directory for it, which stays.
+    """
     binaries = cluster.binaries_or_install()
     if binaries is None:
         raise cluster.ClusterError(
-            "The tests need PostgreSQL 14 or later with PL/Python, or a Docker engine.\n"
-            "Debian 12: apt-get install postgresql-15 postgresql-plpython3-15"
+            "The tests need PostgreSQL 14 or later with PL/Python, or a Docker engine; some need "
+            "the former.\nDebian 12: apt-get install postgresql-15 postgresql-plpython3-15"
         )
-    # Under /var/tmp since the clone may lie where the server's account cannot go.
-    home = Path(tempfile.mkdtemp(prefix="insights-tests-", dir="/var/tmp"))
-    home.chmod(0o711)
-    server = cluster.create(home, binaries, cluster.free_port())
-    try:
+    with _home(purpose) if home is None else nullcontext(home) as place:
+        server = cluster.create(place, binaries, cluster.free_port())
+        with (Path(server.home) / "postgresql.conf").open("a") as configuration:
+            for name, value in (settings or {}).items():
+                configuration.write(f"{name} = '{value}'\n")
         cluster.start(server)
         try:
             yield server
         finally:
             cluster.stop(server)
+
+
+@contextmanager
+def _home(purpose: str) -> Iterator[Path]:
+    # Under /var/tmp since the clone may lie where the server's account cannot go.
+    home = Path(tempfile.mkdtemp(prefix=f"insights-{purpose}-", dir="/var/tmp"))
+    home.chmod(0o711)
+    try:
+        yield home
     finally:
         shutil.rmtree(home)

@@ -21,17 +21,18 @@ declare
         to_regclass('@mlflow@.assessments'),
         to_regclass('@mlflow@.entity_associations')
     ];
-    -- What the engine reads, of whichever of these tables.
+    -- What is read of them (insights_py/contract.py), of whichever table.
     used constant name[] := array[
-        'request_id', 'experiment_id', 'timestamp_ms', 'execution_time_ms', 'status',
-        'client_request_id', 'request_preview', 'response_preview', 'trace_name', 'session_id',
-        'input_tokens', 'output_tokens', 'total_tokens', 'cache_read_input_tokens',
-        'cache_creation_input_tokens', 'input_cost', 'output_cost', 'total_cost',
-        'key', 'value', 'trace_id', 'span_id', 'name', 'type', 'start_time_unix_nano',
-        'end_time_unix_nano', 'duration_ns', 'content', 'assessment_id', 'assessment_type', 'error',
-        'created_timestamp', 'last_updated_timestamp', 'source_type', 'source_id', 'run_id',
-        'rationale', 'overrides', 'valid', 'assessment_metadata', 'is_numeric_value',
-        'aggregate_value', 'destination_type', 'destination_id'
+        'aggregate_value', 'assessment_id', 'assessment_metadata', 'assessment_type',
+        'cache_creation_input_tokens', 'cache_creation_input_tokens_above_1hr',
+        'cache_read_input_tokens', 'client_request_id', 'content', 'created_timestamp',
+        'destination_id', 'destination_type', 'duration_ns', 'error',
+        'execution_time_ms', 'experiment_id', 'input_cost', 'input_tokens',
+        'is_numeric_value', 'key', 'last_updated_timestamp', 'name', 'output_cost',
+        'output_tokens', 'overrides', 'rationale', 'request_id', 'request_preview',
+        'response_preview', 'run_id', 'session_id', 'source_id', 'source_type',
+        'span_id', 'status', 'timestamp_ms', 'total_cost', 'total_tokens', 'trace_id',
+        'trace_name', 'type', 'valid', 'value'
     ];
     found text;
 begin

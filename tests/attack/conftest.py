@@ -14,10 +14,8 @@ nothing but connect.
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from insights_dev import cluster, database
+from insights_dev import database
 from insights_dev.cluster import Server
 from tests.semantics.world import (
     SESSION_METADATA,
@@ -38,6 +36,7 @@ from tests.semantics.world import (
     attributes,
     load,
 )
+from tests.servers import private_cluster
 
 Connection = psycopg.Connection[Any]
 
@@ -224,30 +223,9 @@ def reader_group(connection: Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
-@contextmanager
-def attacked_server() -> Iterator[Server]:
+def attacked_server() -> AbstractContextManager[Server]:
     """A private cluster, whose log can be read."""
-    binaries = cluster.binaries_or_install()
-    if binaries is None:
-        raise cluster.ClusterError(
-            "The attacks read the server's log, so it must be a private cluster: they need "
-            "PostgreSQL 14 or later with PL/Python on this machine.\n"
-            "Debian 12: apt-get install postgresql-15 postgresql-plpython3-15"
-        )
-    home = Path(tempfile.mkdtemp(prefix="insights-attack-", dir="/var/tmp"))
-    home.chmod(0o711)
-    try:
-        server = cluster.create(home, binaries, cluster.free_port())
-        with (Path(server.home) / "postgresql.conf").open("a") as configuration:
-            for name, value in SETTINGS.items():
-                configuration.write(f"{name} = '{value}'\n")
-        cluster.start(server)
-        try:
-            yield server
-        finally:
-            cluster.stop(server)
-    finally:
-        shutil.rmtree(home)
+    return private_cluster(SETTINGS, "attack")
 
 
 @pytest.fixture(scope="module")

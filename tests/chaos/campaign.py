@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 
 from tests.chaos import stock_writer
-from tests.chaos.faults import Faults, Gate
+from tests.chaos.faults import Faults
 from tests.chaos.ledger import Failure, Ledger, describe, failure
 from tests.chaos.raw_writer import CALLS, RawWriter
 from tests.chaos.site import OWNER, READER, Site, WorkerProcess, site
@@ -82,7 +82,7 @@ class Reader(threading.Thread):
     """Asks again and again, each time as one of three roles."""
 
     def __init__(
-        self, made: Site, number: int, examiner: Examiner, ledger: Ledger, dice: Random, gate: Gate
+        self, made: Site, number: int, examiner: Examiner, ledger: Ledger, dice: Random
     ) -> None:
         self.who = f"reader-{number}"
         super().__init__(name=self.who, daemon=True)
@@ -90,7 +90,6 @@ class Reader(threading.Thread):
         self._examiner = examiner
         self._ledger = ledger
         self._dice = dice
-        self._gate = gate
         self.stopping = threading.Event()
 
     def run(self) -> None:
@@ -107,8 +106,7 @@ class Reader(threading.Thread):
                     # Who may not read the index gets exact SQL; asked less often.
                     role = pick(self._dice, ("", OWNER, OWNER, READER))
                     connection = psycopg.connect(self._site.dsn(role, self.who), autocommit=True)
-                with self._gate.passing():
-                    self._examiner.examine(connection, self._dice)
+                self._examiner.examine(connection, self._dice)
                 asked += 1
             except WrongAnswer as error:
                 context = f"as {role or 'superuser'}, after {', '.join(self._ledger.latest())}"
@@ -234,7 +232,7 @@ def _run(
     dice = Random(seed)
     palette_seed = dice.getrandbits(32)
     palette = palette_of(Random(palette_seed))
-    ledger, gate, examiner = Ledger(), Gate(), Examiner(palette)
+    ledger, examiner = Ledger(), Examiner(palette)
     with made.connect(OWNER) as connection:
         for number in (1, 2, 3):
             connection.execute(
@@ -258,7 +256,7 @@ def _run(
         for number in range(RAW_WRITERS)
     ]
     readers = [
-        Reader(made, number, examiner, ledger, Random(dice.getrandbits(32)), gate)
+        Reader(made, number, examiner, ledger, Random(dice.getrandbits(32)))
         for number in range(READERS)
     ]
     worker = WorkerProcess(made)
@@ -270,7 +268,6 @@ def _run(
         palette,
         writers,
         [reader.who for reader in readers],
-        gate,
     )
     for process in stock:
         process.start()

@@ -62,39 +62,6 @@ CHANGED = frozenset({"0A000"})
 CASCADE = frozenset({"40P01"})
 
 
-class Gate:
-    """Readers pass while it is open; closing waits until none is inside."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._inside = 0
-        self._closed = 0
-
-    @contextmanager
-    def passing(self) -> Iterator[None]:
-        with self._condition:
-            self._condition.wait_for(lambda: not self._closed)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._inside -= 1
-                self._condition.notify_all()
-
-    @contextmanager
-    def closed(self) -> Iterator[None]:
-        with self._condition:
-            self._closed += 1
-            self._condition.wait_for(lambda: not self._inside)
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._closed -= 1
-                self._condition.notify_all()
-
-
 class Faults:
     """Injects faults into a site; ``others`` are the application names of its sessions."""
 
@@ -106,7 +73,6 @@ class Faults:
         palette: Palette,
         writers: list[str],
         readers: list[str],
-        gate: Gate,
     ) -> None:
         self._site = site
         self._ledger = ledger
@@ -114,7 +80,6 @@ class Faults:
         self._palette = palette
         self._writers = writers
         self._readers = readers
-        self._gate = gate
         self._numbers = 0
 
     def kinds(self) -> dict[str, Callable[[], None]]:
@@ -536,12 +501,8 @@ class Faults:
         fault.over()
 
     def do_disable_trigger(self) -> None:
-        """Answers are right while it is disabled.
-
-        What was written then cannot be known once it is enabled again, as the documentation
-        says, and whoever does it builds the index anew.  Nobody asks in between.
-        """
-        fault = self._ledger.inject("trigger disabled, enabled, rebuilt", EVERYBODY, WAITED)
+        """Answers are right while it is disabled, and when it has been."""
+        fault = self._ledger.inject("trigger disabled and enabled", EVERYBODY, WAITED)
         with self._session() as connection:
             table, name, _, state = pick(self._dice, self._triggers(connection))
             if not self._alter(connection, f'alter table {table} disable trigger "{name}"'):
@@ -550,10 +511,8 @@ class Faults:
             self._write(connection, "untriggered")
             self._while(self._dice.uniform(0.3, 1.2))
             how = "enable always" if state == "A" else "enable"
-            with self._gate.closed():
-                while not self._alter(connection, f'alter table {table} {how} trigger "{name}"'):
-                    pass
-                self._rebuild(connection)
+            while not self._alter(connection, f'alter table {table} {how} trigger "{name}"'):
+                pass
         fault.over()
 
     def do_replica_role(self) -> None:
@@ -581,15 +540,6 @@ class Faults:
             )
 
     # ------------------------------------------------------------------- rebuilds
-
-    def _rebuild(self, connection: Connection) -> None:
-        """Until it is through: the worker may be ended by others, this may not."""
-        while True:
-            try:
-                connection.execute("call public.insights_rebuild(50)")
-                return
-            except psycopg.errors.DeadlockDetected:
-                continue
 
     def do_interrupt_rebuild(self) -> None:
         """Begun and ended half-way; the worker finishes it."""

@@ -25,6 +25,7 @@ from psycopg import sql
 
 from insights_dev import cluster, database
 from insights_dev.cluster import Server
+from tests.servers import private_cluster
 
 Connection = psycopg.Connection[Any]
 
@@ -128,30 +129,16 @@ def _mount(path: Path) -> bool:
 @contextmanager
 def site() -> Iterator[Site]:
     """A fresh one."""
-    binaries = cluster.binaries_or_install()
-    if binaries is None:
-        raise cluster.ClusterError(
-            "A fault campaign crashes its server, which must be a private cluster: it needs "
-            "PostgreSQL 14 or later with PL/Python on this machine.\n"
-            "Debian 12: apt-get install postgresql-15 postgresql-plpython3-15"
-        )
     home = Path(tempfile.mkdtemp(prefix="insights-chaos-", dir="/var/tmp"))
     home.chmod(0o711)
     small = home / "disk"
     small.mkdir()
     mounted = _mount(small)
     try:
-        server = cluster.create(home, binaries, cluster.free_port())
-        with (Path(server.home) / "postgresql.conf").open("a") as configuration:
-            for name, value in SETTINGS.items():
-                configuration.write(f"{name} = '{value}'\n")
-        cluster.start(server)
-        try:
+        with private_cluster(SETTINGS, home=home) as server:
             made = Site(server, home, small if mounted else None)
             _furnish(made)
             yield made
-        finally:
-            cluster.stop(server)
     finally:
         if mounted:
             subprocess.run(["umount", str(small)], check=True)

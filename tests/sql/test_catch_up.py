@@ -361,3 +361,44 @@ def test_a_session_sees_at_once_what_another_has_done(
         assert not uses_index(reader)
         reader.rollback()
         assert uses_index(reader)
+
+
+# --------------------------------------------------------------- who writes the index
+
+
+def test_a_rebuild_keeps_others_away_between_its_transactions(
+    module_conn: Connection, module_dsn: str
+) -> None:
+    put(module_conn)
+    with psycopg.connect(module_dsn, autocommit=True) as rebuilding:
+        assert one(rebuilding, "select busy from insights.run_rebuild(10, leased => true)") is False
+        for ask in (
+            "select busy from insights_refresh()",
+            "select busy from insights.build_batch(10)",
+            "select busy from insights.run_rebuild(10)",
+        ):
+            assert one(module_conn, ask) is True
+        # Itself it is in nobody's way, and it is not waited for without an end.
+        assert one(rebuilding, "select busy from insights.build_batch(10, leased => true)") is False
+        module_conn.execute("update insights.lease set renewed_at = now() - interval '11 seconds'")
+        assert one(module_conn, "select busy from insights.build_batch(10)") is False
+    refreshed(module_conn)
+
+
+def test_a_rebuild_leaves_nothing_behind(module_conn: Connection) -> None:
+    put(module_conn)
+    module_conn.execute("call insights_rebuild(5)")
+    lease = module_conn.execute("select process, renewed_at from insights.lease").fetchone()
+    assert lease == (None, None)
+    assert usable(module_conn)
+    assert problems(module_conn) == []
+
+
+def test_an_interrupted_rebuild_is_finished_by_refreshes(module_conn: Connection) -> None:
+    put(module_conn)
+    one(module_conn, "select busy from insights.run_rebuild(10)")
+    assert not usable(module_conn)
+    for _ in range(10):
+        refreshed(module_conn)
+    assert usable(module_conn)
+    assert problems(module_conn) == []

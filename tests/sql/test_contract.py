@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from insights_dev.cluster import ROOT
 from insights_py import contract
 from tests.conftest import Databases
 from tests.semantics.world import (
@@ -130,3 +132,10 @@ def test_the_columns_that_are_used(used: psycopg.Connection) -> None:
             if not works(used):
                 missed.add((table, column))
     assert missed == {(t, column) for t, known in contract.COLUMNS.items() for column in known}
+
+
+def test_foreign_code_is_looked_for_in_the_columns_of_the_contract() -> None:
+    text = (ROOT / "sql" / "internal" / "foreign_code.sql").read_text()
+    used = text.partition("used constant name[] := array[")[2].partition("];")[0]
+    columns = {column for wanted in contract.COLUMNS.values() for column in wanted}
+    assert set(re.findall(r"'(\w+)'", used)) == columns
