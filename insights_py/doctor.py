@@ -173,8 +173,14 @@ def _privileges(connection: psycopg.Connection, schema: str) -> Check:
 
 def _readers(connection: psycopg.Connection, schema: str) -> Iterator[Check]:
     """Whether the index answers this role, and what its group of readers lets through."""
-    known = connection.execute("select pg_catalog.to_regclass('insights.installation')").fetchone()
-    if known == (None,):
+    # It may be missing, out of reach, or from before there were such roles.
+    known = connection.execute(
+        "select from pg_catalog.pg_attribute a"
+        " where a.attrelid = pg_catalog.to_regclass('insights.installation')"
+        " and a.attname = 'reader_role' and not a.attisdropped"
+        " and pg_catalog.has_table_privilege(a.attrelid, 'SELECT')"
+    ).fetchone()
+    if known is None:
         return
     row = connection.execute(
         "select i.reader_role, pg_catalog.pg_has_role(i.reader_role, 'USAGE')"

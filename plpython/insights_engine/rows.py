@@ -47,9 +47,12 @@ class Reader:
         self._plpy = plpy
         self._schema = schema
         self._plans: dict[str, Any] = {}
-        self._with_sessions = bool(
-            plpy.execute("select exists (select from insights.carrier) as found")[0]["found"]
-        )
+        self._with_sessions = self._are_lent()
+
+    def _are_lent(self) -> bool:
+        """Whether traces of a session may lend each other assessments."""
+        (row,) = self._plpy.execute("select exists (select from insights.carrier) as found")
+        return bool(row["found"])
 
     def collect(self, facts: Facts, traces: Sequence[Placed]) -> dict[int, Rollups]:
         """Has the facts of traces collected, whose positions ascend; their rollups.

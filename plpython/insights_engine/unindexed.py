@@ -174,7 +174,9 @@ class _Reader(Reader):
     def __init__(self, plpy: Any, statement: Statement) -> None:
         super().__init__(plpy, statement.schema)
         self._statement = statement
-        self._with_sessions = True
+
+    def _are_lent(self) -> bool:
+        return True
 
     def _lent_assessments(self, traces: Sequence[Placed]) -> dict[int, list[dict[str, Any]]]:
         statement = self._statement.again()

@@ -32,7 +32,7 @@ where not exists (
     and t.tgenabled = 'A'
     and t.tgqual is null
     and t.tgattr::text = ''
-    and encode(t.tgargs, 'escape') = coalesce(w.argument || '\000', '')
+    and encode(t.tgargs, 'escape') = coalesce(w.argument || E'\\000', '')
 )
 limit 1
 $sql$;

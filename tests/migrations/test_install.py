@@ -536,7 +536,9 @@ def test_objects_of_the_users_that_depend_on_ours(
     install(mlflow_only_dsn)
     before = objects(mlflow_conn)
     mlflow_conn.execute("create view mine as select insights_count(null::text[], '')")
-    with pytest.raises(InstallError, match="view mine depends on function insights_count"):
+    with pytest.raises(
+        InstallError, match=r"view public\.mine depends on function public\.insights_count"
+    ):
         uninstall(mlflow_only_dsn)
     assert objects(mlflow_conn) == before
     mlflow_conn.execute("drop view mine")

@@ -225,7 +225,10 @@ def test_another_body(world: psycopg.Connection, key: Key) -> None:
         assert row is not None
         other = re.sub(r"(AS \$[a-z_]+\$\n)", r"\1\n", row[0])
         if other == row[0]:  # an expression
-            other = re.sub(r"(?m)^ ?RETURN [^$]*", "RETURN null", row[0])
+            head = re.split(r"\n ?RETURN ", row[0])[0]
+            returned = re.search(r"RETURNS (.+)", head)
+            assert returned is not None
+            other = f"{head}\n RETURN null::{returned[1]}"
         world.execute(other.encode())
         assert [str(d) for d in differences(world)] == [f"function {key[1]} is changed (body)"]
 

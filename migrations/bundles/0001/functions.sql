@@ -25,7 +25,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "edb9b5b6a07e80c2" in GD:
+if "88c7327036b8eb8a" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -14488,9 +14488,12 @@ class Reader:
         self._plpy = plpy
         self._schema = schema
         self._plans: dict[str, Any] = {}
-        self._with_sessions = bool(
-            plpy.execute("select exists (select from insights.carrier) as found")[0]["found"]
-        )
+        self._with_sessions = self._are_lent()
+
+    def _are_lent(self) -> bool:
+        """Whether traces of a session may lend each other assessments."""
+        (row,) = self._plpy.execute("select exists (select from insights.carrier) as found")
+        return bool(row["found"])
 
     def collect(self, facts: Facts, traces: Sequence[Placed]) -> dict[int, Rollups]:
         """Has the facts of traces collected, whose positions ascend; their rollups.
@@ -20463,7 +20466,9 @@ class _Reader(Reader):
     def __init__(self, plpy: Any, statement: Statement) -> None:
         super().__init__(plpy, statement.schema)
         self._statement = statement
-        self._with_sessions = True
+
+    def _are_lent(self) -> bool:
+        return True
 
     def _lent_assessments(self, traces: Sequence[Placed]) -> dict[int, list[dict[str, Any]]]:
         statement = self._statement.again()
@@ -21640,7 +21645,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights edb9b5b6a07e80c2 " + name + ">"
+        place = "<insights 88c7327036b8eb8a " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -21655,8 +21660,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["edb9b5b6a07e80c2"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["edb9b5b6a07e80c2"]
+GD["88c7327036b8eb8a"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["88c7327036b8eb8a"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -21712,9 +21717,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].build_index(plpy, '@mlflow@', max_traces, leased)
+return GD["88c7327036b8eb8a"].build_index(plpy, '@mlflow@', max_traces, leased)
 $python$;
 
 comment on function insights.run_build_batch(int, boolean) is
@@ -21996,17 +22001,18 @@ declare
         to_regclass('@mlflow@.assessments'),
         to_regclass('@mlflow@.entity_associations')
     ];
-    -- What the engine reads, of whichever of these tables.
+    -- What is read of them (insights_py/contract.py), of whichever table.
     used constant name[] := array[
-        'request_id', 'experiment_id', 'timestamp_ms', 'execution_time_ms', 'status',
-        'client_request_id', 'request_preview', 'response_preview', 'trace_name', 'session_id',
-        'input_tokens', 'output_tokens', 'total_tokens', 'cache_read_input_tokens',
-        'cache_creation_input_tokens', 'input_cost', 'output_cost', 'total_cost',
-        'key', 'value', 'trace_id', 'span_id', 'name', 'type', 'start_time_unix_nano',
-        'end_time_unix_nano', 'duration_ns', 'content', 'assessment_id', 'assessment_type', 'error',
-        'created_timestamp', 'last_updated_timestamp', 'source_type', 'source_id', 'run_id',
-        'rationale', 'overrides', 'valid', 'assessment_metadata', 'is_numeric_value',
-        'aggregate_value', 'destination_type', 'destination_id'
+        'aggregate_value', 'assessment_id', 'assessment_metadata', 'assessment_type',
+        'cache_creation_input_tokens', 'cache_creation_input_tokens_above_1hr',
+        'cache_read_input_tokens', 'client_request_id', 'content', 'created_timestamp',
+        'destination_id', 'destination_type', 'duration_ns', 'error',
+        'execution_time_ms', 'experiment_id', 'input_cost', 'input_tokens',
+        'is_numeric_value', 'key', 'last_updated_timestamp', 'name', 'output_cost',
+        'output_tokens', 'overrides', 'rationale', 'request_id', 'request_preview',
+        'response_preview', 'run_id', 'session_id', 'source_id', 'source_type',
+        'span_id', 'status', 'timestamp_ms', 'total_cost', 'total_tokens', 'trace_id',
+        'trace_name', 'type', 'valid', 'value'
     ];
     found text;
 begin
@@ -22137,7 +22143,7 @@ where not exists (
     and t.tgenabled = 'A'
     and t.tgqual is null
     and t.tgattr::text = ''
-    and encode(t.tgargs, 'escape') = coalesce(w.argument || '\000', '')
+    and encode(t.tgargs, 'escape') = coalesce(w.argument || E'\\000', '')
 )
 limit 1
 $sql$;
@@ -22163,9 +22169,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["88c7327036b8eb8a"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -22497,9 +22503,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].compare(
+return GD["88c7327036b8eb8a"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -22538,9 +22544,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].correlate(
+return GD["88c7327036b8eb8a"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -22583,9 +22589,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].correlation_matrix(
+return GD["88c7327036b8eb8a"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -22609,9 +22615,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["88c7327036b8eb8a"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -22666,9 +22672,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].discover(
+return GD["88c7327036b8eb8a"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -22696,9 +22702,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["88c7327036b8eb8a"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -22729,9 +22735,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].facets(
+return GD["88c7327036b8eb8a"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -22754,9 +22760,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].start_over(plpy, '@mlflow@', batch_size, leased)
+return GD["88c7327036b8eb8a"].start_over(plpy, '@mlflow@', batch_size, leased)
 $python$;
 
 comment on function insights.run_rebuild(int, boolean) is
@@ -22779,9 +22785,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["88c7327036b8eb8a"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -22818,9 +22824,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].search_traces(
+return GD["88c7327036b8eb8a"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -22849,9 +22855,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].search_page(
+return GD["88c7327036b8eb8a"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -22888,9 +22894,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].timeseries(
+return GD["88c7327036b8eb8a"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -22912,9 +22918,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].validate(plpy, filter)
+return GD["88c7327036b8eb8a"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -22931,9 +22937,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "edb9b5b6a07e80c2" not in GD:
+if "88c7327036b8eb8a" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["edb9b5b6a07e80c2"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["88c7327036b8eb8a"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
