@@ -168,12 +168,15 @@ def lock(driver: psycopg.Connection, wanted: str | None) -> None:
         row = driver.execute("select mlflow_schema from insights.installation").fetchone()
         wanted = str(row[0]) if row else wanted
     schema = checks.find_schema(driver, wanted)
-    if isinstance(schema, str):
-        driver.execute(
-            sql.SQL("lock table {} in share update exclusive mode").format(
-                sql.Identifier(schema, "trace_info")
-            )
-        )
+    if not isinstance(schema, str):
+        return
+    table = sql.Identifier(schema, "trace_info")
+    allowed = driver.execute(
+        "select pg_catalog.has_table_privilege(%s, 'UPDATE')", [table.as_string(driver)]
+    ).fetchone()
+    # Who may not is no superuser either, and will be told so.
+    if allowed == (True,):
+        driver.execute(sql.SQL("lock table {} in share update exclusive mode").format(table))
 
 
 def refuse_unknown_revision(heads: Collection[str], known: Collection[str]) -> None:

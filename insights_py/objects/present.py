@@ -177,7 +177,9 @@ _QUERIES: Mapping[Kind, str] = {
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         join pg_catalog.pg_proc p on p.oid = t.tgfoid
         join pg_catalog.pg_namespace f on f.oid = p.pronamespace
-        where not t.tgisinternal and (n.nspname = 'insights' or f.nspname = 'insights')
+        -- Those of partitions are made with the one of their table.
+        where not t.tgisinternal and t.tgparentid = 0
+            and (n.nspname = 'insights' or f.nspname = 'insights')
     """,
     "policy": """
         select p.polname || ' on insights.' || c.relname,

@@ -33,7 +33,7 @@ def trust_anew(plpy: Any) -> None:
         raise InsightsError(
             f"Changes of traces go unnoticed: {row['trigger']}",
             "55000",
-            hint="insights install makes the triggers anew.",
+            hint="insights install makes the triggers anew; a table must have no children.",
         )
     # To exactly this number: a crash leaves the sequence where setval has put it, and
     # a standby shows it so.

@@ -11,7 +11,7 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $plpgsql$
 declare
-    tables constant oid[] := array[
+    tables oid[] := array[
         to_regclass('@mlflow@.trace_info'),
         to_regclass('@mlflow@.spans'),
         to_regclass('@mlflow@.trace_tags'),
@@ -20,6 +20,14 @@ declare
         to_regclass('@mlflow@.entity_associations')
     ];
 begin
+    -- Triggers of partitions can be disabled by themselves.
+    if exists (select from pg_class c where c.oid = any (tables) and c.relkind = 'p') then
+        tables := array(
+            select t.oid from unnest(tables) t (oid)
+            union
+            select p.relid from unnest(tables) t (oid) cross join lateral pg_partition_tree(t.oid) p
+        );
+    end if;
     return
         (
             select string_agg(

@@ -1,4 +1,5 @@
--- The first of the triggers on MLflow's tables that is not as triggers/ makes it.
+-- The first of the triggers on MLflow's tables that is not as triggers/ makes it, or rows that
+-- none of them sees: those of a table's children, and of partitions with a trigger disabled.
 create or replace function insights.unwatched() returns text
 language sql
 stable
@@ -34,11 +35,30 @@ where not exists (
     and t.tgattr::text = ''
     and encode(t.tgargs, 'escape') = coalesce(w.argument || E'\\000', '')
 )
+union all
+select format('trigger %s does not always fire on partition %s', t.tgname, t.tgrelid::regclass)
+from pg_trigger t
+join pg_trigger p on p.oid = t.tgparentid
+where p.tgname = 'insights_change'
+and p.tgfoid = to_regprocedure('insights.note_change()')
+and t.tgenabled <> 'A'
+union all
+select format('the triggers of table %s see nothing of table %s', i.inhparent::regclass, i.inhrelid::regclass)
+from pg_inherits i
+join pg_class c on c.oid = i.inhparent and c.relkind = 'r'
+where i.inhparent in (
+    to_regclass('@mlflow@.trace_info'),
+    to_regclass('@mlflow@.spans'),
+    to_regclass('@mlflow@.trace_tags'),
+    to_regclass('@mlflow@.trace_request_metadata'),
+    to_regclass('@mlflow@.assessments'),
+    to_regclass('@mlflow@.entity_associations')
+)
 limit 1
 $sql$;
 
 comment on function insights.unwatched() is
-    'Which trigger is missing, disabled or changed, so that changes go unnoticed; NULL: none';
+    'What lets changes go unnoticed: a trigger that is missing, disabled or changed, a table with children; NULL: nothing';
 
 revoke all on function insights.unwatched() from public;
 grant execute on function insights.unwatched() to public;

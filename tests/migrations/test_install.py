@@ -446,6 +446,17 @@ def test_partitioned_tables_keep_the_contract(
         "create table half partition of trace_tags for values with (modulus 2, remainder 0)"
     )
     assert install(mlflow_only_dsn).changed
+    assert not install(mlflow_only_dsn).mended
+    unwatched = "select insights.unwatched(), insights.fingerprint()"
+    before = mlflow_conn.execute(unwatched).fetchone()
+    assert before is not None
+    assert before[0] is None
+    # A partition's trigger by itself.
+    mlflow_conn.execute("alter table half disable trigger insights_change")
+    after = mlflow_conn.execute(unwatched).fetchone()
+    assert after is not None
+    assert "half" in after[0]
+    assert after[1] != before[1]
 
 
 def test_a_table_of_mlflows_is_missing(

@@ -222,6 +222,21 @@ def mlflow_conn(conn: Connection) -> Connection:
     return conn
 
 
+def test_rows_of_children_are_never_taken_for_indexed(mlflow_conn: Connection) -> None:
+    """No trigger of a table sees what happens to its children's rows."""
+    put(mlflow_conn)
+    mlflow_conn.execute("create table more () inherits (trace_tags)")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        mlflow_conn.execute("select * from insights_refresh()")
+    mlflow_conn.execute("insert into more (request_id, key, value) values ('t1', 'c', 'v')")
+    assert counts(mlflow_conn) == truth(mlflow_conn)
+    assert not usable(mlflow_conn)
+    mlflow_conn.execute("drop table more")
+    refreshed(mlflow_conn)
+    assert usable(mlflow_conn)
+    assert problems(mlflow_conn) == []
+
+
 @pytest.mark.parametrize(
     "statement",
     [

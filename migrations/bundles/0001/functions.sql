@@ -25,7 +25,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "88c7327036b8eb8a" in GD:
+if "17f042c90ab544a0" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -2160,7 +2160,7 @@ def trust_anew(plpy: Any) -> None:
         raise InsightsError(
             f"Changes of traces go unnoticed: {row['trigger']}",
             "55000",
-            hint="insights install makes the triggers anew.",
+            hint="insights install makes the triggers anew; a table must have no children.",
         )
     # To exactly this number: a crash leaves the sequence where setval has put it, and
     # a standby shows it so.
@@ -21645,7 +21645,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights 88c7327036b8eb8a " + name + ">"
+        place = "<insights 17f042c90ab544a0 " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -21660,8 +21660,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["88c7327036b8eb8a"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["88c7327036b8eb8a"]
+GD["17f042c90ab544a0"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["17f042c90ab544a0"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -21717,9 +21717,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].build_index(plpy, '@mlflow@', max_traces, leased)
+return GD["17f042c90ab544a0"].build_index(plpy, '@mlflow@', max_traces, leased)
 $python$;
 
 comment on function insights.run_build_batch(int, boolean) is
@@ -21923,7 +21923,7 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $plpgsql$
 declare
-    tables constant oid[] := array[
+    tables oid[] := array[
         to_regclass('@mlflow@.trace_info'),
         to_regclass('@mlflow@.spans'),
         to_regclass('@mlflow@.trace_tags'),
@@ -21932,6 +21932,14 @@ declare
         to_regclass('@mlflow@.entity_associations')
     ];
 begin
+    -- Triggers of partitions can be disabled by themselves.
+    if exists (select from pg_class c where c.oid = any (tables) and c.relkind = 'p') then
+        tables := array(
+            select t.oid from unnest(tables) t (oid)
+            union
+            select p.relid from unnest(tables) t (oid) cross join lateral pg_partition_tree(t.oid) p
+        );
+    end if;
     return
         (
             select string_agg(
@@ -22108,52 +22116,6 @@ comment on function insights.identity() is
 revoke all on function insights.identity() from public;
 grant execute on function insights.identity() to public;
 
--- sql/internal/unwatched.sql
--- The first of the triggers on MLflow's tables that is not as triggers/ makes it.
-create or replace function insights.unwatched() returns text
-language sql
-stable
-parallel safe
-set search_path = pg_catalog, pg_temp
-as $sql$
-select format('table %s has no trigger %s that always fires', w.name, w.trigger)
-from (
-    values
-        ('@mlflow@.trace_info', 'insights_change', 'note_change', 'request_id', 29),
-        ('@mlflow@.trace_tags', 'insights_change', 'note_change', 'request_id', 29),
-        ('@mlflow@.trace_request_metadata', 'insights_change', 'note_change', 'request_id', 29),
-        ('@mlflow@.spans', 'insights_change', 'note_change', 'trace_id', 29),
-        ('@mlflow@.assessments', 'insights_change', 'note_change', 'trace_id', 29),
-        ('@mlflow@.entity_associations', 'insights_change', 'note_change', 'source_id', 29),
-        ('@mlflow@.trace_info', 'insights_truncate', 'note_truncate', null, 32),
-        ('@mlflow@.trace_tags', 'insights_truncate', 'note_truncate', null, 32),
-        ('@mlflow@.trace_request_metadata', 'insights_truncate', 'note_truncate', null, 32),
-        ('@mlflow@.spans', 'insights_truncate', 'note_truncate', null, 32),
-        ('@mlflow@.assessments', 'insights_truncate', 'note_truncate', null, 32),
-        ('@mlflow@.entity_associations', 'insights_truncate', 'note_truncate', null, 32)
-    -- type: the bits of pg_trigger.tgtype: for each row 1, insert 4, delete 8, update 16,
-    -- truncate 32.
-) w (name, trigger, function, argument, type)
-where not exists (
-    select from pg_trigger t
-    where t.tgrelid = to_regclass(w.name)
-    and t.tgname = w.trigger
-    and t.tgfoid = to_regprocedure('insights.' || w.function || '()')
-    and t.tgtype = w.type
-    and t.tgenabled = 'A'
-    and t.tgqual is null
-    and t.tgattr::text = ''
-    and encode(t.tgargs, 'escape') = coalesce(w.argument || E'\\000', '')
-)
-limit 1
-$sql$;
-
-comment on function insights.unwatched() is
-    'Which trigger is missing, disabled or changed, so that changes go unnoticed; NULL: none';
-
-revoke all on function insights.unwatched() from public;
-grant execute on function insights.unwatched() to public;
-
 -- sql/internal/run_match_trace_ids.sql
 create or replace function insights.run_match_trace_ids(
     exp_ids text[],
@@ -22169,9 +22131,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["17f042c90ab544a0"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -22503,9 +22465,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].compare(
+return GD["17f042c90ab544a0"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -22544,9 +22506,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].correlate(
+return GD["17f042c90ab544a0"].correlate(
     plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
 )
 $python$;
@@ -22589,9 +22551,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].correlation_matrix(
+return GD["17f042c90ab544a0"].correlation_matrix(
     plpy, '@mlflow@', exp_ids, filters, base_filter, unit
 )
 $python$;
@@ -22615,9 +22577,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["17f042c90ab544a0"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -22672,9 +22634,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].discover(
+return GD["17f042c90ab544a0"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
     min_support, max_results, fdr, direction, pairs, restatements, unit
 )
@@ -22702,9 +22664,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["17f042c90ab544a0"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -22735,9 +22697,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].facets(
+return GD["17f042c90ab544a0"].facets(
     plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
 )
 $python$;
@@ -22760,9 +22722,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].start_over(plpy, '@mlflow@', batch_size, leased)
+return GD["17f042c90ab544a0"].start_over(plpy, '@mlflow@', batch_size, leased)
 $python$;
 
 comment on function insights.run_rebuild(int, boolean) is
@@ -22785,9 +22747,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["17f042c90ab544a0"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -22824,9 +22786,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].search_traces(
+return GD["17f042c90ab544a0"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -22855,9 +22817,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].search_page(
+return GD["17f042c90ab544a0"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -22894,9 +22856,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].timeseries(
+return GD["17f042c90ab544a0"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -22918,9 +22880,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].validate(plpy, filter)
+return GD["17f042c90ab544a0"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is
@@ -22937,9 +22899,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "88c7327036b8eb8a" not in GD:
+if "17f042c90ab544a0" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["88c7327036b8eb8a"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["17f042c90ab544a0"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
@@ -23560,65 +23522,6 @@ comment on function insights.guard(boolean) is
 revoke all on function insights.guard(boolean) from public;
 grant execute on function insights.guard(boolean) to public;
 
--- sql/internal/index_status.sql
--- What insights_status says of the index, for those who may read it.  In PL/pgSQL, so that
--- it is not inlined, and asks for no table's privileges unless it is called.
-create or replace function insights.index_status(
-    out built boolean,
-    out usable boolean,
-    out unwatched text,
-    out pending bigint,
-    out lag_seconds double precision,
-    out missed bigint,
-    out traces bigint,
-    out blocks bigint,
-    out terms bigint,
-    out postings bigint
-)
-language plpgsql
-stable
-parallel unsafe
-set search_path = pg_catalog, pg_temp
-as $plpgsql$
-begin
-    select
-        s.built,
-        s.built and s.awaited is null and s.trusted >= m.last_value
-            and s.fingerprint = insights.fingerprint(),
-        insights.unwatched(),
-        greatest(m.last_value - s.trusted, 0)
-    into built, usable, unwatched, missed
-    from insights.state s, insights.missed m;
-
-    select
-        count(distinct n.trace_id),
-        greatest(extract(epoch from statement_timestamp() - min(n.noted_at)), 0)
-    into pending, lag_seconds
-    from (select p.trace_id, p.noted_at from insights.pending p limit 1000000) n;
-
-    select coalesce(sum(b.live_count), 0), count(*)
-    into traces, blocks
-    from insights.block b;
-
-    if pg_relation_size('insights.term') < 2 ^ 24 then
-        select count(*) into terms from insights.term;
-    else
-        select c.reltuples into terms from pg_class c where c.oid = 'insights.term'::regclass;
-    end if;
-    if pg_relation_size('insights.posting') < 2 ^ 24 then
-        select count(*) into postings from insights.posting;
-    else
-        select c.reltuples into postings from pg_class c where c.oid = 'insights.posting'::regclass;
-    end if;
-end
-$plpgsql$;
-
-comment on function insights.index_status() is
-    'The state of the index, for insights_status';
-
-revoke all on function insights.index_status() from public;
-grant execute on function insights.index_status() to public;
-
 -- sql/internal/match_trace_ids.sql
 create or replace function insights.match_trace_ids(
     exp_ids text[],
@@ -23847,6 +23750,131 @@ comment on function insights.search_page(text[], text, int, text[], text, int) i
 
 revoke all on function insights.search_page(text[], text, int, text[], text, int) from public;
 grant execute on function insights.search_page(text[], text, int, text[], text, int) to public;
+
+-- sql/internal/unwatched.sql
+-- The first of the triggers on MLflow's tables that is not as triggers/ makes it, or rows that
+-- none of them sees: those of a table's children, and of partitions with a trigger disabled.
+create or replace function insights.unwatched() returns text
+language sql
+stable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $sql$
+select format('table %s has no trigger %s that always fires', w.name, w.trigger)
+from (
+    values
+        ('@mlflow@.trace_info', 'insights_change', 'note_change', 'request_id', 29),
+        ('@mlflow@.trace_tags', 'insights_change', 'note_change', 'request_id', 29),
+        ('@mlflow@.trace_request_metadata', 'insights_change', 'note_change', 'request_id', 29),
+        ('@mlflow@.spans', 'insights_change', 'note_change', 'trace_id', 29),
+        ('@mlflow@.assessments', 'insights_change', 'note_change', 'trace_id', 29),
+        ('@mlflow@.entity_associations', 'insights_change', 'note_change', 'source_id', 29),
+        ('@mlflow@.trace_info', 'insights_truncate', 'note_truncate', null, 32),
+        ('@mlflow@.trace_tags', 'insights_truncate', 'note_truncate', null, 32),
+        ('@mlflow@.trace_request_metadata', 'insights_truncate', 'note_truncate', null, 32),
+        ('@mlflow@.spans', 'insights_truncate', 'note_truncate', null, 32),
+        ('@mlflow@.assessments', 'insights_truncate', 'note_truncate', null, 32),
+        ('@mlflow@.entity_associations', 'insights_truncate', 'note_truncate', null, 32)
+    -- type: the bits of pg_trigger.tgtype: for each row 1, insert 4, delete 8, update 16,
+    -- truncate 32.
+) w (name, trigger, function, argument, type)
+where not exists (
+    select from pg_trigger t
+    where t.tgrelid = to_regclass(w.name)
+    and t.tgname = w.trigger
+    and t.tgfoid = to_regprocedure('insights.' || w.function || '()')
+    and t.tgtype = w.type
+    and t.tgenabled = 'A'
+    and t.tgqual is null
+    and t.tgattr::text = ''
+    and encode(t.tgargs, 'escape') = coalesce(w.argument || E'\\000', '')
+)
+union all
+select format('trigger %s does not always fire on partition %s', t.tgname, t.tgrelid::regclass)
+from pg_trigger t
+join pg_trigger p on p.oid = t.tgparentid
+where p.tgname = 'insights_change'
+and p.tgfoid = to_regprocedure('insights.note_change()')
+and t.tgenabled <> 'A'
+union all
+select format('the triggers of table %s see nothing of table %s', i.inhparent::regclass, i.inhrelid::regclass)
+from pg_inherits i
+join pg_class c on c.oid = i.inhparent and c.relkind = 'r'
+where i.inhparent in (
+    to_regclass('@mlflow@.trace_info'),
+    to_regclass('@mlflow@.spans'),
+    to_regclass('@mlflow@.trace_tags'),
+    to_regclass('@mlflow@.trace_request_metadata'),
+    to_regclass('@mlflow@.assessments'),
+    to_regclass('@mlflow@.entity_associations')
+)
+limit 1
+$sql$;
+
+comment on function insights.unwatched() is
+    'What lets changes go unnoticed: a trigger that is missing, disabled or changed, a table with children; NULL: nothing';
+
+revoke all on function insights.unwatched() from public;
+grant execute on function insights.unwatched() to public;
+
+-- sql/internal/index_status.sql
+-- What insights_status says of the index, for those who may read it.  In PL/pgSQL, so that
+-- it is not inlined, and asks for no table's privileges unless it is called.
+create or replace function insights.index_status(
+    out built boolean,
+    out usable boolean,
+    out unwatched text,
+    out pending bigint,
+    out lag_seconds double precision,
+    out missed bigint,
+    out traces bigint,
+    out blocks bigint,
+    out terms bigint,
+    out postings bigint
+)
+language plpgsql
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $plpgsql$
+begin
+    select
+        s.built,
+        s.built and s.awaited is null and s.trusted >= m.last_value
+            and s.fingerprint = insights.fingerprint(),
+        insights.unwatched(),
+        greatest(m.last_value - s.trusted, 0)
+    into built, usable, unwatched, missed
+    from insights.state s, insights.missed m;
+
+    select
+        count(distinct n.trace_id),
+        greatest(extract(epoch from statement_timestamp() - min(n.noted_at)), 0)
+    into pending, lag_seconds
+    from (select p.trace_id, p.noted_at from insights.pending p limit 1000000) n;
+
+    select coalesce(sum(b.live_count), 0), count(*)
+    into traces, blocks
+    from insights.block b;
+
+    if pg_relation_size('insights.term') < 2 ^ 24 then
+        select count(*) into terms from insights.term;
+    else
+        select c.reltuples into terms from pg_class c where c.oid = 'insights.term'::regclass;
+    end if;
+    if pg_relation_size('insights.posting') < 2 ^ 24 then
+        select count(*) into postings from insights.posting;
+    else
+        select c.reltuples into postings from pg_class c where c.oid = 'insights.posting'::regclass;
+    end if;
+end
+$plpgsql$;
+
+comment on function insights.index_status() is
+    'The state of the index, for insights_status';
+
+revoke all on function insights.index_status() from public;
+grant execute on function insights.index_status() to public;
 
 -- sql/functions/insights_compare.sql
 create or replace function @mlflow@.insights_compare(
