@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from insights_py.display import (
     Cell,
@@ -26,6 +26,7 @@ from insights_py.display import (
     significant,
 )
 from insights_py.rows import Correlation, Row, Rows
+from insights_py.wording import MEANING, STATISTICS, Statistic, coefficient, unit_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,10 +45,6 @@ __all__ = [
     "TimeSeries",
 ]
 
-#: What a matrix can show: the measures that go from -1 over 0 to 1.
-Statistic = Literal["npmi", "npmi_smoothed", "phi"]
-STATISTICS: tuple[Statistic, ...] = ("npmi", "npmi_smoothed", "phi")
-
 #: The widths of the bars in tables, in characters.
 _SHARE_BAR = 6
 _COUNT_BAR = 12
@@ -58,11 +55,6 @@ _SIMILAR_SHOWN = 2
 def _counted(count: int, unit: str) -> str:
     """``1 trace``, ``2,000 sessions``."""
     return f"{number(count)} {unit_name(unit)}{'' if count == 1 else 's'}"
-
-
-def unit_name(unit: str) -> str:
-    """What one thing is called that was counted."""
-    return "session" if unit.startswith("session") else "trace"
 
 
 # ------------------------------------------------------------ facts and a target
@@ -425,13 +417,6 @@ class Matrix(Rows[Pair]):
         return plots.heat_map(self, statistic, ax)
 
 
-MEANING: dict[Statistic, str] = {
-    "npmi": "npmi: -1 never together, 0 independent, 1 always",
-    "npmi_smoothed": "npmi, smoothed: -1 never together, 0 independent, 1 always",
-    "phi": "phi: -1 opposites, 0 independent, 1 the same",
-}
-
-
 def _coefficient(value: float | None) -> Cell:
     if value is None:
         return Cell("–", "dim")
@@ -439,11 +424,6 @@ def _coefficient(value: float | None) -> Cell:
     if round(value, 2) != 0:
         style += "cyan" if value > 0 else "magenta"
     return Cell(coefficient(value), style.strip())
-
-
-def coefficient(value: float) -> str:
-    """A number from -1 to 1, without a negative zero."""
-    return f"{round(value, 2) + 0.0:.2f}"
 
 
 # ------------------------------------------------------------- values of a field

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from insights_py.analysis import MEANING, coefficient, unit_name
 from insights_py.display import number, percent, visible
+from insights_py.wording import MEANING, Statistic, coefficient, unit_name
 
 try:
     import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from insights_py.analysis import Bucket, Discovery, Facets, Matrix, Statistic, TimeSeries
+    from insights_py.analysis import Bucket, Discovery, Facets, Matrix, TimeSeries
 
 BLUE = "#0072B2"
 ORANGE = "#E69F00"

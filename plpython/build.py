@@ -62,6 +62,7 @@ def text(source):
 sources = {
 @modules@
 }
+packages = {name.rpartition(".")[0] for name in sources}
 
 import importlib.abc, importlib.machinery, linecache, sys
 
@@ -74,7 +75,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return importlib.machinery.ModuleSpec(name, self, is_package=self.is_package(name))
 
     def is_package(self, name):
-        return name == "insights_engine"
+        return name in packages
 
     def get_source(self, name):
         return text(sources[name])
@@ -116,10 +117,11 @@ class BuildError(Exception):
 def engine_sources() -> dict[str, str]:
     """Module names of the engine and their sources, in the order of names."""
     sources = {}
-    for path in sorted(ENGINE.glob("*.py")):
-        name = "insights_engine" if path.stem == "__init__" else f"insights_engine.{path.stem}"
+    for path in ENGINE.rglob("*.py"):
+        parts = path.relative_to(ENGINE.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if path.stem == "__init__" else parts)
         sources[name] = path.read_text(encoding="utf-8")
-    return sources
+    return dict(sorted(sources.items()))
 
 
 def engine_hash(sources: dict[str, str]) -> str:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from insights_py import Insights
-from insights_py.analysis import STATISTICS, Statistic
 from insights_py.cli import options, output
+from insights_py.wording import STATISTICS, Statistic
 
 Command = TypeVar("Command", bound=Callable[..., None])
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Response
 
 from insights_py.mlflow import compat
-from insights_py.mlflow.plugin import warn_of_misfit
+from insights_py.mlflow.notices import warn_of_misfit
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -7,9 +7,10 @@ heavy, before a store is asked for.
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING
+
+from insights_py.mlflow.notices import warn_of_misfit
 
 if TYPE_CHECKING:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -17,13 +18,8 @@ if TYPE_CHECKING:
 SWITCH = "MLFLOW_INSIGHTS"
 """Environment variable: ``off`` leaves MLflow's own store in charge."""
 
-WARNED = "_MLFLOW_INSIGHTS_WARNED"
-"""Environment variable: what has been warned of."""
-
 _ON = frozenset({"", "on", "true", "1", "yes"})
 _OFF = frozenset({"off", "false", "0", "no"})
-
-_logger = logging.getLogger(__name__)
 
 
 def switched_on() -> bool:
@@ -71,26 +67,3 @@ def _insights_store(store_uri: str, artifact_uri: str | None) -> SqlAlchemyStore
         problems = [f"{type(error).__name__}: {error}"]
     warn_of_misfit("; ".join(problems))
     return None
-
-
-def warn_of_misfit(problem: str) -> None:
-    """Say once that MLflow's own code answers, since its inner parts have changed."""
-    if first_time("mlflow"):
-        _logger.warning(
-            "This version of MLflow is not supported by its insights plugin (%s). "
-            "Trace search is MLflow's own until the plugin is upgraded.",
-            problem,
-        )
-
-
-def first_time(warning: str) -> bool:
-    """Whether a warning is due; ``warning`` has no spaces in it.
-
-    Child processes inherit the variable, so that a server warns once and not once
-    more from each of its workers.
-    """
-    warned = os.environ.get(WARNED, "").split()
-    if warning in warned:
-        return False
-    os.environ[WARNED] = " ".join([*warned, warning])
-    return True

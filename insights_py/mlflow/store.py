@@ -41,7 +41,7 @@ from insights_py.mlflow.compat import (
     parse_experiment_ids,
     resolve_experiment_ids_and_locations,
 )
-from insights_py.mlflow.plugin import first_time
+from insights_py.mlflow.notices import first_time
 
 if TYPE_CHECKING:
     from mlflow.genai.scorers.online.entities import CompletedSession

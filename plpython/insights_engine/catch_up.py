@@ -14,7 +14,7 @@ when they all have ended, so that their rows are seen.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 from insights_engine import plans
 from insights_engine.errors import InsightsError
@@ -71,18 +71,16 @@ def awaited_have_ended(plpy: Any) -> bool:
     return row["ended"] is not False
 
 
-def catch_up(plpy: Any, schema: str) -> bool:
+def catch_up(plpy: Any, schema: str, mark_to_be_built: Callable[[Any], None]) -> bool:
     """Notes what was missed, if anything was; whether there is nothing to wait for.
 
     An index of another database, which a dump has brought here, is marked as to be built anew.
     """
-    from insights_engine import refresh
-
     state = _state(plpy)
     if not state["built"] or (state["intact"] and state["awaited"] is None):
         return True
     if state["another"]:
-        refresh.mark_to_be_built(plpy)
+        mark_to_be_built(plpy)
         return True
     if state["awaited"] is None or not state["intact"]:
         trust_anew(plpy)

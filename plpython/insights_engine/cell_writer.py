@@ -10,8 +10,7 @@ from insights_engine.candidates import Items, Name
 from insights_engine.cells import Cells, Cuts
 from insights_engine.groups import Block, all_positions
 from insights_engine.large_blocks import Task
-from insights_engine.parts import Indexed
-from insights_engine.population import SERIES_AT_ONCE
+from insights_engine.parts import SERIES_AT_ONCE, Indexed
 
 #: Blocks that one call works out: about a third of a second each.
 AT_ONCE = 2

@@ -22,6 +22,9 @@ from insights_engine.columns import Columns, united
 from insights_engine.groups import Block, all_positions
 from insights_engine.terms import LARGE_BLOCK
 
+#: Fields whose slices are in memory at once.
+SERIES_AT_ONCE = 8
+
 #: About what there is beside the numbers of a field that are kept.
 _BYTES_OF_A_COLUMN = 250
 

@@ -145,7 +145,7 @@ class Planner:
         self,
         kinds: Sequence[str],
         key: str,
-        condition: Callable[[rawsql._Compiler], str],
+        condition: Callable[[rawsql.Compiler], str],
     ) -> list[tuple[int, int]]:
         """(term, signature) of the values of a key that satisfy a condition on ``v.value``."""
         params = rawsql.Params()
@@ -160,9 +160,9 @@ class Planner:
         self._found += len(rows)
         return [(row["term"], row["signature"]) for row in rows]
 
-    def _compiler(self, params: rawsql.Params) -> rawsql._Compiler:
+    def _compiler(self, params: rawsql.Params) -> rawsql.Compiler:
         scope = None if self._experiments is None else list(self._experiments)
-        return rawsql._Compiler(params, self._schema, scope, self.now_ms, "set")
+        return rawsql.Compiler(params, self._schema, scope, self.now_ms, "set")
 
     def _series(self, rows: Iterable[tuple[int, str, int, int]]) -> dict[int, Series]:
         """Series by signature."""
@@ -247,7 +247,7 @@ class Planner:
 
     def _synthesised(self, node: tree.Predicate, key: str) -> Condition:
         """The JSON text of the number columns is compared as the numbers in it."""
-        columns = rawsql._SYNTHESISED[key]
+        columns = rawsql.SYNTHESISED[key]
         there: tree.Node = tree.Or(
             tuple(tree.IsNull(tree.TraceNumber(name), negated=True) for name in columns)
         )
@@ -726,7 +726,7 @@ def _is_column(node: tree.Node) -> TypeGuard[tree.Predicate]:
     return isinstance(node.field, tree.SpanText) and node.field.name != "content"
 
 
-def _assessed(sql: rawsql._Compiler, node: tree.Predicate) -> str:
+def _assessed(sql: rawsql.Compiler, node: tree.Predicate) -> str:
     """The raw condition on the text of an assessment, on a vocabulary row instead."""
     return sql.assessed(node, "v")
 

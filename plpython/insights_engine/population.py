@@ -18,7 +18,7 @@ from insights_engine.cells import Cuts
 from insights_engine.groups import Block, all_positions
 from insights_engine.index_reader import Index, Prepared, decided, open_index, prepare
 from insights_engine.interrupts import Watched
-from insights_engine.parts import AtHand, Indexed, Part
+from insights_engine.parts import SERIES_AT_ONCE, AtHand, Indexed, Part
 from insights_engine.rows import Placed
 from insights_engine.statement import Statement
 from insights_engine.unindexed import Unindexed
@@ -30,9 +30,6 @@ KEPT_BYTES = 64 * 2**20
 
 #: Cuts are chosen from a sample, unless there are few traces, among no more positions than these.
 FEW_POSITIONS = 2 * bitmaps.POSITIONS
-
-#: Fields whose slices are in memory at once.
-SERIES_AT_ONCE = 8
 
 #: With no more positions than these, a session keeps what single facts match.
 KEPT_POSITIONS = 1_000_000

@@ -24,9 +24,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Union
 
-from . import tree
-from .errors import FilterError, blames_value
-from .tokens import pattern_place
+from insights_engine import tree
+from insights_engine.errors import FilterError, blames_value
+from insights_engine.tokens import pattern_place
 
 #: The requested experiments; None: all of them.  The caller restricts the
 #: traces to them itself; here they bound what session-scoped assessments cover.
@@ -49,10 +49,10 @@ _TOKEN_COLUMNS = (
     "cache_creation_input_tokens_above_1hr",
 )
 _COST_COLUMNS = ("input_cost", "output_cost", "total_cost")
-_SYNTHESISED = {TOKEN_USAGE: _TOKEN_COLUMNS, COST: _COST_COLUMNS}
+SYNTHESISED = {TOKEN_USAGE: _TOKEN_COLUMNS, COST: _COST_COLUMNS}
 
 # Columns of trace_info: (column, nullable).
-_TEXT_COLUMNS = {
+TEXT_COLUMNS = {
     "trace_id": ("request_id", False),
     "status": ("status", False),
     "client_request_id": ("client_request_id", True),
@@ -117,7 +117,7 @@ def compile_filter(
     """
     if shape not in ("set", "probe"):
         raise ValueError(f"shape {shape!r}")
-    compiler = _Compiler(params, schema, None if scope is None else list(scope), now_ms, shape)
+    compiler = Compiler(params, schema, None if scope is None else list(scope), now_ms, shape)
     return compiler.trace(_without_not(node), alias)
 
 
@@ -156,7 +156,7 @@ class _SpanSql:
 
 
 @dataclass
-class _Compiler:
+class Compiler:
     params: Params
     schema: str
     scope: list[int] | None
@@ -227,7 +227,7 @@ class _Compiler:
         if isinstance(target, tree.Metadata):
             if target.key == SESSION:
                 return self.trace_text(node, "session_id", t)
-            if target.key in _SYNTHESISED:
+            if target.key in SYNTHESISED:
                 return self.synthesised(node, target.key, t)
             return self.keyed("trace_request_metadata", target.key, node, t)
         if isinstance(target, tree.Assessment):
@@ -245,7 +245,7 @@ class _Compiler:
             return self.prompt(node, t)
         if name == "experiment_id":
             return self.experiment(node, t)
-        column, nullable = _TEXT_COLUMNS[name]
+        column, nullable = TEXT_COLUMNS[name]
         column = f"{t}.{column}"
         if isinstance(node, tree.IsNull):
             if not nullable:
@@ -318,7 +318,7 @@ class _Compiler:
 
         As in MLflow, only the very text that it synthesises equals.
         """
-        columns = _SYNTHESISED[key]
+        columns = SYNTHESISED[key]
         present = _any([f"{t}.{column} is not null" for column in columns])
         if isinstance(node, tree.IsNull):
             return present if node.negated else f"(not {present})"
@@ -335,7 +335,7 @@ class _Compiler:
         )
 
     def same_json(self, text: str, key: str, t: str) -> str:
-        columns = _SYNTHESISED[key]
+        columns = SYNTHESISED[key]
         numbers = canonical_numbers(text, columns, whole=key == TOKEN_USAGE)
         if not numbers:
             return "false"
@@ -572,7 +572,7 @@ class _Compiler:
         path = self.params.add(list(target.path), "text[]")
         text = f"insights.span_attribute(s.content, {path})"
         number = f"insights.span_attribute_number(s.content, {path})"
-        keys = _key_fragments(target.path)
+        keys = key_fragments(target.path)
         if isinstance(node, tree.IsNull):
             if node.negated:
                 return _SpanSql((), keys, f"{text} is not null")
@@ -637,7 +637,7 @@ class _Compiler:
             exact = node.function in ("sum", "avg")
             function = "span_attribute_decimal" if exact else "span_attribute_number"
             number = f"insights.{function}(s.content, {path})"
-            fragments = _key_fragments(node.field.path)
+            fragments = key_fragments(node.field.path)
             if fragments:
                 number = f"case when {self.contains([fragments])} then {number} end"
             value = _NUMBER_AGGREGATES[node.function].format(number)
@@ -787,13 +787,13 @@ def _own_columns(node: tree.Node) -> bool:
         return False
     target = node.field
     if isinstance(target, tree.TraceText):
-        return target.name in _TEXT_COLUMNS or target.name == "experiment_id"
+        return target.name in TEXT_COLUMNS or target.name == "experiment_id"
     if isinstance(target, tree.TraceNumber):
         return target.name != "span_count"
     if isinstance(target, tree.Tag):
         return target.key == TRACE_NAME
     return isinstance(target, tree.Metadata) and (
-        target.key == SESSION or target.key in _SYNTHESISED
+        target.key == SESSION or target.key in SYNTHESISED
     )
 
 
@@ -861,7 +861,7 @@ _OUTSIDE = re.compile(r"[][{}:, 0-9+.\-trufalsnNIiyeE]*")
 _WORDS = ("true", "false", "null", "NaN", "Infinity")
 
 
-def _key_fragments(path: Sequence[str]) -> _Fragments:
+def key_fragments(path: Sequence[str]) -> _Fragments:
     """Fragments of any content in which ``path`` leads somewhere."""
     found = []
     if path[0] and not _ESCAPED.search(path[0]):

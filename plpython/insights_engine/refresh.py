@@ -59,7 +59,7 @@ def refresh(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
     first.  ``busy``: another session is at it, or older transactions have to be waited for;
     nothing was done.
     """
-    if not _locked(plpy, schema) or not catch_up.catch_up(plpy, schema):
+    if not _locked(plpy, schema) or not catch_up.catch_up(plpy, schema, mark_to_be_built):
         return {"indexed": 0, "removed": 0, "merged": 0, "pending": _pending(plpy), "busy": True}
     ids = _take_pending(plpy, max_traces)
     if ids:

@@ -95,10 +95,10 @@ def pairs(
 
 def _having(statement: Statement, field: tree.SpanAttribute) -> str:
     """Spares decoding the contents in which the key cannot be."""
-    fragments = rawsql._key_fragments(field.path)
+    fragments = rawsql.key_fragments(field.path)
     if not fragments:
         return ""
-    compiler = rawsql._Compiler(statement.params, statement.schema, None, 0, "set")
+    compiler = rawsql.Compiler(statement.params, statement.schema, None, 0, "set")
     return f" and {compiler.contains([fragments])}"
 
 
@@ -149,7 +149,7 @@ def _texts(statement: Statement, field: tree.Field) -> tuple[str, str]:
         ), "v.value"
     if field.name == "experiment_id":
         return "", "m.experiment_id::text"
-    column, _ = rawsql._TEXT_COLUMNS[field.name]
+    column, _ = rawsql.TEXT_COLUMNS[field.name]
     return "", f"m.{column}"
 
 
@@ -189,7 +189,7 @@ _SEPARATOR = " "
 
 def _usage(key: str) -> str:
     """The columns of metadata that MLflow synthesises, as one text; '-' for none."""
-    columns = [f"m.{column}" for column in rawsql._SYNTHESISED[key]]
+    columns = [f"m.{column}" for column in rawsql.SYNTHESISED[key]]
     there = " or ".join(f"{column} is not null" for column in columns)
     parts = f" || '{_SEPARATOR}' || ".join(f"coalesce({column}::text, '-')" for column in columns)
     return f"(case when {there} then {parts} end)"
@@ -201,7 +201,7 @@ def shown(field: tree.Field, value: str) -> str:
         return canonical(value)
     if fields.is_usage(field):
         assert isinstance(field, tree.Metadata)
-        columns = rawsql._SYNTHESISED[field.key]
+        columns = rawsql.SYNTHESISED[field.key]
         parse = int if field.key == TOKEN_USAGE else float
         numbers = {
             column: parse(text)

@@ -19,7 +19,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 import insights_py
 from insights_py import sql
-from insights_py.mlflow import app, compat, plugin
+from insights_py.mlflow import app, compat, notices, plugin
 from insights_py.mlflow import store as stores
 from insights_py.mlflow.store import InsightsStore
 from tests.mlflow.conftest import close, with_driver
@@ -31,7 +31,7 @@ PACKAGE = Path(insights_py.__file__).parent
 
 @pytest.fixture(autouse=True)
 def _no_warning_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(plugin.WARNED, "")
+    monkeypatch.setenv(notices.WARNED, "")
     monkeypatch.delenv(plugin.SWITCH, raising=False)
 
 

@@ -25,7 +25,7 @@ from mlflow.tracking._tracking_service.registry import TrackingStoreRegistry
 from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 from mlflow.utils.workspace_context import WorkspaceContext
 
-from insights_py.mlflow import plugin
+from insights_py.mlflow import notices, plugin
 from insights_py.mlflow.store import (
     _FIND_FUNCTIONS,
     InsightsStore,
@@ -42,7 +42,7 @@ DRIVERS = ["psycopg", "psycopg2"]
 
 @pytest.fixture(autouse=True)
 def _no_warning_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(plugin.WARNED, "")
+    monkeypatch.setenv(notices.WARNED, "")
     monkeypatch.delenv(plugin.SWITCH, raising=False)
 
 
