@@ -8,7 +8,7 @@
 #                with another release of MLflow: make test MLFLOW=3.18.0
 #   make faults  the worker, disturbed 500 times
 #   make chaos   ten minutes of faults while MLflow writes and readers ask; CHAOS='--seed 7'
-#   make lint    ruff, ruff format, mypy --strict, the frozen bundle
+#   make lint    ruff, ruff format, mypy --strict, the direction of imports, the frozen bundle
 #   make bench   the benchmarks
 #   make lock    resolve the dependencies anew
 #   make bundle  freeze the functions for the newest revision

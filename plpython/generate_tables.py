@@ -1,4 +1,4 @@
-"""Writes insights_engine/tables.py, the LALR(1) tables of grammar.lark.
+"""Writes insights_engine/language/tables.py, the LALR(1) tables of grammar.lark.
 
 The engine drives the tables itself (parser.py), because importing lark costs
 40 to 50 ms in every database connection, and the tables 1 or 2.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).parent / "insights_engine"
+PACKAGE = Path(__file__).parent / "insights_engine" / "language"
 
 
 def load_grammar(**options: Any) -> Any:

@@ -12,15 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, Optional
 
-from insights_engine import correlate as correlation
-from insights_engine import explain as explanation
-from insights_engine import integrity, printer, rawsql, search, tree
-from insights_engine.errors import FilterError, InsightsError, at_most, positive
-from insights_engine.experiments import experiment_ids
-from insights_engine.ordering import parse_order
-from insights_engine.parser import parse_conjunction, parse_field, parse_filter
-from insights_engine.sessions import check_unit
-from insights_engine.statement import Statement, current_time_ms
+from insights_engine.answers.counts import correlate as correlation
+from insights_engine.answers.counts import explain as explanation
+from insights_engine.answers.search import search
+from insights_engine.answers.search.ordering import parse_order
+from insights_engine.exact import rawsql
+from insights_engine.exact.experiments import experiment_ids
+from insights_engine.exact.statement import Statement, current_time_ms
+from insights_engine.index import integrity
+from insights_engine.index.sessions import check_unit
+from insights_engine.language import printer, tree
+from insights_engine.language.errors import FilterError, InsightsError, at_most, positive
+from insights_engine.language.parser import parse_conjunction, parse_field, parse_filter
 
 Problem = dict[str, Optional[str]]
 Ids = Optional[Sequence[Any]]
@@ -180,7 +183,7 @@ def correlation_matrix(
     unit: Optional[str],
 ) -> Iterator[dict[str, Any]]:
     """The correlation of each two of some filters."""
-    from insights_engine import matrix
+    from insights_engine.answers.counts import matrix
 
     def answer() -> Iterator[dict[str, Any]]:
         experiments = experiment_ids(exp_ids)
@@ -219,8 +222,8 @@ def facets(
     unit: Optional[str],
 ) -> Iterator[dict[str, Any]]:
     """The values of a field among the traces that match."""
-    from insights_engine import facets as by_value
-    from insights_engine.facet_rows import Question
+    from insights_engine.answers.facets import facets as by_value
+    from insights_engine.answers.facets.facet_rows import Question
 
     def answer() -> Iterator[dict[str, Any]]:
         experiments = experiment_ids(exp_ids)
@@ -248,9 +251,9 @@ def timeseries(
     unit: Optional[str],
 ) -> dict[str, Any]:
     """Traces by time: arrays, of which each element belongs to a bucket."""
-    from insights_engine import buckets
-    from insights_engine import timeseries as by_time
-    from insights_engine.series_rows import COLUMNS
+    from insights_engine.answers.series import buckets
+    from insights_engine.answers.series import timeseries as by_time
+    from insights_engine.answers.series.series_rows import COLUMNS
 
     def answer() -> dict[str, Any]:
         experiments = experiment_ids(exp_ids)
@@ -319,9 +322,10 @@ def _discoveries(
     chosen: Sequence[Any],
 ) -> Iterator[dict[str, Any]]:
     # Sessions that only search need none of it.
-    from insights_engine import candidates, options, testing, units
-    from insights_engine import discover as discovery
-    from insights_engine.population import Population
+    from insights_engine.answers.discovery import discover as discovery
+    from insights_engine.answers.discovery import options, testing, units
+    from insights_engine.answers.discovery.population import Population
+    from insights_engine.columns import candidates
 
     wanted = options.options(*chosen)
     now_ms = _now_ms(plpy, base_filter, target)
@@ -465,7 +469,7 @@ _MOST_PROBLEMS = 100_000
 
 def refresh_index(plpy: Any, schema: str, max_traces: Optional[int]) -> dict[str, Any]:
     """Indexes what is pending."""
-    from insights_engine import refresh
+    from insights_engine.upkeep import refresh
 
     def answer() -> dict[str, Any]:
         most = positive(
@@ -484,7 +488,7 @@ def build_index(
     plpy: Any, schema: str, max_traces: Optional[int], leased: Optional[bool]
 ) -> dict[str, Any]:
     """Indexes the next traces of a database that is new to the index."""
-    from insights_engine import refresh
+    from insights_engine.upkeep import refresh
 
     def answer() -> dict[str, Any]:
         most = positive(
@@ -499,7 +503,7 @@ def start_over(
     plpy: Any, schema: str, batch_size: Optional[int], leased: Optional[bool]
 ) -> dict[str, Any]:
     """Has the index built anew; ``batch_size`` is what `build_index` will be called with."""
-    from insights_engine import refresh
+    from insights_engine.upkeep import refresh
 
     def answer() -> dict[str, Any]:
         # Before the index is given up.
@@ -511,7 +515,7 @@ def start_over(
 
 def verify_index(plpy: Any, schema: str, max_problems: Optional[int]) -> Iterator[dict[str, Any]]:
     """Where the index and MLflow's tables disagree."""
-    from insights_engine import verify
+    from insights_engine.upkeep import verify
 
     def answer() -> Iterator[dict[str, Any]]:
         # No problem of none looked for would read as an index that is right.

@@ -8,7 +8,7 @@ cost 500
 as $python$
 read = SD.get("read")
 if read is None:
-    @python:insights_engine/attributes.py@
+    @python:insights_engine/exact/attributes.py@
 
     def read(value):
         return text_form(loads(value))

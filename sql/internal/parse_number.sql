@@ -9,7 +9,7 @@ cost 300
 as $python$
 read = SD.get("read")
 if read is None:
-    @python:insights_engine/attributes.py@
+    @python:insights_engine/exact/attributes.py@
 
     read = SD["read"] = number_form
 return read(value)

@@ -13,7 +13,7 @@ cost 1000
 as $python$
 read = SD.get("read")
 if read is None:
-    @python:insights_engine/attributes.py@
+    @python:insights_engine/exact/attributes.py@
 
     def read(content, path):
         return number_form(attribute_in(remembered(GD, content), path))

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 import psycopg
-from insights_engine import tree
+from insights_engine.language import tree
 from psycopg import sql
 
 from tests.semantics import agreement

@@ -32,7 +32,7 @@ def test_the_bundles_are_in_order() -> None:
 
 
 def test_the_parsers_tables_are_current() -> None:
-    tables = build.ENGINE / "tables.py"
+    tables = build.ENGINE / "language" / "tables.py"
     assert tables.read_text(encoding="utf-8") == generate_tables.generate_tables()
 
 

@@ -121,7 +121,12 @@ def refusal(response: TestResponse, status: int = 400) -> str:
 
 def test_the_limits_are_the_engines() -> None:
     """What a request may ask for is what the stored functions take."""
-    from insights_engine import experiments, facets, matrix, options, ordering, search, tokens
+    from insights_engine.answers.counts import matrix
+    from insights_engine.answers.discovery import options
+    from insights_engine.answers.facets import facets
+    from insights_engine.answers.search import ordering, search
+    from insights_engine.exact import experiments
+    from insights_engine.language import tokens
 
     fields = {(route.name, name): one for route in ROUTES for name, one in route.fields.items()}
     schemas = {place: one.schema() for place, one in fields.items()}

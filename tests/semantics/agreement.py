@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
-from insights_engine import rawsql, tree
-from insights_engine.parser import parse_filter
+from insights_engine.exact import rawsql
+from insights_engine.language import tree
+from insights_engine.language.parser import parse_filter
 
 from tests.semantics import oracle
 from tests.semantics.strategies import Question, Scenario, conjunction, normal_form

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from insights_engine.parser import parse_filter
+from insights_engine.language.parser import parse_filter
 
 from tests.semantics import oracle
 from tests.semantics.world import World, load

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from insights_engine import tree
+from insights_engine.language import tree
 
 from tests.semantics.world import (
     COST_COLUMNS,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from typing import Any
 
-from insights_engine import tree
+from insights_engine.language import tree
 
 from tests.semantics.strategies import Question, Scenario, plainly_written
 from tests.semantics.world import Trace, World

@@ -27,7 +27,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
-from insights_engine import tree
+from insights_engine.language import tree
 
 from tests.semantics.world import (
     COST_COLUMNS,

@@ -17,9 +17,9 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from insights_engine import fields, tree
-from insights_engine.parser import parse_filter
-from insights_engine.times import time_in_ms
+from insights_engine.language import fields, tree
+from insights_engine.language.parser import parse_filter
+from insights_engine.language.times import time_in_ms
 from psycopg.rows import dict_row
 
 from tests.semantics import oracle
@@ -452,7 +452,7 @@ def look_at_slices(connection: psycopg.Connection[Any], always: bool) -> None:
     connection.execute(
         "do language plpython3u $$\n"
         "import sys\n"
-        f"sys.modules['insights_engine.timeseries']._FEW = {0 if always else 800}\n"
+        f"sys.modules['insights_engine.answers.series.timeseries']._FEW = {0 if always else 800}\n"
         "$$"
     )
 

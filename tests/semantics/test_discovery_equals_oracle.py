@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from insights_engine import tree
-from insights_engine.parser import parse_filter
-from insights_engine.printer import print_filter
+from insights_engine.language import tree
+from insights_engine.language.parser import parse_filter
+from insights_engine.language.printer import print_filter
 from psycopg.rows import dict_row
 
 from tests.semantics import agreement
@@ -96,7 +96,7 @@ def set_sampling(connection: psycopg.Connection[Any], most: int, sampled: int) -
     connection.execute(
         f"""
         do language plpython3u $$
-        import insights_engine.units as units
+        import insights_engine.answers.discovery.units as units
         units.MOST_POSITIONS, units.SAMPLED_POSITIONS = {most}, {sampled}
         $$
         """.encode()

@@ -80,7 +80,7 @@ def test_the_same_where_everything_undecided_is_asked_at_once(
 _FEW_UNDECIDED = """
     do language plpython3u $$
         import sys
-        reader = sys.modules["insights_engine.index_reader"]
+        reader = sys.modules["insights_engine.index.index_reader"]
         reader.FEW_UNDECIDED, reader.UNDECIDED_SHARE = {few}, {share}
     $$"""
 

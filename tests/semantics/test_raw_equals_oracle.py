@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from insights_engine.errors import FilterError
-from insights_engine.parser import parse_filter
-from insights_engine.printer import print_filter
+from insights_engine.language.errors import FilterError
+from insights_engine.language.parser import parse_filter
+from insights_engine.language.printer import print_filter
 
 from tests.semantics import agreement
 from tests.semantics.reduction import smallest

@@ -73,7 +73,7 @@ def test_nothing_goes_on_for_long_without_a_look(many_facts: str) -> None:
             """
             do language plpython3u $$
             import time
-            import insights_engine.interrupts as interrupts
+            import insights_engine.base.interrupts as interrupts
             look = interrupts.look
             GD["gaps"], GD["last"] = [], None
 
@@ -135,8 +135,8 @@ def test_a_discovery_reads_the_pending_traces_and_no_others(many_facts: str) -> 
         connection.execute(
             """
             do language plpython3u $$
-            import insights_engine.index_reader as index_reader
-            import insights_engine.rows as rows
+            import insights_engine.index.index_reader as index_reader
+            import insights_engine.facts.rows as rows
             index_reader.MOST_PENDING = 3
             collect = rows.Reader.collect
             GD["read"] = 0

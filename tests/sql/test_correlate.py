@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from insights_engine import statistics
+from insights_engine.stats import statistics
 from mlflow.store.analytics.trace_correlation import calculate_npmi_from_counts
 from psycopg.rows import dict_row
 

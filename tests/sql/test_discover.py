@@ -11,8 +11,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from insights_engine import statistics
-from insights_engine.independence import fisher_exact
+from insights_engine.stats import statistics
+from insights_engine.stats.independence import fisher_exact
 from psycopg.rows import dict_row
 
 from tests.semantics.test_discovery_equals_oracle import set_sampling
@@ -432,7 +432,7 @@ def test_a_discovery_that_only_computes_can_be_cancelled(
         connection.execute(
             """
             do language plpython3u $$
-            import insights_engine.interrupts as interrupts
+            import insights_engine.base.interrupts as interrupts
             interrupts.SECONDS, interrupts.LOOK = 0, "select pg_cancel_backend(pg_backend_pid())"
             $$
             """
@@ -443,7 +443,7 @@ def test_a_discovery_that_only_computes_can_be_cancelled(
         connection.execute(
             """
             do language plpython3u $$
-            import insights_engine.interrupts as interrupts
+            import insights_engine.base.interrupts as interrupts
             interrupts.LOOK = "select"
             $$
             """

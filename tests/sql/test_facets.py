@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from insights_engine.histogram import edges
+from insights_engine.answers.facets.histogram import edges
 
 from tests.semantics.world import Assessment, Span, Trace, attributes
 from tests.sql.conftest import Loader, checked

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from insights_engine.narrowing import FEW
+from insights_engine.answers.search.narrowing import FEW
 
 from tests.semantics.world import Experiment, Span, Trace, World, load
 from tests.sql.conftest import Search

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from insights_engine.ordering import Clause, parse_order
-from insights_engine.tree import Assessment, Tag, TraceField, TraceNumber, TraceText
+from insights_engine.answers.search.ordering import Clause, parse_order
+from insights_engine.language.tree import Assessment, Tag, TraceField, TraceNumber, TraceText
 from mlflow.utils.search_utils import SearchTraceUtils
 
 from tests.semantics import world

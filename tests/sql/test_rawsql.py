@@ -12,9 +12,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from insights_engine import rawsql
-from insights_engine.errors import FilterError
-from insights_engine.tree import (
+from insights_engine.exact import rawsql
+from insights_engine.language.errors import FilterError
+from insights_engine.language.tree import (
     AggregateSpans,
     And,
     AnySpan,

@@ -129,7 +129,7 @@ def test_what_is_built_is_what_is_refreshed(module_conn: Connection, seed: int) 
     module_conn.execute("""
         create or replace function insights_test_has(members bytea, at int) returns boolean
         language plpython3u as $$
-        from insights_engine import bitmaps
+        from insights_engine.sets import bitmaps
         return bool(bitmaps.decode(members) >> at & 1)
         $$
     """)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from insights_engine.parser import parse_filter
+from insights_engine.language.parser import parse_filter
 from mlflow.utils.search_utils import SearchTraceUtils
 
 from bench.cases import CORRELATIONS, COUNTS, SEARCHES, Question

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from insights_engine import fields
-from insights_engine.errors import FilterError
-from insights_engine.parser import parse_conjunction, parse_field, parse_filter
-from insights_engine.printer import print_filter
+from insights_engine.language import fields
+from insights_engine.language.errors import FilterError
+from insights_engine.language.parser import parse_conjunction, parse_field, parse_filter
+from insights_engine.language.printer import print_filter
 
 from tests.unit.language.tree_strategies import HOSTILE_TEXTS, filters
 

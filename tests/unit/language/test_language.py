@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from insights_engine import fields, tree
-from insights_engine.errors import FilterError
-from insights_engine.parser import parse_conjunction, parse_field, parse_filter
-from insights_engine.printer import print_filter
-from insights_engine.tree import (
+from insights_engine.language import fields, tree
+from insights_engine.language.errors import FilterError
+from insights_engine.language.parser import parse_conjunction, parse_field, parse_filter
+from insights_engine.language.printer import print_filter
+from insights_engine.language.tree import (
     AggregateSpans,
     And,
     AnySpan,

@@ -14,9 +14,9 @@ import re
 from typing import Any
 
 import pytest
-from insights_engine import fields, tree
-from insights_engine.errors import FilterError, visible
-from insights_engine.parser import parse_filter
+from insights_engine.language import fields, tree
+from insights_engine.language.errors import FilterError, visible
+from insights_engine.language.parser import parse_filter
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.dbmodels.models import SqlTraceInfo
 from mlflow.store.tracking.sqlalchemy_store import _get_filter_clauses_for_search_traces

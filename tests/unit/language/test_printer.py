@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
-from insights_engine import tree
-from insights_engine.parser import parse_filter
-from insights_engine.printer import print_filter
+from insights_engine.language import tree
+from insights_engine.language.parser import parse_filter
+from insights_engine.language.printer import print_filter
 
 from tests.unit.language.tree_strategies import filters
 

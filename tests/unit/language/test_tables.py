@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from insights_engine import tables
-from insights_engine.errors import FilterError
-from insights_engine.syntax import Raw, parse_syntax
-from insights_engine.tokens import Token, tokenize
+from insights_engine.language import tables
+from insights_engine.language.errors import FilterError
+from insights_engine.language.syntax import Raw, parse_syntax
+from insights_engine.language.tokens import Token, tokenize
 from lark import Lark, Tree
 from lark import Token as LarkToken
 from lark.exceptions import UnexpectedInput

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
-from insights_engine import fields, tree
+from insights_engine.language import fields, tree
 
 #: Texts that have broken parsers, printers and SQL before.
 HOSTILE_TEXTS = (

@@ -1,0 +1,177 @@
+"""Facts with what was counted and tested of them, and the rows they are shown as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional, Protocol
+
+from insights_engine.answers.discovery.options import Options, goes
+from insights_engine.answers.discovery.units import Traces
+from insights_engine.base.interrupts import in_order
+from insights_engine.columns import candidates
+from insights_engine.columns.candidates import Name
+from insights_engine.language import printer
+from insights_engine.language.errors import FilterError
+from insights_engine.language.parser import parse_filter
+from insights_engine.stats import ranking, statistics
+from insights_engine.stats.multiple import TargetTests, benjamini_hochberg
+
+
+class Searched(Protocol):
+    """A search for a threshold, as `splits.Split` is the outcome of one."""
+
+    @property
+    def searched(self) -> int:
+        """How many different thresholds were compared."""
+
+    def price(self, p: float) -> float:
+        """Pays for the search: the p value of the best of all compared, whose own is ``p``."""
+
+
+class Tested(NamedTuple):
+    """A fact with its counts and its p value."""
+
+    name: Name
+    #: Units of the base, and of the target, that have the fact.
+    among: int
+    joint: int
+    p_value: float
+    test: str
+    #: What was searched for it, if anything was.
+    search: Optional[Searched] = None
+
+    def counted(self, among: int, joint: int, tests: TargetTests) -> Tested:
+        """The fact with other counts, tested."""
+        return measured(self.name, among, joint, tests, self.search)
+
+
+#: Counts as tested, with nothing found.
+NOTHING = Tested(("n",), 0, 0, 1.0, "")
+
+
+#: What spans are told apart by, the best first.
+_COLUMNS = ("name", "type")
+
+
+class Found(NamedTuple):
+    """A significant fact."""
+
+    fact: Tested
+    q_value: float
+    #: How strongly it goes with the target, for the ranking.
+    strength: float
+
+    @property
+    def order(self) -> tuple[float, bool, int, int, str]:
+        """Sorts the strongest first.
+
+        Of equals what is said of traces; then what tells which spans have which status,
+        by their name and else by their type; then what is shorter to say.
+        """
+        name = self.fact.name
+        text = repr(name)
+        of_spans = name[0] in ("s", "a") or name[1] in ("span", "attribute")
+        column = _COLUMNS.index(name[1]) if name[0] == "s" else len(_COLUMNS)
+        return -self.strength, of_spans, column, len(text), text
+
+
+class Shown(NamedTuple):
+    """A fact that is shown, under its filter."""
+
+    found: Found
+    filter: str
+    #: The filters of weaker facts that are near-identical.
+    similar: list[str]
+
+
+def measured(
+    name: Name, among: int, joint: int, tests: TargetTests, search: Optional[Searched] = None
+) -> Tested:
+    """A fact that was counted, tested; the search for a threshold is paid for."""
+    p_value, test = tests.p_value(among, joint), tests.test(among)
+    if search is None:
+        return Tested(name, among, joint, p_value, test)
+    test = f"best of {search.searched} splits, {test}"
+    return Tested(name, among, joint, search.price(p_value), test, search)
+
+
+def significant(
+    facts: Sequence[Tested], units: Traces, options: Options, tested: Optional[int] = None
+) -> list[Found]:
+    """The significant facts that go in the direction asked for, the strongest first.
+
+    ``tested``: of how many, where not all are given.  In a sample, in which facts are
+    only sought, they are judged one by one.
+    """
+    # No q value is below its p value, and those above the rate change none below it.
+    some = [one for one in units.each(facts) if one is not NOTHING and one.p_value <= options.fdr]
+    q_values = p_values = [one.p_value for one in some]
+    if not units.sampled:
+        q_values = benjamini_hochberg(p_values, tested or len(facts), units.look)
+    found = []
+    for one, q_value in units.each(zip(some, q_values)):
+        if q_value <= options.fdr and goes(table(units, one.among, one.joint), options.direction):
+            found.append(Found(one, q_value, strength(units, one.among, one.joint, options)))
+    return in_order(found, lambda one: one.order, units.look)
+
+
+def table(units: Traces, among: int, joint: int) -> tuple[int, int, int, int]:
+    """The cells (n11, n10, n01, n00) of target and fact."""
+    return statistics.Counts(units.target, among, joint, units.total).table
+
+
+def strength(units: Traces, among: int, joint: int, options: Options) -> float:
+    """How strongly a fact of these counts goes with the target, in the direction asked for."""
+    return ranking.strength(statistics.odds_ratio(*table(units, among, joint)), options.direction)
+
+
+def written(name: Name, apart: bool) -> Optional[str]:
+    """The filter of a fact; None where no filter can say it: not every key or value can be.
+
+    ``apart``: it can be joined to other conditions on spans without speaking of their spans.
+    """
+    node = candidates.node_of(name)
+    if name[0] == "a":
+        text = " AND ".join([printer.print_apart(candidates.node_of(one)) for one in name[1:]])
+    else:
+        text = printer.print_apart(node) if apart else printer.print_filter(node)
+    try:
+        return text if parse_filter(text) == node else None
+    except FilterError:
+        return None
+
+
+def row(
+    shown: Shown, units: Traces, restated: candidates.Restated, tested: int, screened: int
+) -> dict[str, Any]:
+    """The row of ``insights_discover``; so many facts were tested, among so many units."""
+    fact, q_value, _ = shown.found
+    target, total, among, joint = units.target, units.total, fact.among, fact.joint
+    cells = table(units, among, joint)
+    odds = statistics.odds_ratio(*cells)
+    inside = joint / target
+    outside = (among - joint) / (total - target)
+    return {
+        "filter": shown.filter,
+        **candidates.label(fact.name)._asdict(),
+        "target_count": target,
+        "fact_count": among,
+        "joint_count": joint,
+        "total_count": total,
+        "target_share": inside,
+        "other_share": outside,
+        "difference": inside - outside,
+        "lift": statistics.lift(*cells),
+        "npmi": statistics.npmi_from_counts(joint, target, among, total)[0],
+        "phi": statistics.phi(*cells),
+        "odds_ratio": odds.value,
+        "odds_ratio_low": odds.low,
+        "odds_ratio_high": odds.high,
+        "p_value": fact.p_value,
+        "q_value": q_value,
+        "test": fact.test,
+        "restates": restated(fact.name),
+        "similar": shown.similar,
+        "tested": tested,
+        "screened_count": screened,
+    }

@@ -1,0 +1,157 @@
+"""Pairs of facts, ``a AND b``, that go with a target more strongly than either alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple, Optional
+
+from insights_engine.answers.discovery.findings import (
+    NOTHING,
+    Found,
+    Searched,
+    Tested,
+    strength,
+    table,
+)
+from insights_engine.answers.discovery.grouping import grouped
+from insights_engine.answers.discovery.options import Options, goes
+from insights_engine.answers.discovery.units import Traces
+from insights_engine.base.interrupts import in_order
+from insights_engine.stats import ranking, statistics
+from insights_engine.stats.independence import g_squared
+from insights_engine.stats.multiple import TargetTests
+
+#: Pairs are made of so many of the strongest facts, and of the most significant others.
+MOST_MEMBERS = 25
+
+
+def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> list[Tested]:
+    """Every pair of the facts that matter most, with p = 1 where it is not the stronger one.
+
+    No more units have both facts than have the rarer of them, which rules most
+    pairs out before anything is counted.
+    """
+    facts: list[Tested] = []
+    likely: list[tuple[Found, Found]] = []
+    members = _members(units, found)
+    for number, one in enumerate(units.each(members)):
+        for other in islice(members, number + 1, None):
+            if _may_be_stronger(units, one, other, options):
+                likely.append((one, other))
+            else:
+                facts.append(NOTHING)
+    counts = units.both([(one.fact.name, other.fact.name) for one, other in likely])
+    for (one, other), (among, joint) in units.each(zip(likely, counts)):
+        if not options.min_support <= among < units.total:
+            facts.append(NOTHING)
+            continue
+        name = ("a", one.fact.name, other.fact.name)
+        pair = Tested(name, among, joint, 1.0, "", _search(one, other))
+        alone = [(member.fact.among, member.fact.joint) for member in (one, other)]
+        facts.append(tested_pair(units, pair, alone, options))
+    return facts
+
+
+def tested_pair(
+    units: Traces,
+    pair: Tested,
+    members: Sequence[tuple[int, int]],
+    options: Options,
+) -> Tested:
+    """A pair with its p value; ``members`` are the counts of base and target of its facts.
+
+    Two facts that go with the target do so together as well, which is no news.  News
+    are pairs in which each fact tells something among the traces that have the other:
+    p is the largest of both tests and that of the pair itself, as all three have to
+    hold (Berger, Technometrics 24, 1982).
+    """
+    counts = (pair.among, pair.joint)
+    if not _is_stronger(units, counts, members, options):
+        return NOTHING
+    tests = [TargetTests(units.target, units.total)]
+    for among, joint in members:
+        if not goes(statistics.Counts(joint, *counts, among).table, options.direction):
+            return NOTHING
+        tests.append(TargetTests(joint, among))
+    p_values = [test.p_value(*counts) for test in tests]
+    weakest = max(range(len(tests)), key=p_values.__getitem__)
+    p_value = p_values[weakest]
+    test = f"both count, {tests[weakest].test(pair.among)}"
+    if pair.search is not None:
+        p_value = pair.search.price(p_value)
+        test = f"best of {pair.search.searched} splits, {test}"
+    return pair._replace(p_value=p_value, test=test)
+
+
+class _Searches(NamedTuple):
+    """The searches for the thresholds that a pair is made of."""
+
+    searches: tuple[Searched, ...]
+
+    @property
+    def searched(self) -> int:
+        """How many thresholds were compared."""
+        return sum([search.searched for search in self.searches])
+
+    def price(self, p: float) -> float:
+        """Pays for all of them."""
+        return min(1.0, sum([search.price(p) for search in self.searches]))
+
+
+def _search(one: Found, other: Found) -> Optional[_Searches]:
+    searches = [one.fact.search, other.fact.search]
+    found = tuple([search for search in searches if search is not None])
+    return _Searches(found) if found else None
+
+
+def _is_stronger(
+    units: Traces,
+    pair: tuple[int, int],
+    members: Sequence[tuple[int, int]],
+    options: Options,
+) -> bool:
+    """Whether a pair says more than its members; all given as counts of base and target."""
+    needed = max(strength(units, among, joint, options) for among, joint in members)
+    return strength(units, *pair, options) > needed and not any(
+        # Nearly all of one fact with the other is that fact once more.
+        ranking.near_identical(among, pair[0], pair[0], units.total)
+        for among, _ in members
+    )
+
+
+def _members(units: Traces, found: Sequence[Found]) -> list[Found]:
+    """The facts that pairs are made of: the strongest, and the most significant.
+
+    Of near-identical ones only the strongest is among them.
+    """
+    tests = [g_squared(*table(units, one.fact.among, one.fact.joint)) for one in units.each(found)]
+    evident = [
+        found[place]
+        for place in in_order(range(len(found)), lambda place: -tests[place], units.look)
+    ]
+    some = [*found[: 2 * MOST_MEMBERS], *evident[: 2 * MOST_MEMBERS]]
+    distinct = sorted({one.fact.name: one for one in some}.values(), key=lambda one: one.order)
+    leaders = [shown.found for shown in grouped(units, distinct, True, len(distinct))]
+    chosen = leaders[:MOST_MEMBERS]
+    rank = {one.fact.name: place for place, one in enumerate(evident)}
+    others = sorted(leaders[MOST_MEMBERS:], key=lambda one: rank[one.fact.name])
+    return chosen + others[:MOST_MEMBERS]
+
+
+def _may_be_stronger(units: Traces, one: Found, other: Found, options: Options) -> bool:
+    """Whether a pair can be stronger than both of its members."""
+    first, second = one.fact, other.fact
+    joint = min(first.joint, second.joint)
+    outside = min(first.among - first.joint, second.among - second.joint)
+    needed = max(one.strength, other.strength)
+    best = (
+        # All that both have in the target and nothing outside, or the reverse.
+        (joint, joint),
+        (outside, 0),
+    )
+    return any(
+        strength(units, among, inside, options) > needed
+        for among, inside in best
+        if among >= options.min_support
+    )

@@ -1,0 +1,185 @@
+"""Every fact tested: which of them there are, how many units have each, and its p value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from insights_engine.answers.discovery.findings import NOTHING, Tested, measured, written
+from insights_engine.answers.discovery.options import Options
+from insights_engine.answers.discovery.population import Population
+from insights_engine.answers.discovery.splitting import Threshold, best_thresholds
+from insights_engine.answers.discovery.units import Traces
+from insights_engine.columns import candidates
+from insights_engine.columns.candidates import Name
+from insights_engine.language import tree
+from insights_engine.stats.multiple import TargetTests
+
+#: Facts that the index leaves uncertain are counted one by one if they might be
+#: significant: the most promising of them, so many.
+MOST_SETTLED = 50
+#: Fields whose thresholds are searched.
+MOST_SERIES = 500
+
+
+class Question(NamedTuple):
+    """A target among a base, as trees; and what tells which facts restate it."""
+
+    base: tree.Node
+    target: tree.Node
+    restated: candidates.Restated
+
+
+def tested(
+    population: Population, units: Traces, question: Question, options: Options
+) -> Iterator[Tested]:
+    """Every fact that is tested; p may be 1 where it is far above what counts.
+
+    Their counts are exact, but in a sample, where what the index leaves uncertain
+    is left out: nobody sees them.
+    """
+    tests = TargetTests(units.target, units.total)
+    counts, joints = units.items(options.min_support)
+    items = population.items
+    question.restated.is_of_roots = _of_roots(items, counts)
+    chosen: list[int] = []
+    unsure: dict[int, tuple[int, ...]] = {}
+    for item, count in enumerate(units.each(counts)):
+        if not options.min_support <= count < units.total:
+            continue
+        name = items.name(item)
+        if name[0] not in candidates.FACTS or not _is_wanted(name, items, question, options):
+            continue
+        opaque = () if units.sampled else _there(items, candidates.uncertain_by(name), counts)
+        if opaque:
+            unsure[item] = opaque
+        elif not _is_whole(name, count, items, counts):
+            chosen.append(item)
+    p_values = tests.p_values(
+        units.each([counts[item] for item in chosen]),
+        [joints[item] for item in chosen],
+        options.fdr,
+    )
+    for item, p_value in units.each(zip(chosen, p_values)):
+        count = counts[item]
+        if p_value > options.fdr:
+            yield NOTHING  # it is never shown, and there are many of them
+        else:
+            yield Tested(items.name(item), count, joints[item], p_value, tests.test(count))
+    for item in _promising(units, options, tests, unsure, counts, joints):
+        name = items.name(item)
+        if written(name, apart=True) is not None:
+            fact = measured(name, *units.having(name), tests)
+            if options.min_support <= fact.among < units.total:
+                yield fact
+    if "number" in options.kinds:
+        yield from _tested_thresholds(population, units, question, options, tests, counts)
+
+
+def _of_roots(items: candidates.Items, counts: Sequence[int]) -> Callable[[str], bool]:
+    def is_of_roots(span_name: str) -> bool:
+        """Whether spans of a name are in no more traces than MLflow has called by it."""
+        spans, traces = [items.known(("v", kind, "name", span_name)) for kind in ("span", "trace")]
+        return spans is not None and traces is not None and 0 < counts[spans] <= counts[traces]
+
+    return is_of_roots
+
+
+def _there(
+    items: candidates.Items, names: Iterable[Name], counts: Sequence[int]
+) -> tuple[int, ...]:
+    """Those of some items that some trace has."""
+    known = [items.known(name) for name in names]
+    return tuple([item for item in known if item is not None and counts[item]])
+
+
+def _tested_thresholds(
+    population: Population,
+    units: Traces,
+    question: Question,
+    options: Options,
+    tests: TargetTests,
+    counts: Sequence[int],
+) -> Iterator[Tested]:
+    """The best threshold of every field with numbers, with the search for it paid for."""
+    items = population.items
+    names = [
+        name for name in population.series() if options.restatements or not question.restated(name)
+    ][:MOST_SERIES]
+    unsure: list[Threshold] = []
+    for threshold in best_thresholds(
+        population, units, names, options.direction, options.min_support
+    ):
+        if threshold is None:
+            yield NOTHING
+        elif not units.sampled and _there(items, candidates.uncertain_by(threshold.name), counts):
+            unsure.append(threshold)
+        else:
+            split = threshold.split
+            yield measured(threshold.fact, split.among, split.joint, tests, split)
+    unsure.sort(key=lambda threshold: threshold.split.estimate)
+    for place, threshold in enumerate(unsure):
+        if (
+            place < MOST_SETTLED
+            and threshold.split.estimate <= options.fdr
+            and written(threshold.fact, apart=True) is not None
+        ):
+            counted = units.having(threshold.fact)
+            yield measured(threshold.fact, *counted, tests, threshold.split)
+        else:
+            yield NOTHING
+
+
+def _promising(
+    units: Traces,
+    options: Options,
+    tests: TargetTests,
+    unsure: Mapping[int, Sequence[int]],
+    counts: Sequence[int],
+    joints: Sequence[int],
+) -> list[int]:
+    """The uncertain facts that are most likely to be significant."""
+    if not unsure:
+        return []
+    total, target = units.total, units.target
+    opaque = units.opaque({other for others in unsure.values() for other in others})
+    promises = []
+    for item, others in units.each(unsure.items()):
+        count, joint = counts[item], joints[item]
+        # At most so many more; the same unit may be among them twice.
+        base = sum([opaque[other][0] for other in others])
+        inside = sum([opaque[other][1] for other in others])
+        outside = min(base - inside, total - target - (count - joint))
+        inside = min(inside, target - joint)
+        promise = 1.0
+        if options.direction != "negative":
+            promise = tests.p_value(count + inside, joint + inside)
+        if options.direction != "positive":
+            promise = min(promise, tests.p_value(count + outside, joint))
+        if promise <= options.fdr:
+            promises.append((promise, item))
+    return [item for _, item in sorted(promises)[:MOST_SETTLED]]
+
+
+def _is_wanted(name: Name, items: candidates.Items, question: Question, options: Options) -> bool:
+    if candidates.kind_of(name) not in options.kinds:
+        return False
+    if not options.restatements and question.restated(name):
+        return False
+    if name[0] == "v":
+        # Of what is measured no single value is of interest.
+        numeric = items.numeric_values(name[1], name[2])
+        if numeric > candidates.MOST_EQUAL_NUMBERS and candidates.reads_as_number(name):
+            return False
+    return True
+
+
+def _is_whole(name: Name, count: int, items: candidates.Items, counts: Sequence[int]) -> bool:
+    """Whether a name or type with a status says no more than the name or type.
+
+    That spans failed is worth saying also where all of that name did.
+    """
+    if name[0] != "s" or name[3] == "ERROR":
+        return False
+    number = items.known(("v", "span", name[1], name[2]))
+    return number is not None and counts[number] == count
