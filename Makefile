@@ -64,6 +64,7 @@ lint: venv
 	$(PY) -m ruff check $(LINTED)
 	$(PY) -m ruff format --check $(LINTED)
 	$(PY) -m mypy
+	PYTHONPATH=plpython .venv/bin/lint-imports --no-logo --no-cache
 	$(PY) -m insights_dev.bundle --check
 
 format: venv

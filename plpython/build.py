@@ -13,7 +13,7 @@ Placeholders in ``sql/**/*.sql``:
     and is filled in at installation, by `render`.
 ``@engine@``
     The engine's hash, the key in ``GD`` of its ``api`` module.
-``@python:insights_engine/module.py@``
+``@python:insights_engine/room/module.py@``
     On a line of its own inside a PL/Python body: that module's source, with
     the indentation of the placeholder.
 
