@@ -49,6 +49,7 @@ PARALLEL_SAFE = HELPERS | {
     "accept",
     "fingerprint",
     "foreign_code",
+    "guard",
     "identity",
     "may_read",
     "role_name",
