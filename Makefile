@@ -65,6 +65,7 @@ lint: venv
 	$(PY) -m ruff format --check $(LINTED)
 	$(PY) -m mypy
 	$(PY) -m insights_dev.bundle --check
+	$(PY) -m insights_dev.async_client --check
 
 format: venv
 	$(PY) -m ruff check --fix $(LINTED)
