@@ -66,6 +66,7 @@ lint: venv
 	$(PY) -m mypy
 	PYTHONPATH=plpython .venv/bin/lint-imports --no-logo --no-cache
 	$(PY) -m insights_dev.bundle --check
+	$(PY) -m insights_dev.async_client --check
 
 format: venv
 	$(PY) -m ruff check --fix $(LINTED)

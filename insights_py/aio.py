@@ -1,5 +1,7 @@
 """The client for asyncio: `AsyncInsights`, the twin of `Insights`."""
 
+# Written by insights_dev/async_client.py.  Edit client.py.
+
 from __future__ import annotations
 
 import asyncio
@@ -31,10 +33,14 @@ from insights_py.version import __version__
 
 if TYPE_CHECKING:
     import psycopg
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+    import sqlalchemy.ext.asyncio
 
-    Connection = psycopg.AsyncConnection[Any] | AsyncConnection | AsyncSession
-    Database = str | AsyncEngine | Connection
+    Connection = (
+        psycopg.AsyncConnection[Any]
+        | sqlalchemy.ext.asyncio.AsyncConnection
+        | sqlalchemy.ext.asyncio.AsyncSession
+    )
+    Database = str | sqlalchemy.ext.asyncio.AsyncEngine | Connection
 
 __all__ = ["AsyncInsights"]
 
@@ -373,12 +379,13 @@ class AsyncInsights:
         psycopg = sys.modules.get("psycopg")
         if psycopg is not None and isinstance(source, psycopg.AsyncConnection):
             return self._on_psycopg(source)
-        alchemy = sys.modules.get("sqlalchemy.ext.asyncio")
-        if alchemy is not None and isinstance(source, alchemy.AsyncEngine):
+        engine = sys.modules.get("sqlalchemy.ext.asyncio")
+        if engine is not None and isinstance(source, engine.AsyncEngine):
             return self._on_engine(source)
-        if alchemy is not None and isinstance(
-            source, (alchemy.AsyncConnection, alchemy.AsyncSession)
-        ):
+        if engine is not None and isinstance(source, engine.AsyncConnection):
+            return self._on_sqlalchemy(source)
+        orm = sys.modules.get("sqlalchemy.ext.asyncio")
+        if orm is not None and isinstance(source, orm.AsyncSession):
             return self._on_sqlalchemy(source)
         kind = f"{type(source).__module__}.{type(source).__qualname__}"
         hint = "" if "async" in kind.lower() else "; without asyncio take Insights"
@@ -401,7 +408,7 @@ class AsyncInsights:
             async with self._on_psycopg(own) as run:
 
                 async def on_own(query: sql.Query) -> Sequence[Sequence[Any]]:
-                    return await (self._write(query) if query.writes else run(query))
+                    return await self._write(query) if query.writes else await run(query)
 
                 yield on_own
         finally:
@@ -440,13 +447,14 @@ class AsyncInsights:
         yield run
 
     @asynccontextmanager
-    async def _on_engine(self, engine: AsyncEngine) -> AsyncIterator[Run]:
+    async def _on_engine(self, engine: sqlalchemy.ext.asyncio.AsyncEngine) -> AsyncIterator[Run]:
         async with engine.connect() as connection, self._on_sqlalchemy(connection) as run:
             yield run
 
     @asynccontextmanager
     async def _on_sqlalchemy(
-        self, connection: AsyncConnection | AsyncSession
+        self,
+        connection: sqlalchemy.ext.asyncio.AsyncConnection | sqlalchemy.ext.asyncio.AsyncSession,
     ) -> AsyncIterator[Run]:
         from sqlalchemy import text
 

@@ -17,6 +17,8 @@ Placeholders in ``sql/**/*.sql``:
     On a line of its own inside a PL/Python body: that module's source, with
     the indentation of the placeholder.
 
+Overloads, shims and lists of columns are written by `declarations`.
+
 ``python plpython/build.py --dsn DSN`` puts the working tree's functions into a
 database, replacing what is there; for development only.
 """
@@ -32,6 +34,12 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+if not __package__:
+    sys.path.insert(0, str(ROOT))
+
+from plpython import declarations  # noqa: E402
+from plpython.declarations import BuildError as BuildError  # noqa: E402
+
 ENGINE = ROOT / "plpython" / "insights_engine"
 SQL = ROOT / "sql"
 
@@ -110,10 +118,6 @@ grant execute on function insights.load_engine() to public;
 '''
 
 
-class BuildError(Exception):
-    """A source file breaks a rule of the bundle; the message says which."""
-
-
 def engine_sources() -> dict[str, str]:
     """Module names of the engine and their sources, in the order of names."""
     sources = {}
@@ -175,7 +179,7 @@ def _inline(match: re.Match[str]) -> str:
 
 def _resolve(path: Path, engine: str) -> str:
     """The text of an SQL file with all placeholders but ``@mlflow@`` filled in."""
-    text = path.read_text(encoding="utf-8")
+    text = declarations.expand(path, path.read_text(encoding="utf-8"))
     text = _PYTHON_LINE.sub(_inline, text).replace("@engine@", engine)
     unknown = _PLACEHOLDER.search(text)
     if unknown:

@@ -1,3 +1,5 @@
+-- shim: compare
+-- overloads: exp_ids int[], exp_ids text
 create or replace function @mlflow@.insights_compare(
     exp_ids text[],
     selection text,
@@ -12,30 +14,7 @@ create or replace function @mlflow@.insights_compare(
     unit text default 'trace'
 )
 returns table (
-    filter text,
-    kind text,
-    key text,
-    value text,
-    target_count bigint,
-    fact_count bigint,
-    joint_count bigint,
-    total_count bigint,
-    target_share double precision,
-    other_share double precision,
-    difference double precision,
-    lift double precision,
-    npmi double precision,
-    phi double precision,
-    odds_ratio double precision,
-    odds_ratio_low double precision,
-    odds_ratio_high double precision,
-    p_value double precision,
-    q_value double precision,
-    test text,
-    restates boolean,
-    similar text[],
-    tested bigint,
-    screened_count bigint
+    @columns:insights_discover@
 )
 language sql
 stable
@@ -45,30 +24,7 @@ set jit = off
 as $sql$
 select insights.load_engine();
 select
-    r.filter,
-    r.kind,
-    r.key,
-    r.value,
-    r.target_count,
-    r.fact_count,
-    r.joint_count,
-    r.total_count,
-    r.target_share,
-    r.other_share,
-    r.difference,
-    r.lift,
-    r.npmi,
-    r.phi,
-    r.odds_ratio,
-    r.odds_ratio_low,
-    r.odds_ratio_high,
-    r.p_value,
-    r.q_value,
-    r.test,
-    r.restates,
-    r.similar,
-    r.tested,
-    r.screened_count
+    r.@columns:insights_discover@
 from insights.run_compare(
     exp_ids, selection, baseline, kinds, min_support, max_results, fdr, direction, pairs, restatements, unit
 ) r
@@ -96,114 +52,3 @@ the share of the fact in the selection, `other_share` that in the baseline. SQLS
 
 revoke all on function @mlflow@.insights_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
-
--- The other two take the ids as numbers or as one text.  They have no SET clause
--- and name every object in full, so that they are inlined and cost nothing.
-
-create or replace function @mlflow@.insights_compare(
-    exp_ids int[],
-    selection text,
-    baseline text,
-    kinds text[] default null,
-    min_support int default 5,
-    max_results int default 20,
-    fdr double precision default 0.05,
-    direction text default 'positive',
-    pairs boolean default false,
-    restatements boolean default false,
-    unit text default 'trace'
-)
-returns table (
-    filter text,
-    kind text,
-    key text,
-    value text,
-    target_count bigint,
-    fact_count bigint,
-    joint_count bigint,
-    total_count bigint,
-    target_share double precision,
-    other_share double precision,
-    difference double precision,
-    lift double precision,
-    npmi double precision,
-    phi double precision,
-    odds_ratio double precision,
-    odds_ratio_low double precision,
-    odds_ratio_high double precision,
-    p_value double precision,
-    q_value double precision,
-    test text,
-    restates boolean,
-    similar text[],
-    tested bigint,
-    screened_count bigint
-)
-language sql
-stable
-parallel unsafe
-as $sql$
-select * from @mlflow@.insights_compare(
-    exp_ids::pg_catalog.text[], selection, baseline, kinds, min_support, max_results, fdr, direction, pairs, restatements, unit
-)
-$sql$;
-
-comment on function @mlflow@.insights_compare(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'As insights_compare of text[], with ids as numbers';
-
-revoke all on function @mlflow@.insights_compare(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
-grant execute on function @mlflow@.insights_compare(int[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
-
-create or replace function @mlflow@.insights_compare(
-    exp_ids text,
-    selection text,
-    baseline text,
-    kinds text[] default null,
-    min_support int default 5,
-    max_results int default 20,
-    fdr double precision default 0.05,
-    direction text default 'positive',
-    pairs boolean default false,
-    restatements boolean default false,
-    unit text default 'trace'
-)
-returns table (
-    filter text,
-    kind text,
-    key text,
-    value text,
-    target_count bigint,
-    fact_count bigint,
-    joint_count bigint,
-    total_count bigint,
-    target_share double precision,
-    other_share double precision,
-    difference double precision,
-    lift double precision,
-    npmi double precision,
-    phi double precision,
-    odds_ratio double precision,
-    odds_ratio_low double precision,
-    odds_ratio_high double precision,
-    p_value double precision,
-    q_value double precision,
-    test text,
-    restates boolean,
-    similar text[],
-    tested bigint,
-    screened_count bigint
-)
-language sql
-stable
-parallel unsafe
-as $sql$
-select * from @mlflow@.insights_compare(
-    insights.experiment_ids(exp_ids), selection, baseline, kinds, min_support, max_results, fdr, direction, pairs, restatements, unit
-)
-$sql$;
-
-comment on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'As insights_compare of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
-
-revoke all on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
-grant execute on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;

@@ -1,3 +1,5 @@
+-- shim: count
+-- overloads: exp_ids int[], exp_ids text
 create or replace function @mlflow@.insights_count(
     exp_ids text[],
     filter text default null,
@@ -29,44 +31,3 @@ place), an experiment id or the unit is wrong; the HINT says what to write.';
 
 revoke all on function @mlflow@.insights_count(text[], text, text) from public;
 grant execute on function @mlflow@.insights_count(text[], text, text) to public;
-
--- The other two take the ids as numbers or as one text.  They have no SET clause
--- and name every object in full, so that they are inlined and cost nothing.
-
-create or replace function @mlflow@.insights_count(
-    exp_ids int[],
-    filter text default null,
-    unit text default 'trace'
-)
-returns bigint
-language sql
-stable
-parallel unsafe
-as $sql$
-select @mlflow@.insights_count(exp_ids::pg_catalog.text[], filter, unit)
-$sql$;
-
-comment on function @mlflow@.insights_count(int[], text, text) is
-    'As insights_count of text[], with ids as numbers';
-
-revoke all on function @mlflow@.insights_count(int[], text, text) from public;
-grant execute on function @mlflow@.insights_count(int[], text, text) to public;
-
-create or replace function @mlflow@.insights_count(
-    exp_ids text,
-    filter text default null,
-    unit text default 'trace'
-)
-returns bigint
-language sql
-stable
-parallel unsafe
-as $sql$
-select @mlflow@.insights_count(insights.experiment_ids(exp_ids), filter, unit)
-$sql$;
-
-comment on function @mlflow@.insights_count(text, text, text) is
-    'As insights_count of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
-
-revoke all on function @mlflow@.insights_count(text, text, text) from public;
-grant execute on function @mlflow@.insights_count(text, text, text) to public;

@@ -1,3 +1,5 @@
+-- shim: explain
+-- overloads: exp_ids int[], exp_ids text
 -- VOLATILE because PostgreSQL runs EXPLAIN in no other function; it changes nothing.
 create or replace function @mlflow@.insights_explain(
     exp_ids text[],
@@ -39,48 +41,3 @@ insights_count.';
 
 revoke all on function @mlflow@.insights_explain(text[], text) from public;
 grant execute on function @mlflow@.insights_explain(text[], text) to public;
-
--- The other two take the ids as numbers or as one text.  They have no SET clause
--- and name every object in full, so that they are inlined and cost nothing.
-
-create or replace function @mlflow@.insights_explain(
-    exp_ids int[],
-    filter text default null
-)
-returns table (
-    step text,
-    detail text
-)
-language sql
-volatile
-parallel unsafe
-as $sql$
-select * from @mlflow@.insights_explain(exp_ids::pg_catalog.text[], filter)
-$sql$;
-
-comment on function @mlflow@.insights_explain(int[], text) is
-    'As insights_explain of text[], with ids as numbers';
-
-revoke all on function @mlflow@.insights_explain(int[], text) from public;
-grant execute on function @mlflow@.insights_explain(int[], text) to public;
-
-create or replace function @mlflow@.insights_explain(
-    exp_ids text,
-    filter text default null
-)
-returns table (
-    step text,
-    detail text
-)
-language sql
-volatile
-parallel unsafe
-as $sql$
-select * from @mlflow@.insights_explain(insights.experiment_ids(exp_ids), filter)
-$sql$;
-
-comment on function @mlflow@.insights_explain(text, text) is
-    'As insights_explain of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
-
-revoke all on function @mlflow@.insights_explain(text, text) from public;
-grant execute on function @mlflow@.insights_explain(text, text) to public;

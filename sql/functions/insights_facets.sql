@@ -1,3 +1,4 @@
+-- overloads: exp_ids int[], exp_ids text
 create or replace function @mlflow@.insights_facets(
     exp_ids text[],
     filter text,
@@ -14,12 +15,7 @@ set jit = off
 as $sql$
 select insights.load_engine();
 select
-    r.value,
-    r.low,
-    r.high,
-    r.filter,
-    r.count,
-    r.share
+    r.@columns:facet@
 from insights.run_facets(exp_ids, filter, field, max_results, unit) r
 where insights.accept(r.problem)
 $sql$;
@@ -44,49 +40,3 @@ SQLSTATE 22023 as in insights_count, and for `field` and `max_results`.';
 
 revoke all on function @mlflow@.insights_facets(text[], text, text, int, text) from public;
 grant execute on function @mlflow@.insights_facets(text[], text, text, int, text) to public;
-
--- The others take the ids as numbers or as one text.  They have no SET
--- clause and name every object in full, so that they are inlined and cost nothing.
-
-create or replace function @mlflow@.insights_facets(
-    exp_ids int[],
-    filter text,
-    field text,
-    max_results int default 20,
-    unit text default 'trace'
-)
-returns setof insights.facet
-language sql
-stable
-parallel unsafe
-as $sql$
-select * from @mlflow@.insights_facets(exp_ids::pg_catalog.text[], filter, field, max_results, unit)
-$sql$;
-
-comment on function @mlflow@.insights_facets(int[], text, text, int, text) is
-    'As insights_facets of text[], with ids as numbers';
-
-revoke all on function @mlflow@.insights_facets(int[], text, text, int, text) from public;
-grant execute on function @mlflow@.insights_facets(int[], text, text, int, text) to public;
-
-create or replace function @mlflow@.insights_facets(
-    exp_ids text,
-    filter text,
-    field text,
-    max_results int default 20,
-    unit text default 'trace'
-)
-returns setof insights.facet
-language sql
-stable
-parallel unsafe
-as $sql$
-select *
-from @mlflow@.insights_facets(insights.experiment_ids(exp_ids), filter, field, max_results, unit)
-$sql$;
-
-comment on function @mlflow@.insights_facets(text, text, text, int, text) is
-    'As insights_facets of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
-
-revoke all on function @mlflow@.insights_facets(text, text, text, int, text) from public;
-grant execute on function @mlflow@.insights_facets(text, text, text, int, text) to public;

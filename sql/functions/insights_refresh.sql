@@ -1,3 +1,4 @@
+-- shim: refresh_index
 -- A session may plan its statements while the index is still empty, and keep the plans:
 -- they must use indexes nevertheless.
 create or replace function @mlflow@.insights_refresh(

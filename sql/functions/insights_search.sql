@@ -1,3 +1,4 @@
+-- overloads: exp_ids int[], exp_ids text
 create or replace function @mlflow@.insights_search(
     exp_ids text[],
     filter text default null,
@@ -74,84 +75,3 @@ SQLSTATE 22023 as in insights_count, and for `max_results`, `order_by` and `page
 
 revoke all on function @mlflow@.insights_search(text[], text, int, text[], text) from public;
 grant execute on function @mlflow@.insights_search(text[], text, int, text[], text) to public;
-
--- The other two take the ids as numbers or as one text.  They have no SET clause
--- and name every object in full, so that they are inlined and cost nothing.
-
-create or replace function @mlflow@.insights_search(
-    exp_ids int[],
-    filter text default null,
-    max_results int default 100,
-    order_by text[] default null,
-    page_token text default null
-)
-returns table (
-    trace_id text,
-    experiment_id text,
-    request_time timestamptz,
-    timestamp_ms bigint,
-    execution_time_ms bigint,
-    status text,
-    trace_name text,
-    session_id text,
-    request_preview text,
-    response_preview text,
-    tags jsonb,
-    metadata jsonb,
-    assessments jsonb,
-    next_page_token text
-)
-language sql
-stable
-parallel unsafe
-as $sql$
-select *
-from @mlflow@.insights_search(
-    exp_ids::pg_catalog.text[], filter, max_results, order_by, page_token
-)
-$sql$;
-
-comment on function @mlflow@.insights_search(int[], text, int, text[], text) is
-    'As insights_search of text[], with ids as numbers';
-
-revoke all on function @mlflow@.insights_search(int[], text, int, text[], text) from public;
-grant execute on function @mlflow@.insights_search(int[], text, int, text[], text) to public;
-
-create or replace function @mlflow@.insights_search(
-    exp_ids text,
-    filter text default null,
-    max_results int default 100,
-    order_by text[] default null,
-    page_token text default null
-)
-returns table (
-    trace_id text,
-    experiment_id text,
-    request_time timestamptz,
-    timestamp_ms bigint,
-    execution_time_ms bigint,
-    status text,
-    trace_name text,
-    session_id text,
-    request_preview text,
-    response_preview text,
-    tags jsonb,
-    metadata jsonb,
-    assessments jsonb,
-    next_page_token text
-)
-language sql
-stable
-parallel unsafe
-as $sql$
-select *
-from @mlflow@.insights_search(
-    insights.experiment_ids(exp_ids), filter, max_results, order_by, page_token
-)
-$sql$;
-
-comment on function @mlflow@.insights_search(text, text, int, text[], text) is
-    'As insights_search of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
-
-revoke all on function @mlflow@.insights_search(text, text, int, text[], text) from public;
-grant execute on function @mlflow@.insights_search(text, text, int, text[], text) to public;

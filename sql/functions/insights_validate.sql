@@ -1,3 +1,4 @@
+-- shim: validate(plpy, filter)
 create or replace function @mlflow@.insights_validate(
     filter text
 )

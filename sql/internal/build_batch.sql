@@ -1,3 +1,4 @@
+-- shim: build_index
 -- A session may plan its statements while the index is still empty, and keep the plans:
 -- they must use indexes nevertheless.
 -- Indexes a database that had traces before, batch by batch: one transaction each,

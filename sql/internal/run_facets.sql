@@ -6,12 +6,7 @@ create or replace function insights.run_facets(
     unit text
 )
 returns table (
-    value text,
-    low double precision,
-    high double precision,
-    filter text,
-    count bigint,
-    share double precision,
+    @columns:facet@,
     problem insights.problem
 )
 language plpython3u
@@ -19,11 +14,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "@engine@" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["@engine@"].facets(
-    plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
-)
+-- shim: facets
 $python$;
 
 comment on function insights.run_facets(text[], text, text, int, text) is

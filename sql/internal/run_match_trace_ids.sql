@@ -12,9 +12,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "@engine@" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["@engine@"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+-- shim: match_trace_ids
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is

@@ -9,9 +9,7 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "@engine@" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["@engine@"].start_over(plpy, '@mlflow@', batch_size, leased)
+-- shim: start_over
 $python$;
 
 comment on function insights.run_rebuild(int, boolean) is

@@ -26,11 +26,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "@engine@" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["@engine@"].search_traces(
-    plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
-)
+-- shim: search_traces
 $python$;
 
 comment on function insights.run_search(text[], text, int, text[], text) is

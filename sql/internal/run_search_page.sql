@@ -15,11 +15,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "@engine@" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["@engine@"].search_page(
-    plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
-)
+-- shim: search_page
 $python$;
 
 comment on function insights.run_search_page(text[], text, int, text[], text, int) is

@@ -23,11 +23,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "@engine@" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["@engine@"].timeseries(
-    plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
-)
+-- shim: timeseries
 $python$;
 
 comment on function insights.run_timeseries(text[], text, text, bigint, bigint, text, text) is

@@ -5,9 +5,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "@engine@" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["@engine@"].verify_index(plpy, '@mlflow@', max_problems)
+-- shim: verify_index
 $python$;
 
 comment on function insights.run_verify(int) is

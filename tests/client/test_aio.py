@@ -7,6 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
+from insights_dev import async_client
 from insights_py import AsyncInsights, ConnectionFailed, FilterError, Insights
 from tests.client.world import trace_id
 
@@ -98,6 +100,20 @@ async def test_the_two_clients_answer_the_same(world_dsn: str) -> None:
             assert await twin.timeseries(ERRORS) == sync.timeseries(ERRORS)
             # The details of later steps contain times.
             assert (await twin.explain(ERRORS))[0] == sync.explain(ERRORS)[0]
+
+
+def test_one_is_written_from_the_other() -> None:
+    assert async_client.TARGET.read_text(encoding="utf-8") == async_client.written()
+
+
+def test_a_difference_that_is_no_longer_found_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = tmp_path / "client.py"
+    changed.write_text(async_client.SOURCE.read_text().replace("self._users -= 1", "pass"))
+    monkeypatch.setattr(async_client, "SOURCE", changed)
+    with pytest.raises(ValueError, match="_users"):
+        async_client.written()
 
 
 def test_the_two_clients_have_the_same_methods() -> None:
