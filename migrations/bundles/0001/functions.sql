@@ -21867,30 +21867,6 @@ comment on function insights.accept(insights.problem) is
 revoke all on function insights.accept(insights.problem) from public;
 grant execute on function insights.accept(insights.problem) to public;
 
--- sql/internal/run_build_batch.sql
-create or replace function insights.run_build_batch(
-    max_traces int,
-    leased boolean,
-    out indexed int,
-    out done boolean,
-    out busy boolean,
-    out problem insights.problem
-)
-language plpython3u
-volatile
-parallel unsafe
-set search_path = pg_catalog, pg_temp
-as $python$
-if "c024bff4fefc20e7" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].build_index(plpy, '@mlflow@', max_traces, leased)
-$python$;
-
-comment on function insights.run_build_batch(int, boolean) is
-    'build_batch without raising';
-
-revoke all on function insights.run_build_batch(int, boolean) from public;
-
 -- sql/internal/decode_json_text.sql
 -- What json_text leaves over: escapes, objects, arrays, unusual numbers.
 create or replace function insights.decode_json_text(value text) returns text
@@ -22583,262 +22559,6 @@ comment on function insights.role_name(text) is
 revoke all on function insights.role_name(text) from public;
 grant execute on function insights.role_name(text) to public;
 
--- sql/internal/run_compare.sql
-create or replace function insights.run_compare(
-    exp_ids text[],
-    selection text,
-    baseline text,
-    kinds text[],
-    min_support int,
-    max_results int,
-    fdr double precision,
-    direction text,
-    pairs boolean,
-    restatements boolean,
-    unit text
-)
-returns table (
-    filter text,
-    kind text,
-    key text,
-    value text,
-    target_count bigint,
-    fact_count bigint,
-    joint_count bigint,
-    total_count bigint,
-    target_share double precision,
-    other_share double precision,
-    difference double precision,
-    lift double precision,
-    npmi double precision,
-    phi double precision,
-    odds_ratio double precision,
-    odds_ratio_low double precision,
-    odds_ratio_high double precision,
-    p_value double precision,
-    q_value double precision,
-    test text,
-    restates boolean,
-    similar text[],
-    tested bigint,
-    screened_count bigint,
-    problem insights.problem
-)
-language plpython3u
-stable
-parallel unsafe
-set search_path = pg_catalog, pg_temp
-as $python$
-if "c024bff4fefc20e7" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].compare(
-    plpy, '@mlflow@', exp_ids, selection, baseline, kinds,
-    min_support, max_results, fdr, direction, pairs, restatements, unit
-)
-$python$;
-
-comment on function insights.run_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'insights_compare without raising';
-
-revoke all on function insights.run_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
-grant execute on function insights.run_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
-
--- sql/internal/run_correlate.sql
-create or replace function insights.run_correlate(
-    exp_ids text[],
-    filter1 text,
-    filter2 text,
-    base_filter text,
-    unit text,
-    out filter1_count bigint,
-    out filter2_count bigint,
-    out joint_count bigint,
-    out total_count bigint,
-    out npmi double precision,
-    out npmi_smoothed double precision,
-    out lift double precision,
-    out phi double precision,
-    out odds_ratio double precision,
-    out odds_ratio_low double precision,
-    out odds_ratio_high double precision,
-    out p_value double precision,
-    out test text,
-    out problem insights.problem
-)
-language plpython3u
-stable
-parallel unsafe
-set search_path = pg_catalog, pg_temp
-as $python$
-if "c024bff4fefc20e7" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].correlate(
-    plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit
-)
-$python$;
-
-comment on function insights.run_correlate(text[], text, text, text, text) is
-    'insights_correlate without raising';
-
-revoke all on function insights.run_correlate(text[], text, text, text, text) from public;
-grant execute on function insights.run_correlate(text[], text, text, text, text) to public;
-
--- sql/internal/run_correlation_matrix.sql
-create or replace function insights.run_correlation_matrix(
-    exp_ids text[],
-    filters text[],
-    base_filter text,
-    unit text
-)
-returns table (
-    filter1_number int,
-    filter2_number int,
-    filter1 text,
-    filter2 text,
-    filter1_count bigint,
-    filter2_count bigint,
-    joint_count bigint,
-    total_count bigint,
-    npmi double precision,
-    npmi_smoothed double precision,
-    lift double precision,
-    phi double precision,
-    odds_ratio double precision,
-    odds_ratio_low double precision,
-    odds_ratio_high double precision,
-    p_value double precision,
-    test text,
-    problem insights.problem
-)
-language plpython3u
-stable
-parallel unsafe
-set search_path = pg_catalog, pg_temp
-as $python$
-if "c024bff4fefc20e7" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].correlation_matrix(
-    plpy, '@mlflow@', exp_ids, filters, base_filter, unit
-)
-$python$;
-
-comment on function insights.run_correlation_matrix(text[], text[], text, text) is
-    'insights_correlation_matrix without raising';
-
-revoke all on function insights.run_correlation_matrix(text[], text[], text, text) from public;
-grant execute on function insights.run_correlation_matrix(text[], text[], text, text) to public;
-
--- sql/internal/run_count.sql
-create or replace function insights.run_count(
-    exp_ids text[],
-    filter text,
-    unit text,
-    out result bigint,
-    out problem insights.problem
-)
-language plpython3u
-stable
-parallel unsafe
-set search_path = pg_catalog, pg_temp
-as $python$
-if "c024bff4fefc20e7" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].count(plpy, '@mlflow@', exp_ids, filter, unit)
-$python$;
-
-comment on function insights.run_count(text[], text, text) is
-    'insights_count without raising';
-
-revoke all on function insights.run_count(text[], text, text) from public;
-grant execute on function insights.run_count(text[], text, text) to public;
-
--- sql/internal/run_discover.sql
-create or replace function insights.run_discover(
-    exp_ids text[],
-    target text,
-    base_filter text,
-    kinds text[],
-    min_support int,
-    max_results int,
-    fdr double precision,
-    direction text,
-    pairs boolean,
-    restatements boolean,
-    unit text
-)
-returns table (
-    filter text,
-    kind text,
-    key text,
-    value text,
-    target_count bigint,
-    fact_count bigint,
-    joint_count bigint,
-    total_count bigint,
-    target_share double precision,
-    other_share double precision,
-    difference double precision,
-    lift double precision,
-    npmi double precision,
-    phi double precision,
-    odds_ratio double precision,
-    odds_ratio_low double precision,
-    odds_ratio_high double precision,
-    p_value double precision,
-    q_value double precision,
-    test text,
-    restates boolean,
-    similar text[],
-    tested bigint,
-    screened_count bigint,
-    problem insights.problem
-)
-language plpython3u
-stable
-parallel unsafe
-set search_path = pg_catalog, pg_temp
-as $python$
-if "c024bff4fefc20e7" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].discover(
-    plpy, '@mlflow@', exp_ids, target, base_filter, kinds,
-    min_support, max_results, fdr, direction, pairs, restatements, unit
-)
-$python$;
-
-comment on function insights.run_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'insights_discover without raising';
-
-revoke all on function insights.run_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
-grant execute on function insights.run_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
-
--- sql/internal/run_explain.sql
--- VOLATILE because PostgreSQL runs EXPLAIN in no other; it changes nothing.
-create or replace function insights.run_explain(
-    exp_ids text[],
-    filter text
-)
-returns table (
-    step text,
-    detail text,
-    problem insights.problem
-)
-language plpython3u
-volatile
-parallel unsafe
-set search_path = pg_catalog, pg_temp
-as $python$
-if "c024bff4fefc20e7" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].explain(plpy, '@mlflow@', exp_ids, filter)
-$python$;
-
-comment on function insights.run_explain(text[], text) is
-    'insights_explain without raising';
-
-revoke all on function insights.run_explain(text[], text) from public;
-grant execute on function insights.run_explain(text[], text) to public;
-
 -- sql/internal/run_facets.sql
 create or replace function insights.run_facets(
     exp_ids text[],
@@ -22863,9 +22583,7 @@ set search_path = pg_catalog, pg_temp
 as $python$
 if "c024bff4fefc20e7" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].facets(
-    plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit
-)
+return GD["c024bff4fefc20e7"].facets(plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit)
 $python$;
 
 comment on function insights.run_facets(text[], text, text, int, text) is
@@ -22895,31 +22613,6 @@ comment on function insights.run_rebuild(int, boolean) is
     'Marks the index as to be built anew, in batches of the size given; without raising. leased: this session is going to build it';
 
 revoke all on function insights.run_rebuild(int, boolean) from public;
-
--- sql/internal/run_refresh.sql
-create or replace function insights.run_refresh(
-    max_traces int,
-    out indexed int,
-    out removed int,
-    out merged int,
-    out pending int,
-    out busy boolean,
-    out problem insights.problem
-)
-language plpython3u
-volatile
-parallel unsafe
-set search_path = pg_catalog, pg_temp
-as $python$
-if "c024bff4fefc20e7" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].refresh_index(plpy, '@mlflow@', max_traces)
-$python$;
-
-comment on function insights.run_refresh(int) is
-    'insights_refresh without raising';
-
-revoke all on function insights.run_refresh(int) from public;
 
 -- sql/internal/run_search.sql
 create or replace function insights.run_search(
@@ -23032,28 +22725,6 @@ comment on function insights.run_timeseries(text[], text, text, bigint, bigint, 
 
 revoke all on function insights.run_timeseries(text[], text, text, bigint, bigint, text, text) from public;
 grant execute on function insights.run_timeseries(text[], text, text, bigint, bigint, text, text) to public;
-
--- sql/internal/run_validate.sql
-create or replace function insights.run_validate(
-    filter text,
-    out result text,
-    out problem insights.problem
-)
-language plpython3u
-stable
-parallel unsafe
-set search_path = pg_catalog, pg_temp
-as $python$
-if "c024bff4fefc20e7" not in GD:
-    plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].validate(plpy, filter)
-$python$;
-
-comment on function insights.run_validate(text) is
-    'insights_validate without raising';
-
-revoke all on function insights.run_validate(text) from public;
-grant execute on function insights.run_validate(text) to public;
 
 -- sql/internal/run_verify.sql
 create or replace function insights.run_verify(max_problems int)
@@ -23605,6 +23276,29 @@ comment on procedure insights.try_commit(text, insights.problem) is
 revoke all on procedure insights.try_commit(text, insights.problem) from public;
 
 -- sql/internal/build_batch.sql
+create or replace function insights.run_build_batch(
+    max_traces int,
+    leased boolean,
+    out indexed int,
+    out done boolean,
+    out busy boolean,
+    out problem insights.problem
+)
+language plpython3u
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "c024bff4fefc20e7" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["c024bff4fefc20e7"].build_index(plpy, '@mlflow@', max_traces, leased)
+$python$;
+
+comment on function insights.run_build_batch(int, boolean) is
+    'build_batch without raising';
+
+revoke all on function insights.run_build_batch(int, boolean) from public;
+
 -- A session may plan its statements while the index is still empty, and keep the plans:
 -- they must use indexes nevertheless.
 -- Indexes a database that had traces before, batch by batch: one transaction each,
@@ -24041,6 +23735,65 @@ revoke all on function insights.index_status() from public;
 grant execute on function insights.index_status() to public;
 
 -- sql/functions/insights_compare.sql
+create or replace function insights.run_compare(
+    exp_ids text[],
+    selection text,
+    baseline text,
+    kinds text[],
+    min_support int,
+    max_results int,
+    fdr double precision,
+    direction text,
+    pairs boolean,
+    restatements boolean,
+    unit text
+)
+returns table (
+    filter text,
+    kind text,
+    key text,
+    value text,
+    target_count bigint,
+    fact_count bigint,
+    joint_count bigint,
+    total_count bigint,
+    target_share double precision,
+    other_share double precision,
+    difference double precision,
+    lift double precision,
+    npmi double precision,
+    phi double precision,
+    odds_ratio double precision,
+    odds_ratio_low double precision,
+    odds_ratio_high double precision,
+    p_value double precision,
+    q_value double precision,
+    test text,
+    restates boolean,
+    similar text[],
+    tested bigint,
+    screened_count bigint,
+    problem insights.problem
+)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "c024bff4fefc20e7" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["c024bff4fefc20e7"].compare(
+    plpy, '@mlflow@', exp_ids, selection, baseline, kinds, min_support, max_results, fdr, direction,
+    pairs, restatements, unit
+)
+$python$;
+
+comment on function insights.run_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
+    'insights_compare without raising';
+
+revoke all on function insights.run_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
+grant execute on function insights.run_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
+
 create or replace function @mlflow@.insights_compare(
     exp_ids text[],
     selection text,
@@ -24139,9 +23892,6 @@ the share of the fact in the selection, `other_share` that in the baseline. SQLS
 
 revoke all on function @mlflow@.insights_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_compare(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
-
--- The other two take the ids as numbers or as one text.  They have no SET clause
--- and name every object in full, so that they are inlined and cost nothing.
 
 create or replace function @mlflow@.insights_compare(
     exp_ids int[],
@@ -24252,6 +24002,43 @@ revoke all on function @mlflow@.insights_compare(text, text, text, text[], int, 
 grant execute on function @mlflow@.insights_compare(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
 
 -- sql/functions/insights_correlate.sql
+create or replace function insights.run_correlate(
+    exp_ids text[],
+    filter1 text,
+    filter2 text,
+    base_filter text,
+    unit text,
+    out filter1_count bigint,
+    out filter2_count bigint,
+    out joint_count bigint,
+    out total_count bigint,
+    out npmi double precision,
+    out npmi_smoothed double precision,
+    out lift double precision,
+    out phi double precision,
+    out odds_ratio double precision,
+    out odds_ratio_low double precision,
+    out odds_ratio_high double precision,
+    out p_value double precision,
+    out test text,
+    out problem insights.problem
+)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "c024bff4fefc20e7" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["c024bff4fefc20e7"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit)
+$python$;
+
+comment on function insights.run_correlate(text[], text, text, text, text) is
+    'insights_correlate without raising';
+
+revoke all on function insights.run_correlate(text[], text, text, text, text) from public;
+grant execute on function insights.run_correlate(text[], text, text, text, text) to public;
+
 -- PL/pgSQL, whose plans last for the session: planning the call anew took a third of it.
 create or replace function @mlflow@.insights_correlate(
     exp_ids text[],
@@ -24337,9 +24124,6 @@ If a filter matches nothing, `npmi` and `npmi_smoothed` are NaN and `lift` is NU
 revoke all on function @mlflow@.insights_correlate(text[], text, text, text, text) from public;
 grant execute on function @mlflow@.insights_correlate(text[], text, text, text, text) to public;
 
--- The other two take the ids as numbers or as one text.  They have no SET clause
--- and name every object in full, so that they are inlined and cost nothing.
-
 create or replace function @mlflow@.insights_correlate(
     exp_ids int[],
     f1 text,
@@ -24366,7 +24150,9 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select * from @mlflow@.insights_correlate(exp_ids::pg_catalog.text[], f1, f2, base_filter, unit)
+select * from @mlflow@.insights_correlate(
+    exp_ids::pg_catalog.text[], f1, f2, base_filter, unit
+)
 $sql$;
 
 comment on function @mlflow@.insights_correlate(int[], text, text, text, text) is
@@ -24401,8 +24187,9 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select *
-from @mlflow@.insights_correlate(insights.experiment_ids(exp_ids), f1, f2, base_filter, unit)
+select * from @mlflow@.insights_correlate(
+    insights.experiment_ids(exp_ids), f1, f2, base_filter, unit
+)
 $sql$;
 
 comment on function @mlflow@.insights_correlate(text, text, text, text, text) is
@@ -24412,6 +24199,48 @@ revoke all on function @mlflow@.insights_correlate(text, text, text, text, text)
 grant execute on function @mlflow@.insights_correlate(text, text, text, text, text) to public;
 
 -- sql/functions/insights_correlation_matrix.sql
+create or replace function insights.run_correlation_matrix(
+    exp_ids text[],
+    filters text[],
+    base_filter text,
+    unit text
+)
+returns table (
+    filter1_number int,
+    filter2_number int,
+    filter1 text,
+    filter2 text,
+    filter1_count bigint,
+    filter2_count bigint,
+    joint_count bigint,
+    total_count bigint,
+    npmi double precision,
+    npmi_smoothed double precision,
+    lift double precision,
+    phi double precision,
+    odds_ratio double precision,
+    odds_ratio_low double precision,
+    odds_ratio_high double precision,
+    p_value double precision,
+    test text,
+    problem insights.problem
+)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "c024bff4fefc20e7" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["c024bff4fefc20e7"].correlation_matrix(plpy, '@mlflow@', exp_ids, filters, base_filter, unit)
+$python$;
+
+comment on function insights.run_correlation_matrix(text[], text[], text, text) is
+    'insights_correlation_matrix without raising';
+
+revoke all on function insights.run_correlation_matrix(text[], text[], text, text) from public;
+grant execute on function insights.run_correlation_matrix(text[], text[], text, text) to public;
+
 create or replace function @mlflow@.insights_correlation_matrix(
     exp_ids text[],
     filters text[],
@@ -24480,9 +24309,6 @@ the filter), and for another number of filters.';
 revoke all on function @mlflow@.insights_correlation_matrix(text[], text[], text, text) from public;
 grant execute on function @mlflow@.insights_correlation_matrix(text[], text[], text, text) to public;
 
--- The others take the ids as numbers or as one text.  They have no SET
--- clause and name every object in full, so that they are inlined and cost nothing.
-
 create or replace function @mlflow@.insights_correlation_matrix(
     exp_ids int[],
     filters text[],
@@ -24512,8 +24338,9 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select *
-from @mlflow@.insights_correlation_matrix(exp_ids::pg_catalog.text[], filters, base_filter, unit)
+select * from @mlflow@.insights_correlation_matrix(
+    exp_ids::pg_catalog.text[], filters, base_filter, unit
+)
 $sql$;
 
 comment on function @mlflow@.insights_correlation_matrix(int[], text[], text, text) is
@@ -24551,8 +24378,7 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select *
-from @mlflow@.insights_correlation_matrix(
+select * from @mlflow@.insights_correlation_matrix(
     insights.experiment_ids(exp_ids), filters, base_filter, unit
 )
 $sql$;
@@ -24564,6 +24390,29 @@ revoke all on function @mlflow@.insights_correlation_matrix(text, text[], text, 
 grant execute on function @mlflow@.insights_correlation_matrix(text, text[], text, text) to public;
 
 -- sql/functions/insights_count.sql
+create or replace function insights.run_count(
+    exp_ids text[],
+    filter text,
+    unit text,
+    out result bigint,
+    out problem insights.problem
+)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "c024bff4fefc20e7" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["c024bff4fefc20e7"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+$python$;
+
+comment on function insights.run_count(text[], text, text) is
+    'insights_count without raising';
+
+revoke all on function insights.run_count(text[], text, text) from public;
+grant execute on function insights.run_count(text[], text, text) to public;
+
 create or replace function @mlflow@.insights_count(
     exp_ids text[],
     filter text default null,
@@ -24596,9 +24445,6 @@ place), an experiment id or the unit is wrong; the HINT says what to write.';
 revoke all on function @mlflow@.insights_count(text[], text, text) from public;
 grant execute on function @mlflow@.insights_count(text[], text, text) to public;
 
--- The other two take the ids as numbers or as one text.  They have no SET clause
--- and name every object in full, so that they are inlined and cost nothing.
-
 create or replace function @mlflow@.insights_count(
     exp_ids int[],
     filter text default null,
@@ -24609,7 +24455,9 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select @mlflow@.insights_count(exp_ids::pg_catalog.text[], filter, unit)
+select @mlflow@.insights_count(
+    exp_ids::pg_catalog.text[], filter, unit
+)
 $sql$;
 
 comment on function @mlflow@.insights_count(int[], text, text) is
@@ -24628,7 +24476,9 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select @mlflow@.insights_count(insights.experiment_ids(exp_ids), filter, unit)
+select @mlflow@.insights_count(
+    insights.experiment_ids(exp_ids), filter, unit
+)
 $sql$;
 
 comment on function @mlflow@.insights_count(text, text, text) is
@@ -24638,6 +24488,65 @@ revoke all on function @mlflow@.insights_count(text, text, text) from public;
 grant execute on function @mlflow@.insights_count(text, text, text) to public;
 
 -- sql/functions/insights_discover.sql
+create or replace function insights.run_discover(
+    exp_ids text[],
+    target text,
+    base_filter text,
+    kinds text[],
+    min_support int,
+    max_results int,
+    fdr double precision,
+    direction text,
+    pairs boolean,
+    restatements boolean,
+    unit text
+)
+returns table (
+    filter text,
+    kind text,
+    key text,
+    value text,
+    target_count bigint,
+    fact_count bigint,
+    joint_count bigint,
+    total_count bigint,
+    target_share double precision,
+    other_share double precision,
+    difference double precision,
+    lift double precision,
+    npmi double precision,
+    phi double precision,
+    odds_ratio double precision,
+    odds_ratio_low double precision,
+    odds_ratio_high double precision,
+    p_value double precision,
+    q_value double precision,
+    test text,
+    restates boolean,
+    similar text[],
+    tested bigint,
+    screened_count bigint,
+    problem insights.problem
+)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "c024bff4fefc20e7" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["c024bff4fefc20e7"].discover(
+    plpy, '@mlflow@', exp_ids, target, base_filter, kinds, min_support, max_results, fdr, direction,
+    pairs, restatements, unit
+)
+$python$;
+
+comment on function insights.run_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
+    'insights_discover without raising';
+
+revoke all on function insights.run_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
+grant execute on function insights.run_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
+
 create or replace function @mlflow@.insights_discover(
     exp_ids text[],
     target text,
@@ -24756,9 +24665,6 @@ to 1). A target of none or all of the traces has no rows. SQLSTATE 22023 as in i
 revoke all on function @mlflow@.insights_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) from public;
 grant execute on function @mlflow@.insights_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
 
--- The other two take the ids as numbers or as one text.  They have no SET clause
--- and name every object in full, so that they are inlined and cost nothing.
-
 create or replace function @mlflow@.insights_discover(
     exp_ids int[],
     target text,
@@ -24868,6 +24774,31 @@ revoke all on function @mlflow@.insights_discover(text, text, text, text[], int,
 grant execute on function @mlflow@.insights_discover(text, text, text, text[], int, int, double precision, text, boolean, boolean, text) to public;
 
 -- sql/functions/insights_explain.sql
+create or replace function insights.run_explain(
+    exp_ids text[],
+    filter text
+)
+returns table (
+    step text,
+    detail text,
+    problem insights.problem
+)
+language plpython3u
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "c024bff4fefc20e7" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["c024bff4fefc20e7"].explain(plpy, '@mlflow@', exp_ids, filter)
+$python$;
+
+comment on function insights.run_explain(text[], text) is
+    'insights_explain without raising';
+
+revoke all on function insights.run_explain(text[], text) from public;
+grant execute on function insights.run_explain(text[], text) to public;
+
 -- VOLATILE because PostgreSQL runs EXPLAIN in no other function; it changes nothing.
 create or replace function @mlflow@.insights_explain(
     exp_ids text[],
@@ -24910,9 +24841,6 @@ insights_count.';
 revoke all on function @mlflow@.insights_explain(text[], text) from public;
 grant execute on function @mlflow@.insights_explain(text[], text) to public;
 
--- The other two take the ids as numbers or as one text.  They have no SET clause
--- and name every object in full, so that they are inlined and cost nothing.
-
 create or replace function @mlflow@.insights_explain(
     exp_ids int[],
     filter text default null
@@ -24925,7 +24853,9 @@ language sql
 volatile
 parallel unsafe
 as $sql$
-select * from @mlflow@.insights_explain(exp_ids::pg_catalog.text[], filter)
+select * from @mlflow@.insights_explain(
+    exp_ids::pg_catalog.text[], filter
+)
 $sql$;
 
 comment on function @mlflow@.insights_explain(int[], text) is
@@ -24946,7 +24876,9 @@ language sql
 volatile
 parallel unsafe
 as $sql$
-select * from @mlflow@.insights_explain(insights.experiment_ids(exp_ids), filter)
+select * from @mlflow@.insights_explain(
+    insights.experiment_ids(exp_ids), filter
+)
 $sql$;
 
 comment on function @mlflow@.insights_explain(text, text) is
@@ -25003,9 +24935,6 @@ SQLSTATE 22023 as in insights_count, and for `field` and `max_results`.';
 revoke all on function @mlflow@.insights_facets(text[], text, text, int, text) from public;
 grant execute on function @mlflow@.insights_facets(text[], text, text, int, text) to public;
 
--- The others take the ids as numbers or as one text.  They have no SET
--- clause and name every object in full, so that they are inlined and cost nothing.
-
 create or replace function @mlflow@.insights_facets(
     exp_ids int[],
     filter text,
@@ -25018,7 +24947,9 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select * from @mlflow@.insights_facets(exp_ids::pg_catalog.text[], filter, field, max_results, unit)
+select * from @mlflow@.insights_facets(
+    exp_ids::pg_catalog.text[], filter, field, max_results, unit
+)
 $sql$;
 
 comment on function @mlflow@.insights_facets(int[], text, text, int, text) is
@@ -25039,8 +24970,9 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select *
-from @mlflow@.insights_facets(insights.experiment_ids(exp_ids), filter, field, max_results, unit)
+select * from @mlflow@.insights_facets(
+    insights.experiment_ids(exp_ids), filter, field, max_results, unit
+)
 $sql$;
 
 comment on function @mlflow@.insights_facets(text, text, text, int, text) is
@@ -25094,6 +25026,30 @@ goes on, and another call begins anew. SQLSTATE 25001 in a transaction block, 22
 revoke all on procedure @mlflow@.insights_rebuild(int) from public;
 
 -- sql/functions/insights_refresh.sql
+create or replace function insights.run_refresh(
+    max_traces int,
+    out indexed int,
+    out removed int,
+    out merged int,
+    out pending int,
+    out busy boolean,
+    out problem insights.problem
+)
+language plpython3u
+volatile
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "c024bff4fefc20e7" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["c024bff4fefc20e7"].refresh_index(plpy, '@mlflow@', max_traces)
+$python$;
+
+comment on function insights.run_refresh(int) is
+    'insights_refresh without raising';
+
+revoke all on function insights.run_refresh(int) from public;
+
 -- A session may plan its statements while the index is still empty, and keep the plans:
 -- they must use indexes nevertheless.
 create or replace function @mlflow@.insights_refresh(
@@ -25214,9 +25170,6 @@ SQLSTATE 22023 as in insights_count, and for `max_results`, `order_by` and `page
 revoke all on function @mlflow@.insights_search(text[], text, int, text[], text) from public;
 grant execute on function @mlflow@.insights_search(text[], text, int, text[], text) to public;
 
--- The other two take the ids as numbers or as one text.  They have no SET clause
--- and name every object in full, so that they are inlined and cost nothing.
-
 create or replace function @mlflow@.insights_search(
     exp_ids int[],
     filter text default null,
@@ -25244,8 +25197,7 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select *
-from @mlflow@.insights_search(
+select * from @mlflow@.insights_search(
     exp_ids::pg_catalog.text[], filter, max_results, order_by, page_token
 )
 $sql$;
@@ -25283,8 +25235,7 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select *
-from @mlflow@.insights_search(
+select * from @mlflow@.insights_search(
     insights.experiment_ids(exp_ids), filter, max_results, order_by, page_token
 )
 $sql$;
@@ -25472,9 +25423,6 @@ grant execute on function @mlflow@.insights_timeseries(
     text[], text, text, timestamptz, timestamptz, text, text
 ) to public;
 
--- The others take the ids as numbers or as one text, the bucket as an interval.  They have no SET
--- clause and name every object in full, so that they are inlined and cost nothing.
-
 create or replace function @mlflow@.insights_timeseries(
     exp_ids int[],
     filter text,
@@ -25501,23 +25449,16 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select *
-from @mlflow@.insights_timeseries(
+select * from @mlflow@.insights_timeseries(
     exp_ids::pg_catalog.text[], filter, bucket, start_time, end_time, time_zone, unit
 )
 $sql$;
 
-comment on function @mlflow@.insights_timeseries(
-    int[], text, text, timestamptz, timestamptz, text, text
-) is
+comment on function @mlflow@.insights_timeseries(int[], text, text, timestamptz, timestamptz, text, text) is
     'As insights_timeseries of text[], with ids as numbers';
 
-revoke all on function @mlflow@.insights_timeseries(
-    int[], text, text, timestamptz, timestamptz, text, text
-) from public;
-grant execute on function @mlflow@.insights_timeseries(
-    int[], text, text, timestamptz, timestamptz, text, text
-) to public;
+revoke all on function @mlflow@.insights_timeseries(int[], text, text, timestamptz, timestamptz, text, text) from public;
+grant execute on function @mlflow@.insights_timeseries(int[], text, text, timestamptz, timestamptz, text, text) to public;
 
 create or replace function @mlflow@.insights_timeseries(
     exp_ids text,
@@ -25545,23 +25486,16 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select *
-from @mlflow@.insights_timeseries(
+select * from @mlflow@.insights_timeseries(
     insights.experiment_ids(exp_ids), filter, bucket, start_time, end_time, time_zone, unit
 )
 $sql$;
 
-comment on function @mlflow@.insights_timeseries(
-    text, text, text, timestamptz, timestamptz, text, text
-) is
+comment on function @mlflow@.insights_timeseries(text, text, text, timestamptz, timestamptz, text, text) is
     'As insights_timeseries of text[], with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
-revoke all on function @mlflow@.insights_timeseries(
-    text, text, text, timestamptz, timestamptz, text, text
-) from public;
-grant execute on function @mlflow@.insights_timeseries(
-    text, text, text, timestamptz, timestamptz, text, text
-) to public;
+revoke all on function @mlflow@.insights_timeseries(text, text, text, timestamptz, timestamptz, text, text) from public;
+grant execute on function @mlflow@.insights_timeseries(text, text, text, timestamptz, timestamptz, text, text) to public;
 
 create or replace function @mlflow@.insights_timeseries(
     exp_ids text[],
@@ -25589,23 +25523,16 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select *
-from @mlflow@.insights_timeseries(
+select * from @mlflow@.insights_timeseries(
     exp_ids, filter, bucket::pg_catalog.text, start_time, end_time, time_zone, unit
 )
 $sql$;
 
-comment on function @mlflow@.insights_timeseries(
-    text[], text, interval, timestamptz, timestamptz, text, text
-) is
+comment on function @mlflow@.insights_timeseries(text[], text, interval, timestamptz, timestamptz, text, text) is
     'As insights_timeseries of text[], with a bucket as interval';
 
-revoke all on function @mlflow@.insights_timeseries(
-    text[], text, interval, timestamptz, timestamptz, text, text
-) from public;
-grant execute on function @mlflow@.insights_timeseries(
-    text[], text, interval, timestamptz, timestamptz, text, text
-) to public;
+revoke all on function @mlflow@.insights_timeseries(text[], text, interval, timestamptz, timestamptz, text, text) from public;
+grant execute on function @mlflow@.insights_timeseries(text[], text, interval, timestamptz, timestamptz, text, text) to public;
 
 create or replace function @mlflow@.insights_timeseries(
     exp_ids int[],
@@ -25633,29 +25560,16 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select *
-from @mlflow@.insights_timeseries(
-    exp_ids::pg_catalog.text[],
-    filter,
-    bucket::pg_catalog.text,
-    start_time,
-    end_time,
-    time_zone,
-    unit
+select * from @mlflow@.insights_timeseries(
+    exp_ids::pg_catalog.text[], filter, bucket::pg_catalog.text, start_time, end_time, time_zone, unit
 )
 $sql$;
 
-comment on function @mlflow@.insights_timeseries(
-    int[], text, interval, timestamptz, timestamptz, text, text
-) is
+comment on function @mlflow@.insights_timeseries(int[], text, interval, timestamptz, timestamptz, text, text) is
     'As insights_timeseries of text[], with a bucket as interval and with ids as numbers';
 
-revoke all on function @mlflow@.insights_timeseries(
-    int[], text, interval, timestamptz, timestamptz, text, text
-) from public;
-grant execute on function @mlflow@.insights_timeseries(
-    int[], text, interval, timestamptz, timestamptz, text, text
-) to public;
+revoke all on function @mlflow@.insights_timeseries(int[], text, interval, timestamptz, timestamptz, text, text) from public;
+grant execute on function @mlflow@.insights_timeseries(int[], text, interval, timestamptz, timestamptz, text, text) to public;
 
 create or replace function @mlflow@.insights_timeseries(
     exp_ids text,
@@ -25683,31 +25597,39 @@ language sql
 stable
 parallel unsafe
 as $sql$
-select *
-from @mlflow@.insights_timeseries(
-    insights.experiment_ids(exp_ids),
-    filter,
-    bucket::pg_catalog.text,
-    start_time,
-    end_time,
-    time_zone,
-    unit
+select * from @mlflow@.insights_timeseries(
+    insights.experiment_ids(exp_ids), filter, bucket::pg_catalog.text, start_time, end_time, time_zone, unit
 )
 $sql$;
 
-comment on function @mlflow@.insights_timeseries(
-    text, text, interval, timestamptz, timestamptz, text, text
-) is
+comment on function @mlflow@.insights_timeseries(text, text, interval, timestamptz, timestamptz, text, text) is
     'As insights_timeseries of text[], with a bucket as interval and with ids as one text: ''1'', ''1,2'' or ''{1,2}''';
 
-revoke all on function @mlflow@.insights_timeseries(
-    text, text, interval, timestamptz, timestamptz, text, text
-) from public;
-grant execute on function @mlflow@.insights_timeseries(
-    text, text, interval, timestamptz, timestamptz, text, text
-) to public;
+revoke all on function @mlflow@.insights_timeseries(text, text, interval, timestamptz, timestamptz, text, text) from public;
+grant execute on function @mlflow@.insights_timeseries(text, text, interval, timestamptz, timestamptz, text, text) to public;
 
 -- sql/functions/insights_validate.sql
+create or replace function insights.run_validate(
+    filter text,
+    out result text,
+    out problem insights.problem
+)
+language plpython3u
+stable
+parallel unsafe
+set search_path = pg_catalog, pg_temp
+as $python$
+if "c024bff4fefc20e7" not in GD:
+    plpy.execute("select insights.load_engine()")
+return GD["c024bff4fefc20e7"].validate(plpy, filter)
+$python$;
+
+comment on function insights.run_validate(text) is
+    'insights_validate without raising';
+
+revoke all on function insights.run_validate(text) from public;
+grant execute on function insights.run_validate(text) to public;
+
 create or replace function @mlflow@.insights_validate(
     filter text
 )
