@@ -127,6 +127,41 @@ def test_only_triggers_run_with_other_rights_than_the_callers(
     assert [f["signature"] for f in functions if f["leakproof"]] == []
 
 
+def test_the_triggers_role_can_do_one_thing(module_conn: psycopg.Connection[Any]) -> None:
+    """Write a note, or count that it could not: that is all that a stranger's cast could gain."""
+    with module_conn.cursor(row_factory=dict_row) as cursor:
+        (role,) = cursor.execute(
+            """
+            select r.oid, r.rolname, r.rolcanlogin or r.rolsuper or r.rolcreaterole or r.rolcreatedb
+                or r.rolreplication or r.rolbypassrls as more,
+                exists (select from pg_auth_members m where r.oid in (m.roleid, m.member)) as related
+            from insights.installation i join pg_roles r on r.rolname = i.note_role
+            """
+        ).fetchall()
+        assert (role["more"], role["related"]) == (False, False)
+        owned = cursor.execute(
+            "select p.proname from pg_proc p where p.proowner = %s order by 1", [role["oid"]]
+        ).fetchall()
+        assert {row["proname"] for row in owned} == TRIGGERS
+        # Of this database: a clone's rights are its own.
+        rights = cursor.execute(
+            """
+            select c.relname as name, a.privilege_type as right
+            from pg_class c cross join lateral aclexplode(c.relacl) a where a.grantee = %(role)s
+            union all
+            select n.nspname, a.privilege_type
+            from pg_namespace n cross join lateral aclexplode(n.nspacl) a where a.grantee = %(role)s
+            order by 1, 2
+            """,
+            {"role": role["oid"]},
+        ).fetchall()
+        assert [tuple(row.values()) for row in rights] == [
+            ("insights", "USAGE"),
+            ("missed", "USAGE"),
+            ("pending", "INSERT"),
+        ]
+
+
 def test_everybody_may_call_those_that_read(functions: list[dict[str, Any]]) -> None:
     names = {f["name"] for f in functions}
     assert {f["name"] for f in functions if not f["for_all"]} == (TRIGGERS | WRITING) & names
