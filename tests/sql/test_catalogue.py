@@ -134,7 +134,9 @@ def test_the_triggers_role_can_do_one_thing(module_conn: psycopg.Connection[Any]
             """
             select r.oid, r.rolname, r.rolcanlogin or r.rolsuper or r.rolcreaterole or r.rolcreatedb
                 or r.rolreplication or r.rolbypassrls as more,
-                exists (select from pg_auth_members m where r.oid in (m.roleid, m.member)) as related
+                exists (
+                    select from pg_auth_members m where r.oid in (m.roleid, m.member)
+                ) as related
             from insights.installation i join pg_roles r on r.rolname = i.note_role
             """
         ).fetchall()
