@@ -28,7 +28,6 @@ _REFUSED = (psycopg.errors.QueryCanceled, psycopg.errors.InvalidParameterValue)
 def many_facts(databases: Databases) -> Iterator[str]:
     """2,000 traces with 20,000 facts, each of two traces, each of them under 20 keys."""
     with databases.fresh("insights") as dsn, psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("set session_replication_role = replica")
         connection.execute(
             "insert into experiments (experiment_id, name, lifecycle_stage, workspace)"
             " values (1, 'one', 'active', 'default')"
@@ -43,7 +42,6 @@ def many_facts(databases: Databases) -> Iterator[str]:
             " select 'tr-' || n, 'k' || k, 'v' || n % 1000"
             " from generate_series(1, 2000) n, generate_series(1, 20) k"
         )
-        connection.execute("reset session_replication_role")
         connection.execute("call insights_rebuild()")
         yield dsn
 

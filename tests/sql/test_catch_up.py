@@ -402,7 +402,10 @@ def test_a_rebuild_keeps_others_away_between_its_transactions(
 
 def test_a_rebuild_leaves_nothing_behind(module_conn: Connection) -> None:
     put(module_conn)
+    change(module_conn, "another tag")
     module_conn.execute("call insights_rebuild(5)")
+    # Nor what was noted before it began.
+    assert one(module_conn, "select count(*) from insights.pending") == 0
     lease = module_conn.execute("select process, renewed_at from insights.lease").fetchone()
     assert lease == (None, None)
     assert usable(module_conn)

@@ -25,7 +25,7 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $insights_engine$
-if "c024bff4fefc20e7" in GD:
+if "f4e592d8656983fa" in GD:
     return
 
 # PL/Python indents every line of a function's body by one tab, also inside
@@ -21257,6 +21257,11 @@ def _build_next(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         # What was missed before is seen only when those have ended who missed it.
         if not catch_up.awaited_have_ended(plpy):
             return {"indexed": 0, "done": False, "busy": True}
+        # What these have noted is read from here on.
+        plans.run(
+            plpy,
+            "delete from insights.pending p using insights.state s where p.transaction < s.awaited",
+        )
         plans.run(
             plpy, "update insights.state set horizon = coalesce(awaited, horizon), awaited = null"
         )
@@ -21809,7 +21814,7 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def exec_module(self, module):
         name = module.__name__
         source = self.get_source(name)
-        place = "<insights c024bff4fefc20e7 " + name + ">"
+        place = "<insights f4e592d8656983fa " + name + ">"
         linecache.cache[place] = (len(source), None, source.splitlines(True), place)
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
 
@@ -21824,8 +21829,8 @@ loader = Loader()
 loader.engine = "insights"
 sys.meta_path.insert(0, loader)
 import insights_engine.api
-GD["c024bff4fefc20e7"] = sys.modules["insights_engine.api"]
-GD["insights_engines"] = ["c024bff4fefc20e7"]
+GD["f4e592d8656983fa"] = sys.modules["insights_engine.api"]
+GD["insights_engines"] = ["f4e592d8656983fa"]
 $insights_engine$;
 
 comment on function insights.load_engine() is
@@ -22271,9 +22276,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
+return GD["f4e592d8656983fa"].match_trace_ids(plpy, '@mlflow@', exp_ids, filter, trace_ids)
 $python$;
 
 comment on function insights.run_match_trace_ids(text[], text, text[]) is
@@ -22581,9 +22586,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].facets(plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit)
+return GD["f4e592d8656983fa"].facets(plpy, '@mlflow@', exp_ids, filter_text, field, max_results, unit)
 $python$;
 
 comment on function insights.run_facets(text[], text, text, int, text) is
@@ -22604,9 +22609,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].start_over(plpy, '@mlflow@', batch_size, leased)
+return GD["f4e592d8656983fa"].start_over(plpy, '@mlflow@', batch_size, leased)
 $python$;
 
 comment on function insights.run_rebuild(int, boolean) is
@@ -22643,9 +22648,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].search_traces(
+return GD["f4e592d8656983fa"].search_traces(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token
 )
 $python$;
@@ -22674,9 +22679,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].search_page(
+return GD["f4e592d8656983fa"].search_page(
     plpy, '@mlflow@', exp_ids, filter, max_results, order_by, page_token, page_offset
 )
 $python$;
@@ -22713,9 +22718,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].timeseries(
+return GD["f4e592d8656983fa"].timeseries(
     plpy, '@mlflow@', exp_ids, filter, bucket, first_ms, end_ms, time_zone, unit
 )
 $python$;
@@ -22734,9 +22739,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].verify_index(plpy, '@mlflow@', max_problems)
+return GD["f4e592d8656983fa"].verify_index(plpy, '@mlflow@', max_problems)
 $python$;
 
 comment on function insights.run_verify(int) is
@@ -23289,9 +23294,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].build_index(plpy, '@mlflow@', max_traces, leased)
+return GD["f4e592d8656983fa"].build_index(plpy, '@mlflow@', max_traces, leased)
 $python$;
 
 comment on function insights.run_build_batch(int, boolean) is
@@ -23780,9 +23785,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].compare(
+return GD["f4e592d8656983fa"].compare(
     plpy, '@mlflow@', exp_ids, selection, baseline, kinds, min_support, max_results, fdr, direction,
     pairs, restatements, unit
 )
@@ -24028,9 +24033,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit)
+return GD["f4e592d8656983fa"].correlate(plpy, '@mlflow@', exp_ids, filter1, filter2, base_filter, unit)
 $python$;
 
 comment on function insights.run_correlate(text[], text, text, text, text) is
@@ -24230,9 +24235,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].correlation_matrix(plpy, '@mlflow@', exp_ids, filters, base_filter, unit)
+return GD["f4e592d8656983fa"].correlation_matrix(plpy, '@mlflow@', exp_ids, filters, base_filter, unit)
 $python$;
 
 comment on function insights.run_correlation_matrix(text[], text[], text, text) is
@@ -24402,9 +24407,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].count(plpy, '@mlflow@', exp_ids, filter, unit)
+return GD["f4e592d8656983fa"].count(plpy, '@mlflow@', exp_ids, filter, unit)
 $python$;
 
 comment on function insights.run_count(text[], text, text) is
@@ -24533,9 +24538,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].discover(
+return GD["f4e592d8656983fa"].discover(
     plpy, '@mlflow@', exp_ids, target, base_filter, kinds, min_support, max_results, fdr, direction,
     pairs, restatements, unit
 )
@@ -24788,9 +24793,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].explain(plpy, '@mlflow@', exp_ids, filter)
+return GD["f4e592d8656983fa"].explain(plpy, '@mlflow@', exp_ids, filter)
 $python$;
 
 comment on function insights.run_explain(text[], text) is
@@ -25040,9 +25045,9 @@ volatile
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].refresh_index(plpy, '@mlflow@', max_traces)
+return GD["f4e592d8656983fa"].refresh_index(plpy, '@mlflow@', max_traces)
 $python$;
 
 comment on function insights.run_refresh(int) is
@@ -25619,9 +25624,9 @@ stable
 parallel unsafe
 set search_path = pg_catalog, pg_temp
 as $python$
-if "c024bff4fefc20e7" not in GD:
+if "f4e592d8656983fa" not in GD:
     plpy.execute("select insights.load_engine()")
-return GD["c024bff4fefc20e7"].validate(plpy, filter)
+return GD["f4e592d8656983fa"].validate(plpy, filter)
 $python$;
 
 comment on function insights.run_validate(text) is

@@ -421,6 +421,11 @@ def _build_next(plpy: Any, schema: str, max_traces: int) -> dict[str, Any]:
         # What was missed before is seen only when those have ended who missed it.
         if not catch_up.awaited_have_ended(plpy):
             return {"indexed": 0, "done": False, "busy": True}
+        # What these have noted is read from here on.
+        plans.run(
+            plpy,
+            "delete from insights.pending p using insights.state s where p.transaction < s.awaited",
+        )
         plans.run(
             plpy, "update insights.state set horizon = coalesce(awaited, horizon), awaited = null"
         )
