@@ -180,9 +180,10 @@ def _prepare(dsn: str, arguments: argparse.Namespace) -> None:
             install(dsn)
     else:
         say(f"loading {arguments.traces:,} traces")
+        # Its triggers would note every row.
+        uninstall(dsn)
         seconds = load.load(dsn, seed=arguments.seed, traces=arguments.traces)
         say(f"loaded in {seconds:.0f} s")
-        # They came without triggers; an index that was there knows nothing of them.
         install(dsn, anew=True)
     if not upkeep.is_built(dsn):
         say("building the index")

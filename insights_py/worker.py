@@ -248,7 +248,7 @@ class Worker:
         installed, no permission, a wrong argument.
         """
         wait = self._poll
-        began = False
+        began = connected = False
         try:
             while not self._stopping.is_set():
                 try:
@@ -258,8 +258,9 @@ class Worker:
                 except InsightsError as error:
                     if self._stopping.is_set():
                         break
-                    begun = began or self._session.connected
-                    if not begun or (not began and isinstance(error, _PERMANENT)):
+                    # A connection that was there and is lost can be had again.
+                    connected = connected or self._session.connected
+                    if not connected or (not began and isinstance(error, _PERMANENT)):
                         raise
                     if self._session.failed(error):
                         self._size = max(1, self._size // 2)
