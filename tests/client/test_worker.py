@@ -23,6 +23,7 @@ from insights_py.errors import ConnectionFailed, NotInstalled, PermissionDenied
 from insights_py.rows import IndexStatus
 from insights_py.worker import Worker, build
 from tests.client import world
+from tests.processes import heed_interrupts
 
 Connection = psycopg.Connection[Any]
 
@@ -37,6 +38,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=heed_interrupts,
             env={
                 **os.environ,
                 "INSIGHTS_DSN": dsn,
