@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +266,7 @@ def test_an_index_is_built(unindexed: Connection, mlflow_only_dsn: str) -> None:
 
 def test_an_interrupted_build_goes_on(unindexed: Connection, mlflow_only_dsn: str) -> None:
     steps = build(mlflow_only_dsn, batch=10)
+    assert isinstance(steps, Generator)
     while next(steps).indexed < 20:
         pass
     steps.close()
