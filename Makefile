@@ -4,8 +4,12 @@
 #   make demo    everything running, with traces in it and questions answered
 #   make stop    end what demo and db have started
 #   make db      the private PostgreSQL with MLflow's and our schema; prints its DSN
-#   make test    the tests; one part: make test TESTS=tests/sql JOBS=0
+#   make unit    the tests that need no server, in seconds
+#   make check   lint, unit, and the tests of what differs from main
+#   make test    all tests; one part: make test TESTS=tests/sql JOBS=0
 #                with another release of MLflow: make test MLFLOW=3.18.0
+#   make simulate   what the statistics promise, by simulation; a part of make test
+#   make coverage   lines and branches of the engine that tests without a server reach
 #   make faults  the worker, disturbed 500 times
 #   make chaos   ten minutes of faults while MLflow writes and readers ask; CHAOS='--seed 7'
 #   make lint    ruff, ruff format, mypy --strict, the direction of imports, the frozen bundle
@@ -28,11 +32,11 @@ PY := $(VENV)/bin/python
 LINTED := plpython insights_py insights_dev migrations tests bench examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo stop db test chaos faults lint bench lock bundle reference format clean
+.PHONY: help venv demo stop db unit check test simulate coverage chaos faults lint bench lock bundle reference format clean
 .NOTPARALLEL:
 
 help:
-	@sed -n '4,16s/^#//p' Makefile
+	@sed -n '4,20s/^#//p' Makefile
 
 venv:
 	@$(PYTHON) insights_dev/environment.py $(if $(MLFLOW),--mlflow $(MLFLOW))
@@ -50,8 +54,26 @@ stop:
 db: venv
 	@dsn=$$($(PYTHON) -m insights_dev.cluster start) && $(PY) -m insights_dev.database "$$dsn"
 
+# Schemathesis is for the REST routes, and takes seconds to load.
+unit: venv
+	@$(PY) -m pytest -q -p no:schemathesis -n $(JOBS) --dist worksteal --durations=15 tests/unit
+
+check: lint unit
+	@tests=$$($(PY) -m insights_dev.affected) && \
+	if [ -n "$$tests" ]; then echo "$$tests"; \
+		$(PY) -m pytest -n $(JOBS) --dist loadfile --durations=15 $$tests; fi
+
 test: venv
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile --durations=15 $(TESTS)
+
+simulate: venv
+	@$(PY) -m pytest -n $(JOBS) --dist worksteal --durations=15 tests/simulation
+
+# The data file is under .dev/ (pyproject.toml).
+coverage: venv
+	@mkdir -p .dev
+	@$(PY) -m coverage run -m pytest -q -p no:schemathesis tests/unit
+	@$(PY) -m coverage report
 
 faults: venv
 	@INSIGHTS_FAULTS=$${INSIGHTS_FAULTS:-500} $(PY) -m pytest -x -k random_faults \

@@ -24,6 +24,7 @@ from bench.cases import CORRELATIONS, COUNTS, SEARCHES
 from bench.compare import OURS, Comparison, Timing
 from insights_dev import database
 from insights_dev.cluster import ROOT, say
+from insights_py.install import uninstall
 
 TRACES = 200_000
 PARTS = ("correlation", "search", "count", "discovery", "series", "upkeep", "growth", "millions")

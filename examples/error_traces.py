@@ -21,9 +21,10 @@ def risky_operation(data: dict[str, int]) -> int:
             return result
 
     except Exception as error:
-        span = mlflow.get_current_active_span()
-        span.set_status("ERROR")
-        span.set_attributes({"error_message": str(error), "error_type": type(error).__name__})
+        root = mlflow.get_current_active_span()
+        assert root is not None
+        root.set_status("ERROR")
+        root.set_attributes({"error_message": str(error), "error_type": type(error).__name__})
         raise
 
 

@@ -23,6 +23,7 @@ def main() -> None:
     experiment_id = mlflow.set_experiment("feedback").experiment_id
     answer("How do I search traces?")
     trace_id = mlflow.get_last_active_trace_id()
+    assert trace_id is not None
     mlflow.flush_trace_async_logging()
 
     user = AssessmentSource(source_type="HUMAN", source_id="user-42")
@@ -30,8 +31,8 @@ def main() -> None:
         mlflow.log_feedback(trace_id=trace_id, name=name, value=value, source=user)
 
     judge = AssessmentSource(source_type="LLM_JUDGE", source_id="gpt-4")
-    for name, value in JUDGEMENTS.items():
-        mlflow.log_feedback(trace_id=trace_id, name=name, value=value, source=judge)
+    for name, verdict in JUDGEMENTS.items():
+        mlflow.log_feedback(trace_id=trace_id, name=name, value=verdict, source=judge)
     mlflow.log_expectation(trace_id=trace_id, name="topic", value="search")
 
     for filter_string in (

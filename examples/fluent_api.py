@@ -36,7 +36,7 @@ def process_query(query: str) -> str:
 
 
 def main() -> None:
-    mlflow.set_experiment("fluent-api")
+    experiment_id = mlflow.set_experiment("fluent-api").experiment_id
     client = MlflowClient()
 
     print(process_query("What is MLflow?"))
@@ -47,7 +47,7 @@ def main() -> None:
     client.set_trace_tag(trace_id, "version", "v1.2.0")
 
     traces = client.search_traces(
-        locations=[mlflow.get_experiment_by_name("fluent-api").experiment_id],
+        locations=[experiment_id],
         filter_string="span.attributes['model'] = 'gpt-4' AND tags.version = 'v1.2.0'",
     )
     assert trace_id in [trace.info.trace_id for trace in traces]

@@ -28,7 +28,12 @@ def main() -> None:
         name="retrieval",
         span_type="RETRIEVER",
         parent_span=root,
-        attributes={"index": "documentation", "top_k": 5, "similarity_threshold": 0.7},
+        # MLflow's annotation says text, and takes what JSON can hold.
+        attributes={
+            "index": "documentation",
+            "top_k": 5,  # type: ignore[dict-item]
+            "similarity_threshold": 0.7,  # type: ignore[dict-item]
+        },
     )
     retrieval.end(outputs={"documents": list(PAGES)})
 
@@ -45,7 +50,7 @@ def main() -> None:
         name="generate_answer",
         span_type="LLM",
         parent_span=root,
-        attributes={"model": "gpt-4", "temperature": 0.3},
+        attributes={"model": "gpt-4", "temperature": 0.3},  # type: ignore[dict-item]
     )
     answer = f"In short: {summary}"
     generate.end(outputs={"answer": answer})

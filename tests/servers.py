@@ -33,11 +33,11 @@ def running_server() -> Iterator[Server]:
 
 
 def _engine_answers() -> bool:
-    import docker
+    from docker.client import DockerClient
     from docker.errors import DockerException
 
     try:
-        client = docker.from_env(timeout=10)
+        client = DockerClient.from_env(timeout=10)
     except DockerException:
         return False
     try:

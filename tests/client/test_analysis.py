@@ -193,7 +193,7 @@ def test_bad_filters(insights: Insights, call: Any) -> None:
 def test_what_no_postgresql_can_hold(insights: Insights) -> None:
     for options in ({"unit": "\0"}, {"kinds": ["\0"]}, {"direction": "\0"}):
         with pytest.raises(ArgumentError, match="NUL character"):
-            insights.discover(ERRORS, **options)  # type: ignore[arg-type]
+            insights.discover(ERRORS, **options)
 
 
 def test_pandas(insights: Insights) -> None:

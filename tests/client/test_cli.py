@@ -28,6 +28,7 @@ from tests.client.command import Ended, Run, runner
 from tests.client.terminal import environment
 from tests.client.world import trace_id
 from tests.conftest import Databases
+from tests.processes import heed_interrupts
 
 ERRORS = "span.status = 'ERROR'"
 GPT4 = "span.attributes.model = 'gpt-4'"
@@ -608,6 +609,7 @@ def test_interrupting_cancels_the_statement(program: dict[str, str], world_dsn: 
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=heed_interrupts,
         )
         waiting = (
             "select count(*) from pg_stat_activity "

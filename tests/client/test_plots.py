@@ -225,7 +225,7 @@ def test_other_peoples_text_is_only_text(text: str) -> None:
         Facets([dataclasses.replace(NAMES[0], value=text)], text, text),
         TimeSeries(BUCKETS, text, text, text),
     ):
-        answer = shown.plot()  # type: ignore[attr-defined]
+        answer = shown.plot()
         figure = answer if isinstance(answer, Figure) else answer.figure
         assert drawn(figure)
         for ax in figure.axes:

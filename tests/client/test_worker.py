@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from insights_py.errors import ConnectionFailed, NotInstalled, PermissionDenied
 from insights_py.rows import IndexStatus
 from insights_py.worker import Worker, build
 from tests.client import world
+from tests.processes import heed_interrupts
 
 Connection = psycopg.Connection[Any]
 
@@ -37,6 +38,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=heed_interrupts,
             env={
                 **os.environ,
                 "INSIGHTS_DSN": dsn,
@@ -212,10 +214,20 @@ def test_two_workers_share_the_work(
 def test_it_tells_what_is_to_be_done(
     dsn: str, traces: Connection, start: Callable[..., Process]
 ) -> None:
-    traces.execute("select nextval('insights.missed')")
+    traces.execute("drop trigger insights_change on spans")
     code, text = start("worker", "--once", "--dsn", dsn).end()
+    assert code != 0
+    assert "table public.spans has no trigger insights_change" in text
+    assert "insights install makes the triggers anew" in text
+
+
+def test_what_was_missed_is_caught_up_with(
+    dsn: str, traces: Connection, start: Callable[..., Process]
+) -> None:
+    traces.execute("select nextval('insights.missed')")
+    code, _ = start("worker", "--once", "--dsn", dsn).end()
     assert code == 0
-    assert "run insights index --rebuild" in text
+    assert (status(dsn).usable, status(dsn).missed) == (True, 0)
 
 
 def test_what_cannot_get_better_ends_it(
@@ -264,6 +276,7 @@ def test_an_index_is_built(unindexed: Connection, mlflow_only_dsn: str) -> None:
 
 def test_an_interrupted_build_goes_on(unindexed: Connection, mlflow_only_dsn: str) -> None:
     steps = build(mlflow_only_dsn, batch=10)
+    assert isinstance(steps, Generator)
     while next(steps).indexed < 20:
         pass
     steps.close()

@@ -142,7 +142,7 @@ def test_an_idle_worker_asks_for_the_status_seldom(dsn: str, conn: psycopg.Conne
 
     worker = Counted(dsn, poll=0.001, say=lambda line: None)
     # Otherwise it would look less and less often.
-    worker._stopping.wait = lambda timeout=None: time.sleep(0.001) or False  # type: ignore[assignment,func-returns-value]
+    worker._stopping.wait = lambda timeout=None: time.sleep(0.001) or False  # type: ignore[method-assign,func-returns-value]
     thread = threading.Thread(target=worker.run)
     thread.start()
     until(lambda: len(heartbeats) > 100)

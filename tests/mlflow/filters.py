@@ -55,7 +55,7 @@ def _text(
     def keyword(word: str) -> SearchStrategy[str]:
         return st.sampled_from([word, word.lower()] if lower else [word])
 
-    kinds = [
+    kinds: list[SearchStrategy[tuple[str, ...]]] = [
         st.tuples(field, st.sampled_from(["=", "!="]), literal),
         st.tuples(field, keyword("LIKE"), _like_patterns(values).map(quoted)),
         st.tuples(field, keyword("ILIKE"), _like_patterns(values).map(str.upper).map(quoted)),

@@ -163,7 +163,7 @@ def test_a_method_that_has_changed(
 def test_a_constructor_that_does_something_else(
     dsn: str, artifacts: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original = SqlAlchemyStore.__init__
+    original: Callable[..., None] = SqlAlchemyStore.__init__
 
     @wraps(original)
     def without_sessions(self: Any, *arguments: Any, **keywords: Any) -> None:

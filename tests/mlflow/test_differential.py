@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def same_numbers(one: float | None, other: float | None) -> bool:
 @given(data=st.data())
 def test_search(two_stores: TwoStores, data: st.DataObject) -> None:
     """Same traces, all their fields, in the same order."""
-    arguments = {
+    arguments: dict[str, Any] = {
         "filter_string": data.draw(filters.filters(two_stores.world), "filter"),
         "order_by": data.draw(filters.orders(two_stores.world), "order_by"),
         "locations": data.draw(filters.locations(two_stores.world), "locations"),
@@ -86,7 +87,7 @@ def test_search(two_stores: TwoStores, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_pages(two_stores: TwoStores, data: st.DataObject) -> None:
     """The same pages, one after another until there is no more."""
-    arguments = {
+    arguments: dict[str, Any] = {
         "filter_string": data.draw(filters.filters(two_stores.world), "filter"),
         "order_by": data.draw(filters.orders(two_stores.world), "order_by"),
         "locations": data.draw(filters.locations(two_stores.world), "locations"),
@@ -100,7 +101,7 @@ def test_pages(two_stores: TwoStores, data: st.DataObject) -> None:
 def test_correlation(two_stores: TwoStores, data: st.DataObject) -> None:
     """The same counts, and NPMI to the last digit."""
     conditions = filters.filters(two_stores.world)
-    arguments = {
+    arguments: dict[str, Any] = {
         "experiment_ids": data.draw(filters.locations(two_stores.world), "experiments") or [],
         "filter_string1": data.draw(conditions, "filter1"),
         "filter_string2": data.draw(conditions, "filter2"),
@@ -123,7 +124,7 @@ def test_correlation(two_stores: TwoStores, data: st.DataObject) -> None:
 def test_completed_sessions(two_stores: TwoStores, data: st.DataObject) -> None:
     """The same sessions, in the same order."""
     time = st.integers(-1, 160).map(lambda step: START_MS + step * STEP_MS)
-    arguments = {
+    arguments: dict[str, Any] = {
         "experiment_id": data.draw(st.sampled_from([*two_stores.world.experiments, "999"])),
         "min_last_trace_timestamp_ms": data.draw(time, "min"),
         "max_last_trace_timestamp_ms": data.draw(time, "max"),
@@ -201,17 +202,13 @@ MALFORMED_FILTERS = [
 def test_malformed_filter(two_stores: TwoStores, text: str) -> None:
     """Refused by both with the same code, in every call that takes a filter."""
     for store in (two_stores.stock, two_stores.plugin):
-        assert outcome(lambda s=store: s.search_traces(filter_string=text)) == (
-            "INVALID_PARAMETER_VALUE"
-        )
+        search = partial(store.search_traces, filter_string=text)
+        assert outcome(search) == "INVALID_PARAMETER_VALUE"
         for filters_ in [(text, ""), ("", text), ("", "", text)]:
-            assert (
-                outcome(lambda s=store, f=filters_: s.calculate_trace_filter_correlation(["0"], *f))
-                == "INVALID_PARAMETER_VALUE"
-            )
-        assert outcome(
-            lambda s=store: s.find_completed_sessions("0", 0, 1, filter_string=text)
-        ) == ("INVALID_PARAMETER_VALUE")
+            correlate = partial(store.calculate_trace_filter_correlation, ["0"], *filters_)
+            assert outcome(correlate) == "INVALID_PARAMETER_VALUE"
+        sessions = partial(store.find_completed_sessions, "0", 0, 1, filter_string=text)
+        assert outcome(sessions) == "INVALID_PARAMETER_VALUE"
 
 
 MALFORMED_SEARCHES: list[dict[str, Any]] = [
@@ -251,14 +248,10 @@ def test_malformed_search(two_stores: TwoStores, arguments: dict[str, Any]) -> N
 def test_malformed_experiment(two_stores: TwoStores, ids: list[str]) -> None:
     """Refused by both with the same code."""
     for store in (two_stores.stock, two_stores.plugin):
-        assert (
-            outcome(lambda s=store: s.calculate_trace_filter_correlation(ids, "", ""))
-            == "INVALID_PARAMETER_VALUE"
-        )
-        assert (
-            outcome(lambda s=store: s.find_completed_sessions(ids[0], 0, 1))
-            == "INVALID_PARAMETER_VALUE"
-        )
+        correlate = partial(store.calculate_trace_filter_correlation, ids, "", "")
+        assert outcome(correlate) == "INVALID_PARAMETER_VALUE"
+        sessions = partial(store.find_completed_sessions, ids[0], 0, 1)
+        assert outcome(sessions) == "INVALID_PARAMETER_VALUE"
 
 
 # ---------------------------------------------------------- differences, by name

@@ -882,7 +882,7 @@ schema = schemathesis.openapi.from_dict(openapi.document())
 
 @schema.parametrize()
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_routes_keep_to_the_document(app: Flask, case: schemathesis.Case) -> None:
+def test_the_routes_keep_to_the_document(app: Flask, case: schemathesis.Case[Any]) -> None:
     """With requests that the document allows, and with others."""
     case.operation.schema.app = app
     case.operation.app = app

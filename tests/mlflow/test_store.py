@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -240,7 +240,7 @@ def test_functions_removed_meanwhile(
     dsn: str, artifacts: str, driver: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Every call goes on with stock MLflow, and no session stays in a failed transaction."""
-    calls = {
+    calls: dict[str, Callable[[InsightsStore], Any]] = {
         "search": lambda s: names(s, filter_string="name = 'one'"),
         "correlate": lambda s: s.calculate_trace_filter_correlation(["0"], "name = 'one'", ""),
         "sessions": lambda s: s.find_completed_sessions(
@@ -388,14 +388,15 @@ def test_a_bad_filter_of_sessions_is_one_without_any_trace(
     no_traces: list[SqlAlchemyStore],
 ) -> None:
     for store in no_traces:
-        for call in (
-            lambda bad, to=store: to.find_completed_sessions("0", 0, START_MS, filter_string=bad),
-            lambda bad, to=store: to.find_completed_sessions("0", 0, 0, 0, bad),
-            lambda bad, to=store: to.calculate_trace_filter_correlation(["0"], bad, ""),
-            lambda bad, to=store: to.calculate_trace_filter_correlation(["99"], "", "", bad),
-        ):
+        calls: tuple[Callable[..., Any], ...] = (
+            lambda to, bad: to.find_completed_sessions("0", 0, START_MS, filter_string=bad),
+            lambda to, bad: to.find_completed_sessions("0", 0, 0, 0, bad),
+            lambda to, bad: to.calculate_trace_filter_correlation(["0"], bad, ""),
+            lambda to, bad: to.calculate_trace_filter_correlation(["99"], "", "", bad),
+        )
+        for call in calls:
             with WorkspaceContext("default"), pytest.raises(MlflowException) as caught:
-                call("nope = 1")
+                call(store, "nope = 1")
             assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
 
 

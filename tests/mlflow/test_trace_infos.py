@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -50,7 +51,7 @@ def stores(
     close(*opened)
 
 
-def write(store: SqlAlchemyStore, number: int, **fields: object) -> str:
+def write(store: SqlAlchemyStore, number: int, **fields: Any) -> str:
     trace_id = f"tr-{number:032x}"
     store.start_trace(
         TraceInfo(
@@ -127,7 +128,8 @@ def test_assessments(stores: tuple[SqlAlchemyStore, InsightsStore]) -> None:
     stock = stores[0]
     trace_id = write(stock, 1)
     source = AssessmentSource("LLM_JUDGE", None)
-    values = [True, 0, -1.5, 2**70, 1e300, math.nan, None, "", [1, "a", None], {"k": {"n": 1}}]
+    values: list[Any] = [True, 0, -1.5, 2**70, 1e300, math.nan, None, ""]
+    values += [[1, "a", None], {"k": {"n": 1}}]
     for number, value in enumerate([*values, *TEXTS]):
         stock.create_assessment(
             Feedback(
@@ -161,7 +163,7 @@ def test_assessments(stores: tuple[SqlAlchemyStore, InsightsStore]) -> None:
 
 def by_creation(trace: TraceInfo) -> list[Assessment]:
     """MLflow's assessments of a trace: it asks for no order, and so gets one or another."""
-    return sorted(trace.assessments, key=lambda a: a.create_time_ms)
+    return sorted(trace.assessments, key=lambda a: a.create_time_ms or 0)
 
 
 @pytest.mark.parametrize("scan", ["seqscan", "indexscan", "bitmapscan"])
@@ -174,14 +176,14 @@ def test_assessments_come_in_the_order_of_their_creation(
     uri = f"{with_driver(dsn)}?options={options}"
     stock, plugin = SqlAlchemyStore(uri, artifacts), InsightsStore(uri, artifacts)
     trace_id = write(stock, 1)
-    made = [
+    made: list[Any] = [
         stock.create_assessment(
             Feedback(trace_id=trace_id, name=f"f{n % 3}", value=n, create_time_ms=START_MS + n // 2)
         ).assessment_id
         for n in range(8)
     ]
 
-    def shown() -> list[list[str]]:
+    def shown() -> list[list[Any]]:
         with psycopg.connect(dsn) as connection:
             (row,) = connection.execute("select assessments from insights_search(null)").fetchall()
         (ours,) = plugin.search_traces()[0]

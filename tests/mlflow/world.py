@@ -76,7 +76,10 @@ def build(store: SqlAlchemyStore, *, traces: int = 150, seed: int = 20) -> World
         store.create_run(world.experiments[0], "ann", START_MS, [], f"run-{n}").info.run_id
         for n in range(3)
     ]
-    prompts = [PromptVersion(f"prompt-{n % 2}", 1 + n // 2, "text") for n in range(4)]
+    prompts = [
+        PromptVersion(f"prompt-{n % 2}", 1 + n // 2, "text")  # type: ignore[abstract]
+        for n in range(4)
+    ]
     world.prompts = [f"{prompt.name}/{prompt.version}" for prompt in prompts]
     world.issues = [
         store.create_issue(world.experiments[0], f"issue {n}", "described").issue_id
@@ -248,11 +251,12 @@ def _write_assessments(
         )
     if rng.random() < 0.1:
         # Counts for every trace of the session that the trace belongs to.
+        some: list[str | int] = ["good", 4]
         store.create_assessment(
             Feedback(
                 trace_id=trace_id,
                 name="whole_session",
-                value=rng.choice(["good", 4]),
+                value=rng.choice(some),
                 metadata={"mlflow.trace.session": "any"},
             )
         )

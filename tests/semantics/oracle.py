@@ -92,6 +92,7 @@ class _Evaluation:
         for span in self.chosen_spans(trace, node.condition):
             number = span_number(span, node.field)
             if number is not None and isinstance(node.field, tree.SpanNumber):
+                assert span.end_ns is not None
                 # Durations are whole nanoseconds; their sums are exact in milliseconds.
                 numbers.append(Fraction(span.end_ns - span.start_ns, 10**6))
             elif number is not None:

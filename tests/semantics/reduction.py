@@ -50,19 +50,22 @@ def _simpler_worlds(world: World) -> Iterator[World]:
 
 def _simpler_traces(trace: Trace) -> Iterator[Trace]:
     plain = Trace(trace.trace_id, 1, 0)
+
+    def changed(name: str, value: Any) -> Trace:
+        return replace(trace, **{name: value})
+
     for field in fields(Trace):
         value: Any = getattr(trace, field.name)
         default = getattr(plain, field.name)
         if value == default:
             continue
-        yield replace(trace, **{field.name: default})
+        yield changed(field.name, default)
         if isinstance(value, tuple):
             for rest in _without_one(value):
-                yield replace(trace, **{field.name: rest})
+                yield changed(field.name, rest)
         elif isinstance(value, dict):
             for key in value:
-                rest = {k: v for k, v in value.items() if k != key}
-                yield replace(trace, **{field.name: rest})
+                yield changed(field.name, {k: v for k, v in value.items() if k != key})
 
 
 def _simpler_questions(question: Question) -> Iterator[Question]:

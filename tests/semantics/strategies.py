@@ -21,7 +21,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, TypeVar
@@ -540,7 +540,7 @@ def _facts_of_value(path: tuple[str, ...], value: Any) -> list[Fact]:
         return []  # no filter can hold such a key
     facts = [(tree.SpanAttribute(path), _readable(value))]
     if len(path) < 4:
-        children = value.items() if isinstance(value, dict) else ()
+        children: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else ()
         children = enumerate(value) if isinstance(value, list) else children
         for step, child in children:
             facts += _facts_of_value((*path, str(step)), child)

@@ -576,7 +576,7 @@ def test_a11_a_token_belongs_to_its_query(ask: Ask, module_conn: psycopg.Connect
         {"text": "status = 'OK'", "order_by": ["timestamp_ms ASC"]},
     ):
         with pytest.raises(psycopg.Error) as caught:
-            asked.search(page_token=token, **arguments)  # type: ignore[arg-type]
+            asked.search(page_token=token, **arguments)
         assert caught.value.sqlstate == "22023"
 
 

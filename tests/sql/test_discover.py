@@ -256,11 +256,11 @@ def test_root_spans_and_parts_of_sums_restate_a_target(
         took, tokens = took + dice.randint(0, 9), tokens + dice.randint(0, 9)
         # A summary is a trace of its own, or a step of a chat.
         name = dice.choice(("chat", "summary"))
-        spans = (span(1, name, took, tokens), span(2, "model", took - 9, tokens))
+        spans = [span(1, name, took, tokens), span(2, "model", took - 9, tokens)]
         if name == "chat":
-            spans = (*spans, span(3, "summary", took - 20, tokens))
+            spans.append(span(3, "summary", took - 20, tokens))
         used = {"input_tokens": tokens - 20, "output_tokens": 20, "total_tokens": tokens}
-        return Trace(f"t{number}", 1, START, took, name=name, spans=spans, tokens=used)
+        return Trace(f"t{number}", 1, START, took, name=name, spans=tuple(spans), tokens=used)
 
     put(*map(trace, range(300)))
     refresh(module_conn)

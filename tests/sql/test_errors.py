@@ -190,11 +190,11 @@ def test_a_cancelled_check_of_an_argument_is_no_fault_of_the_argument(
                 module_conn.execute(call, (filter,))
             except psycopg.Error as error:
                 errors.append(error)
-    for error in errors:
-        assert error.sqlstate == "57014", error
-        assert "statement timeout" in (error.diag.message_primary or "")
-        assert error.diag.message_detail is None
-        assert "Traceback" not in (error.diag.context or "")
+    for raised in errors:
+        assert raised.sqlstate == "57014", raised
+        assert "statement timeout" in (raised.diag.message_primary or "")
+        assert raised.diag.message_detail is None
+        assert "Traceback" not in (raised.diag.context or "")
     if "RLIKE" in predicate or "validate" not in call:
         assert errors
 
@@ -221,11 +221,11 @@ def test_a_first_call_that_is_cancelled_shows_no_python(module_dsn: str, call: s
             # And what was interrupted is made up for.
             connection.execute(call)
     assert errors
-    for error in errors:
-        assert error.sqlstate == "57014", error
-        assert (error.diag.message_primary or "").startswith("canceling statement")
-        assert "Python" not in (error.diag.context or "")
-        assert "Traceback" not in (error.diag.context or "")
+    for raised in errors:
+        assert raised.sqlstate == "57014", raised
+        assert (raised.diag.message_primary or "").startswith("canceling statement")
+        assert "Python" not in (raised.diag.context or "")
+        assert "Traceback" not in (raised.diag.context or "")
 
 
 def test_accept_raises_exactly_what_it_is_given(module_conn: psycopg.Connection[Any]) -> None:

@@ -107,6 +107,7 @@ def _write(number: int, dsn: str, artifacts: str, start: Any) -> tuple[set[str],
                 else:
                     trace_id = dice.choice(mine)
                     experiment = store.get_trace_info(trace_id).experiment_id
+                    assert experiment is not None
                     assert store.delete_traces(experiment, trace_ids=[trace_id]) == 1
                     gone.add(trace_id)
             except MlflowException as error:

@@ -364,7 +364,7 @@ def test_numbers_that_came_later_have_thresholds(damaged_dsn: str, unit: str) ->
         )
         found = []
         for _ in range(2):
-            rows = dict(connection.execute(query.encode()).fetchall())
+            rows: dict[str, int] = dict(connection.execute(query.encode()).fetchall())
             found.append({filter for filter in rows if "late" in filter})
             (first,) = found[-1]
             assert rows[first] == 100, first
@@ -398,7 +398,9 @@ def test_readers_of_traces_see_cells_and_others_do_not(cells_dsn: str) -> None:
         connection.execute("create role sees_traces; create role sees_nothing")
         connection.execute("grant select on all tables in schema public to sees_traces")
         connection.execute("set role sees_traces")
-        assert connection.execute(count).fetchone() > (0,)
+        row = connection.execute(count).fetchone()
+        assert row is not None
+        assert row[0] > 0
         connection.execute("set role sees_nothing")
         assert connection.execute(count).fetchone() == (0,)
         connection.rollback()

@@ -68,7 +68,7 @@ def build(connection: Connection, batch: int) -> int:
         indexed += row[0]
         assert row[0] <= batch
         if row[1]:
-            return indexed
+            return int(indexed)
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def zone(name: str) -> Zone:
 
 
 @pytest.fixture(scope="module")
-def zones(module_conn: psycopg.Connection[Any]) -> dict[str, Zone]:
+def zones(module_conn: psycopg.Connection[Any]) -> dict[Zone, str]:
     """A name for each different clock among PostgreSQL's time zones."""
     names = [
         name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ class Database:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, in a list of one number."""
     now = [1_000.0]
-    monkeypatch.setattr(interrupts.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(interrupts, "_last", 0.0)
     monkeypatch.setattr(plans, "_kept", {})
     return now

@@ -123,7 +123,7 @@ def test_cuts_are_good_to_read() -> None:
 )
 def test_columns_count_the_members_of_sets(sets: list[set[int]], within: set[int]) -> None:
     # Item 0 is all terms together, the others are one term each; the last is no fact.
-    items = {term: (0, term + 1) for term in range(len(sets))}
+    items: dict[int, tuple[int, ...]] = {term: (0, term + 1) for term in range(len(sets))}
     last = len(sets)
     items[last - 1] = (0,)
     postings = [(term, bitmaps.encode(sorted(members), USED)) for term, members in enumerate(sets)]

@@ -54,7 +54,7 @@ def world(
     parts: Any = [Part(number, target) for number, target in enumerate(targets)]
     some: Any = population
     units = Traces(some, parts)
-    found = []
+    found: list[Found] = []
     for name, sets in facts.items():
         among = sum(bits.bit_count() for bits in sets)
         joint = sum((bits & target).bit_count() for bits, target in zip(sets, targets, strict=True))
@@ -66,13 +66,18 @@ def by_comparing_all(
     units: Traces, found: list[Found], facts: dict[Name, list[int]], most: int
 ) -> list[tuple[Name, int]]:
     """Each leader, and how many others are in its group."""
+    # The sets of all parts as one.
+    whole = {
+        name: sum(bits << part * POSITIONS for part, bits in enumerate(sets))
+        for name, sets in facts.items()
+    }
     groups: list[tuple[Found, list[Found]]] = []
     at_once = max(grouping.LOOKED_AT_ONCE, most)
     for start in range(0, len(found), at_once):
         for one in found[start : start + at_once]:
+            its = whole[one.fact.name]
             for leader, others in groups:
-                pairs = zip(facts[leader.fact.name], facts[one.fact.name], strict=True)
-                both = sum((mine & its).bit_count() for mine, its in pairs)
+                both = (whole[leader.fact.name] & its).bit_count()
                 sizes = leader.fact.among, one.fact.among
                 if ranking.near_identical(*sizes, both, units.total):
                     others.append(one)
@@ -93,7 +98,7 @@ def test_groups_are_those_of_comparing_all(seed: int, most: int) -> None:
     while len(facts) < 500:
         share = dice.choice([0.005, 0.01, 0.05, 0.3, 0.9])
         sets = [
-            sum(1 << place for place in range(POSITIONS) if dice.random() < share) for _ in targets
+            int("".join("01"[dice.random() < share] for _ in range(POSITIONS)), 2) for _ in targets
         ]
         # And some that are the same, or nearly.
         for _ in range(dice.choice([1, 1, 1, 5, 40])):

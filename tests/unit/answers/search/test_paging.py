@@ -44,7 +44,9 @@ def test_values_come_back_exactly(
     assert re.fullmatch(r"[A-Za-z0-9_-]+", token)
     again = paging.decode(token, SEARCH, columns) if abs(now) < 2**63 else position
     assert again == position
-    assert math.copysign(1, again.values[2] or 1.0) == math.copysign(1, cost or 1.0) or not cost
+    again_cost = again.values[2] or 1.0
+    assert isinstance(again_cost, (int, float))
+    assert math.copysign(1, again_cost) == math.copysign(1, cost or 1.0) or not cost
 
 
 def test_nan_and_infinities_come_back() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from insights_engine.language.parser import parse_filter
 from mlflow.utils.search_utils import SearchTraceUtils
 
-from bench.cases import CORRELATIONS, COUNTS, SEARCHES, Question
+from bench.cases import CORRELATIONS, COUNTS, SEARCHES, Correlation, Count, Question, Search
 from bench.conditions import Both, Either, Not, Spans, Trace, atoms, merged
 
-QUESTIONS = {
+QUESTIONS: set[Question] = {
     question
     for case in CORRELATIONS
     for question in (case.first, case.second, case.base)
@@ -17,19 +19,26 @@ QUESTIONS = {
 } | {case.question for case in COUNTS}
 
 
+def ours(question: Question) -> str:
+    return question.ours
+
+
+IN_ORDER = sorted(QUESTIONS, key=ours)
+
+
 @pytest.mark.parametrize("case", SEARCHES, ids=lambda case: case.name)
-def test_filters_of_pages_parse(case):
+def test_filters_of_pages_parse(case: Search) -> None:
     parse_filter(case.filter if case.ours is None else case.ours)
     SearchTraceUtils.parse_search_filter_for_search_traces(case.filter)
 
 
-@pytest.mark.parametrize("question", sorted(QUESTIONS, key=lambda q: q.ours), ids=lambda q: q.ours)
-def test_filters_of_questions_parse(question: Question):
+@pytest.mark.parametrize("question", IN_ORDER, ids=ours)
+def test_filters_of_questions_parse(question: Question) -> None:
     parse_filter(question.ours)
     assert atoms(question.columns)
 
 
-def test_what_stock_is_asked_parses():
+def test_what_stock_is_asked_parses() -> None:
     asked = [
         (side.first.in_stock, side.second.in_stock)
         for side in CORRELATIONS
@@ -42,12 +51,12 @@ def test_what_stock_is_asked_parses():
 
 
 @pytest.mark.parametrize("cases", [SEARCHES, CORRELATIONS, COUNTS], ids=["page", "pair", "count"])
-def test_names_are_unique(cases):
+def test_names_are_unique(cases: Sequence[Search | Correlation | Count]) -> None:
     names = [case.name for case in cases]
     assert len(names) == len(set(names))
 
 
-def test_conditions_on_traces_are_put_together():
+def test_conditions_on_traces_are_put_together() -> None:
     a, b, some = Trace("a = 1"), Trace("b = 1"), Spans("type = 'LLM'", 2)
     assert merged(a & b) == Trace("(a = 1) and (b = 1)")
     assert merged(~(a | b)) == Trace("coalesce(not ((a = 1) or (b = 1)), true)")
