@@ -8,10 +8,12 @@
 #                with another release of MLflow: make test MLFLOW=3.18.0
 #   make faults  the worker, disturbed 500 times
 #   make chaos   ten minutes of faults while MLflow writes and readers ask; CHAOS='--seed 7'
-#   make lint    ruff, ruff format, mypy --strict, the frozen bundle
+#   make lint    ruff, ruff format, mypy --strict, the released revisions
 #   make bench   the benchmarks
 #   make lock    resolve the dependencies anew
-#   make bundle  freeze the functions for the newest revision
+#   make tables  write the tables of the parser from the grammar
+#   make revision  open the next revision: make revision MESSAGE="spans by model"
+#   make release freeze the open revision; see RELEASING.md
 #   make reference  write docs/sql.md from the database's catalogue
 #
 # INSIGHTS_PG_PORT (54329) and INSIGHTS_MLFLOW_PORT (5001) choose other ports.
@@ -25,14 +27,15 @@ JOBS ?= auto
 MLFLOW ?=
 VENV := .venv$(if $(MLFLOW),-mlflow-$(MLFLOW))
 PY := $(VENV)/bin/python
-LINTED := plpython insights_py insights_dev migrations tests bench examples
+LINTED := hatch_build.py plpython insights_py insights_dev migrations tests bench examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo stop db test chaos faults lint bench lock bundle reference format clean
+.PHONY: help venv demo stop db test chaos faults lint bench lock tables revision release reference \
+	format clean
 .NOTPARALLEL:
 
 help:
-	@sed -n '4,16s/^#//p' Makefile
+	@sed -n '4,18s/^#//p' Makefile
 
 venv:
 	@$(PYTHON) insights_dev/environment.py $(if $(MLFLOW),--mlflow $(MLFLOW))
@@ -64,7 +67,7 @@ lint: venv
 	$(PY) -m ruff check $(LINTED)
 	$(PY) -m ruff format --check $(LINTED)
 	$(PY) -m mypy
-	$(PY) -m insights_dev.bundle --check
+	$(PY) -m insights_dev.release --check
 
 format: venv
 	$(PY) -m ruff check --fix $(LINTED)
@@ -76,9 +79,14 @@ bench: venv
 	@$(PY) -m uv pip $(ADD_BENCH) --python $(PY) || $(PY) -m pip $(ADD_BENCH)
 	@dsn=$$($(PYTHON) -m insights_dev.cluster start) && $(PY) -m bench --server "$$dsn"
 
-bundle: venv
+tables: venv
 	$(PY) plpython/generate_tables.py
-	$(PY) -m insights_dev.bundle
+
+revision: venv
+	@$(PY) -m insights_dev.release --next "$(MESSAGE)"
+
+release: venv
+	@$(PY) -m insights_dev.release
 
 reference: venv
 	@dsn=$$($(PYTHON) -m insights_dev.cluster start) && $(PY) -m insights_dev.reference "$$dsn"
