@@ -35,7 +35,8 @@ _DROPS_BEFORE_FUNCTIONS = (
     "  t.tgname, t.tgrelid::pg_catalog.regclass)"
     " from pg_catalog.pg_trigger t join pg_catalog.pg_proc p on p.oid = t.tgfoid"
     " where p.pronamespace = 'insights'::pg_catalog.regnamespace and not t.tgisinternal"
-    " order by 1",
+    # Those of partitions go with the one of their table.
+    " and t.tgparentid = 0 order by 1",
     "select pg_catalog.format('drop policy %I on %s',"
     "  p.polname, p.polrelid::pg_catalog.regclass)"
     " from pg_catalog.pg_policy p join pg_catalog.pg_class c on c.oid = p.polrelid"
