@@ -12,10 +12,12 @@
 #   make coverage   lines and branches of the engine that tests without a server reach
 #   make faults  the worker, disturbed 500 times
 #   make chaos   ten minutes of faults while MLflow writes and readers ask; CHAOS='--seed 7'
-#   make lint    ruff, ruff format, mypy --strict, the direction of imports, the frozen bundle
+#   make lint    ruff, ruff format, mypy --strict, the direction of imports, the released revisions
 #   make bench   the benchmarks
 #   make lock    resolve the dependencies anew
-#   make bundle  freeze the functions for the newest revision
+#   make tables  write the tables of the parser from the grammar
+#   make revision  open the next revision: make revision MESSAGE="spans by model"
+#   make release freeze the open revision; see RELEASING.md
 #   make reference  write docs/sql.md from the database's catalogue
 #
 # INSIGHTS_PG_PORT (54329) and INSIGHTS_MLFLOW_PORT (5001) choose other ports.
@@ -29,14 +31,15 @@ JOBS ?= auto
 MLFLOW ?=
 VENV := .venv$(if $(MLFLOW),-mlflow-$(MLFLOW))
 PY := $(VENV)/bin/python
-LINTED := plpython insights_py insights_dev migrations tests bench examples
+LINTED := hatch_build.py plpython insights_py insights_dev migrations tests bench examples
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo stop db unit check test simulate coverage chaos faults lint bench lock bundle reference format clean
+.PHONY: help venv demo stop db unit check test simulate coverage chaos faults lint bench lock tables \
+	revision release reference format clean
 .NOTPARALLEL:
 
 help:
-	@sed -n '4,20s/^#//p' Makefile
+	@sed -n '4,22s/^#//p' Makefile
 
 venv:
 	@$(PYTHON) insights_dev/environment.py $(if $(MLFLOW),--mlflow $(MLFLOW))
@@ -87,7 +90,7 @@ lint: venv
 	$(PY) -m ruff format --check $(LINTED)
 	$(PY) -m mypy
 	PYTHONPATH=plpython .venv/bin/lint-imports --no-logo --no-cache
-	$(PY) -m insights_dev.bundle --check
+	$(PY) -m insights_dev.release --check
 	$(PY) -m insights_dev.async_client --check
 
 format: venv
@@ -100,9 +103,14 @@ bench: venv
 	@$(PY) -m uv pip $(ADD_BENCH) --python $(PY) || $(PY) -m pip $(ADD_BENCH)
 	@dsn=$$($(PYTHON) -m insights_dev.cluster start) && $(PY) -m bench --server "$$dsn"
 
-bundle: venv
+tables: venv
 	$(PY) plpython/generate_tables.py
-	$(PY) -m insights_dev.bundle
+
+revision: venv
+	@$(PY) -m insights_dev.release --next "$(MESSAGE)"
+
+release: venv
+	@$(PY) -m insights_dev.release
 
 reference: venv
 	@dsn=$$($(PYTHON) -m insights_dev.cluster start) && $(PY) -m insights_dev.reference "$$dsn"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import os
@@ -24,7 +23,9 @@ from bench.cases import CORRELATIONS, COUNTS, SEARCHES
 from bench.compare import OURS, Comparison, Timing
 from insights_dev import database
 from insights_dev.cluster import ROOT, say
-from insights_py.install import uninstall
+from insights_py import bundles
+from insights_py.install import latest_revision, uninstall
+from insights_py.objects import comparison
 
 TRACES = 200_000
 PARTS = ("correlation", "search", "count", "discovery", "series", "upkeep", "growth", "millions")
@@ -70,23 +71,18 @@ def sizes(dsn: str) -> dict[str, int]:
 
 
 def install(dsn: str, *, anew: bool = False) -> None:
-    """Installs the functions of the working tree unless they are there as they are here.
+    """Installs the project without an index, unless it is there as it is here.
 
-    Installing them throws the index away, which takes a while to build; so what is
-    installed is known by the hash of its script.
+    What is installed is known by the hash of its bundle; the index of another one goes,
+    because it may say other things.
     """
-    from plpython import build
-
-    mark = "bench: " + hashlib.sha256(build.build().encode()).hexdigest()
     with psycopg.connect(dsn) as connection:
-        row = connection.execute(
-            "select obj_description(to_regnamespace('insights'), 'pg_namespace')"
-        ).fetchone()
-        if row == (mark,) and not anew:
-            return
-    database.install_working_tree(dsn)
-    with psycopg.connect(dsn) as connection:
-        connection.execute(sql.SQL("comment on schema insights is {}").format(sql.Literal(mark)))
+        known = comparison.installation(connection)
+    current = bundles.fingerprint(latest_revision())
+    if known is not None and known["bundle"] == current and not anew:
+        return
+    uninstall(dsn)
+    database.install_insights(dsn)
 
 
 def show(results: dict[str, Any]) -> None:

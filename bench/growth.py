@@ -166,7 +166,7 @@ def _scratch(server: str, source: str, terms: str) -> Iterator[tuple[str, int]]:
     dsn = database.create(server, DATABASE)
     try:
         database.migrate_mlflow(dsn)
-        database.install_working_tree(dsn)
+        database.install_insights(dsn)
         yield dsn, _copy_once(source, dsn, terms)
     finally:
         with psycopg.connect(server, autocommit=True) as connection:

@@ -129,7 +129,7 @@ def databases(server: str) -> Iterator[dict[str, str]]:
         addresses = {system: database.create(server, name) for system, name in names.items()}
         for dsn in addresses.values():
             database.migrate_mlflow(dsn)
-        database.install_working_tree(addresses[OURS])
+        database.install_insights(addresses[OURS])
         yield addresses
     finally:
         drop()

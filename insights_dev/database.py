@@ -32,7 +32,7 @@ def migrate_mlflow(dsn: str) -> None:
 
 
 def install_insights(dsn: str) -> None:
-    """Installs this project the way users do; what an older bundle made is brought up to date."""
+    """Installs this project the way users do; what an older state made is brought up to date."""
     from insights_py.install import install
 
     install(dsn)
@@ -44,20 +44,6 @@ def build_index(dsn: str) -> None:
 
     for _ in build(dsn):
         pass
-
-
-def install_working_tree(dsn: str) -> None:
-    """Installs the functions of the working tree, released or not."""
-    from plpython import build
-
-    build.install(dsn)
-
-
-def bundle_is_current() -> bool:
-    """Whether the newest frozen bundle is what the working tree gives."""
-    from insights_dev import bundle
-
-    return bundle.is_current()
 
 
 def create(server_dsn: str, name: str = NAME) -> str:

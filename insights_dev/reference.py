@@ -248,7 +248,7 @@ def written(server_dsn: str) -> str:
         dsn = database.create(server_dsn, name)
         try:
             database.migrate_mlflow(dsn)
-            database.install_working_tree(dsn)
+            database.install_insights(dsn)
             with psycopg.connect(dsn) as connection:
                 return page(connection)
         finally:

@@ -1,7 +1,7 @@
 """Puts the functions into a database of MLflow's, and takes them out again.
 
-The work is done by the Alembic migrations; ``alembic upgrade head`` does the
-same as `install`.  All of it happens in one transaction: a check that fails, or
+Alembic's environment does the work (``migrations/env.py``); ``alembic upgrade head``
+does the same as `install`.  All of it happens in one transaction: a check that fails, or
 an error half way, leaves the database as it was.
 """
 
@@ -177,6 +177,13 @@ def lock(driver: psycopg.Connection, wanted: str | None) -> None:
     # Who may not is no superuser either, and will be told so.
     if allowed == (True,):
         driver.execute(sql.SQL("lock table {} in share update exclusive mode").format(table))
+
+
+def create(driver: psycopg.Connection) -> None:
+    """Makes everything as the head revision has it, in a database that has nothing of it."""
+    revision = latest_revision()
+    mending.stamp(driver, revision)  # first: the installation grants rights on that table, too
+    bundles.bundle_of(revision).create_all(driver, _chosen_schema(driver))
 
 
 def refuse_unknown_revision(heads: Collection[str], known: Collection[str]) -> None:

@@ -1,5 +1,6 @@
 """Runs the migrations in the one database that Alembic was given.
 
+A first installation makes the head revision directly; an older one walks the revisions.
 The version table is ours (``insights.alembic_version``): MLflow's own Alembic
 has ``alembic_version`` in the same database.  Everything happens in one
 transaction, under a lock that makes a second installation wait.
@@ -69,7 +70,10 @@ def migrate(connection: Connection) -> None:
             context.config.attributes["warnings"] = warnings
         if target is None or set(heads) != {target}:
             install.hold_writes(driver, first=not heads)
-        context.run_migrations()
+        if not heads and target in scripts.get_heads():
+            install.create(driver)  # revisions are for what was there before
+        else:
+            context.run_migrations()
         if not migration.get_current_heads():
             install.clean_up(driver)
         else:

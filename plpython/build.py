@@ -1,4 +1,4 @@
-"""Bundles the engine and the SQL files into one installable script.
+"""Bundles the engine and the SQL files into what a revision installs.
 
 The engine (``plpython/insights_engine``) travels inside the body of one
 function, ``insights.load_engine()``, as string constants.  The first call in a
@@ -10,7 +10,7 @@ Placeholders in ``sql/**/*.sql``:
 
 ``@mlflow@``
     The schema of MLflow's tables as a quoted identifier.  It stays in bundles
-    and is filled in at installation, by `render`.
+    and is filled in at installation.
 ``@engine@``
     The engine's hash, the key in ``GD`` of its ``api`` module.
 ``@python:insights_engine/room/module.py@``
@@ -19,26 +19,31 @@ Placeholders in ``sql/**/*.sql``:
 
 Overloads, shims and lists of columns are written by `declarations`.
 
-``python plpython/build.py --dsn DSN`` puts the working tree's functions into a
-database, replacing what is there; for development only.
+Needs nothing but the standard library: packages are built with it, and a checkout runs
+it whenever its bundle is asked for (``insights_py/bundles.py``).
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
 import hashlib
+import json
 import re
-import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+from typing import Any, cast
 
 ROOT = Path(__file__).resolve().parent.parent
-if not __package__:
-    sys.path.insert(0, str(ROOT))
-
-from plpython import declarations  # noqa: E402
-from plpython.declarations import BuildError as BuildError  # noqa: E402
+if __package__:
+    from plpython import declarations
+else:
+    # Run by its path, maybe in another tree than the one that can be imported.
+    declarations = cast(
+        Any, SimpleNamespace(**run_path(str(ROOT / "plpython" / "declarations.py")))
+    )
+BuildError = declarations.BuildError
 
 ENGINE = ROOT / "plpython" / "insights_engine"
 SQL = ROOT / "sql"
@@ -212,85 +217,45 @@ def schema_bundle() -> str:
     return "\n".join(_files("schema", ""))
 
 
+def prepare_bundle() -> str:
+    """What has to be known before anything is re-created."""
+    return "\n".join(_files("prepare", ""))
+
+
 def function_bundle() -> str:
     """What is re-created at will: the engine, functions, views, triggers, privileges."""
     sources = engine_sources()
     engine = engine_hash(sources)
-    parts = [*_files("prepare", engine), loader(sources)]
+    parts = [loader(sources)]
     for folder in ("internal", "functions", "views", "triggers", "install"):
         parts += _files(folder, engine)
     return "\n".join(parts)
 
 
-def render(bundle: str, mlflow_schema: str = "public") -> str:
-    """``bundle`` for MLflow's tables in ``mlflow_schema``."""
-    if not re.fullmatch(r"[^\"'\\@$\x00-\x1f]+", mlflow_schema):
-        raise BuildError(f"unsupported schema name: {mlflow_schema!r}")
-    name = mlflow_schema if mlflow_schema == "public" else f'"{mlflow_schema}"'
-    return bundle.replace("@mlflow@", name)
+def bundle() -> dict[str, str]:
+    """The files of a bundle and what is in them."""
+    return {
+        "prepare.sql": prepare_bundle(),
+        "schema.sql": schema_bundle(),
+        "functions.sql": function_bundle(),
+    }
 
 
-# Removes whatever an earlier state of the working tree left.
-_CLEAR = """\
-do $clear$
-declare
-    object record;
-begin
-    for object in
-        select p.oid::regprocedure as name
-        from pg_catalog.pg_proc p
-        where p.pronamespace = (select n.oid from pg_catalog.pg_namespace n
-                                where pg_catalog.quote_ident(n.nspname) = '@mlflow@'
-                                   or '"' || n.nspname || '"' = '@mlflow@')
-          and p.proname like 'insights\\_%'
-    loop
-        execute pg_catalog.format('drop routine if exists %s cascade', object.name);
-    end loop;
-end
-$clear$;
-"""
+def unreleased(migrations: Path) -> str | None:
+    """The revision that is open to changes, if there is one: the last by its file's name."""
+    released = json.loads((migrations / "bundles" / "released.json").read_text(encoding="utf-8"))
+    revisions = {path.name.partition("_")[0] for path in (migrations / "versions").glob("*.py")}
+    left = sorted(revisions - set(released))
+    if len(left) > 1:
+        raise BuildError(f"more than one revision is not released: {', '.join(left)}")
+    return left[0] if left else None
 
 
-def build(mlflow_schema: str = "public") -> str:
-    """The whole script: schema, types, functions.  Running it again is safe."""
-    parts = [
-        "set local client_min_messages = warning;\n",
-        "create extension if not exists plpython3u;\n",
-        "create extension if not exists pg_trgm;\n",
-        _CLEAR,
-        "drop schema if exists insights cascade;\n",
-        "create schema insights;\n",
-        schema_bundle(),
-        function_bundle(),
-    ]
-    return render("\n".join(parts), mlflow_schema)
-
-
-def install(dsn: str, mlflow_schema: str = "public") -> None:
-    """Runs `build` in the database ``dsn``, in one transaction."""
-    import psycopg
-
-    with psycopg.connect(dsn.replace("postgresql+psycopg://", "postgresql://", 1)) as connection:
-        # Without parameters psycopg sends the text as it is, % and : included.
-        connection.execute(build(mlflow_schema).encode())
-
-
-def main() -> int:
-    """Prints the script, or runs it in a database."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dsn", help="install into this database; without it, print the script")
-    parser.add_argument("--mlflow-schema", default="public", help="schema of MLflow's tables")
-    arguments = parser.parse_args()
-    try:
-        if arguments.dsn:
-            install(arguments.dsn, arguments.mlflow_schema)
-        else:
-            sys.stdout.write(build(arguments.mlflow_schema))
-    except BuildError as error:
-        print(f"build: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def write_bundle(directory: Path) -> list[Path]:
+    """Write the files of the bundle; their paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, text in bundle().items():
+        (directory / name).write_text(text, encoding="utf-8")
+        paths.append(directory / name)
+    return paths

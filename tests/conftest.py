@@ -21,7 +21,6 @@ fixture                   scope   what it is
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -99,12 +98,8 @@ class Databases:
 
 
 def _install(dsn: str) -> None:
-    """The migrations, or the working tree where it is ahead of the bundle."""
-    if database.bundle_is_current():
-        database.install_insights(dsn)
-    else:
-        warnings.warn("the bundle is stale (make bundle): testing the working tree", stacklevel=2)
-        database.install_working_tree(dsn)
+    """What users get, with a role that may read."""
+    database.install_insights(dsn)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(
             sql.SQL("grant select on all tables in schema public to {}").format(

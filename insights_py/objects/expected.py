@@ -45,9 +45,9 @@ def expected(revision: str, schema: str) -> Mapping[Key, Expected]:
 
     Raises `UnknownStatement` for what it has not learnt to compare.
     """
+    bundle = bundles.bundle_of(revision)
     return _expected(
-        bundles.rendered(revision, "schema.sql", schema),
-        bundles.rendered(revision, "functions.sql", schema),
+        bundle.rendered("schema.sql", schema), bundle.rendered("functions.sql", schema)
     )
 
 

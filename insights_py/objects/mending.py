@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 import psycopg
 from psycopg import sql
 
-from insights_py import bundles
+from insights_py import bundles, steps
 from insights_py.objects import rules
-from insights_py.objects.comparison import Difference, differences, installation
+from insights_py.objects.comparison import Difference, differences, installation, is_current
 from insights_py.objects.expected import Expected, expected
 from insights_py.objects.rules import Grant, Key, Kind
 
@@ -99,6 +99,7 @@ class _Mending:
     ) -> None:
         self.driver = driver
         self.revision = revision
+        self.bundle = bundles.bundle_of(revision)
         self.schema = schema
         self.found = [difference for difference in found if not difference.kept]
         self.wanted = expected(revision, schema)
@@ -106,22 +107,24 @@ class _Mending:
         self.made_extensions: list[str] = []
 
     def run(self) -> None:
-        if self.found and all(d.details and d.details.keys() <= _RIGHTS for d in self.found):
+        of_rights = all(d.details and d.details.keys() <= _RIGHTS for d in self.found)
+        if self.found and of_rights and is_current(self.driver, self.revision):
             self._rights()
             return
         self._extensions()
         self._owners()
         self._drop_extra()
         if _functions_go_first(self.found):
-            bundles.remove_functions(self.driver, self.schema, self.revision)
+            self.bundle.drop_functions(self.driver, self.schema)
         self._types()
         anew = self._tables()
         self._settings_of_tables(anew)
         self._sequences()
         self._indexes()
+        self._comments()
         if STATE not in anew and self._may_have_missed():
             self._count_missed()
-        bundles.replace_functions(self.driver, self.schema, self.revision)
+        self.bundle.replace_functions(self.driver, self.schema)
         self._rights()
 
     def _execute(self, command: str) -> None:
@@ -139,7 +142,7 @@ class _Mending:
 
     def _extensions(self) -> None:
         missing = [difference.name for difference in self._of("extension", "missing")]
-        self.made_extensions = bundles.make_extensions(self.driver, self.schema, missing)
+        self.made_extensions = steps.make_extensions(self.driver, self.schema, missing)
         for _ in self._of("schema", "missing"):
             self._make(("schema", bundles.SCHEMA))
 
@@ -218,7 +221,7 @@ class _Mending:
         known = self.known or {"created_extensions": []}
         self._execute(f"delete from {INSTALLATION}")
         extensions = [*known.get("created_extensions", ()), *self.made_extensions]
-        bundles.record_installation(self.driver, self.schema, list(dict.fromkeys(extensions)))
+        steps.record_installation(self.driver, self.schema, list(dict.fromkeys(extensions)))
         columns = self._wanted(("table", INSTALLATION)).properties["order of columns"].split(", ")
         for column in known.keys() & set(columns):
             if column not in ("singleton", "mlflow_schema", "created_extensions", "bundle"):
@@ -269,6 +272,13 @@ class _Mending:
             known = self.driver.execute("select pg_catalog.to_regclass(%s)", [difference.name])
             if known.fetchone() == (None,):
                 self._make(difference.key)
+
+    def _comments(self) -> None:
+        """Those of tables and types, whatever they are; functions bring their own."""
+        for made in self.wanted.values():
+            for statement in made.statements:
+                if statement.lstrip().lower().startswith("comment"):
+                    self._execute(statement)
 
     def _may_have_missed(self) -> bool:
         """Whether a change of MLflow's tables may have gone unnoticed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from insights_py import bundles
+from insights_py.bundles import bundle_of
 
 revision = "0001"
 down_revision = None
@@ -13,13 +13,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    bundles.create_extensions(op.get_bind(), ["plpython3u", "pg_trgm"])
-    bundles.run_schema(op.get_bind(), revision)
-    bundles.run_functions(op.get_bind(), revision)
+    bundle_of(revision).create(op.get_bind())
 
 
 def downgrade() -> None:
-    bundles.drop_functions(op.get_bind(), revision)
-    bundles.drop_schema_objects(op.get_bind(), revision)
-    bundles.drop_roles(op.get_bind())
-    bundles.drop_extensions(op.get_bind())
+    bundle_of(revision).remove(op.get_bind())

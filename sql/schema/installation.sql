@@ -16,7 +16,7 @@ comment on column insights.installation.mlflow_schema is
 comment on column insights.installation.created_extensions is
     'Extensions that were not there before; uninstalling drops them';
 comment on column insights.installation.bundle is
-    'SHA-256 of the functions that were installed last';
+    'SHA-256 of the SQL that was installed last';
 
 comment on column insights.installation.reader_role is
     'The role whose members may read the index';

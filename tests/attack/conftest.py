@@ -192,10 +192,7 @@ def sent(arena: Arena) -> list[str]:
 def install(arena: Arena) -> None:
     """MLflow's tables by their owner, the project by a superuser, traces, the index."""
     database.migrate_mlflow(arena.dsn(OWNER))
-    if database.bundle_is_current():
-        database.install_insights(arena.dsn())
-    else:
-        database.install_working_tree(arena.dsn())
+    database.install_insights(arena.dsn())
     with arena.connect() as connection:
         connection.execute(
             sql.SQL("grant select on all tables in schema public to {}").format(_identifier(READER))

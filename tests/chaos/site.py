@@ -172,10 +172,7 @@ def _furnish(made: Site) -> None:
                 sql.SQL("create tablespace small location {}").format(sql.Literal(str(space)))
             )
     database.migrate_mlflow(made.dsn(OWNER))
-    if database.bundle_is_current():
-        database.install_insights(made.dsn())
-    else:
-        database.install_working_tree(made.dsn())
+    database.install_insights(made.dsn())
     with made.connect() as connection:
         connection.execute(
             sql.SQL("grant select on all tables in schema public to {}").format(

@@ -81,7 +81,7 @@ def unindexed(mlflow_only_dsn: str) -> Iterator[Connection]:
     """48 traces that were there before this project."""
     with psycopg.connect(mlflow_only_dsn, autocommit=True) as connection:
         world.load(connection)
-        database.install_working_tree(mlflow_only_dsn)
+        database.install_insights(mlflow_only_dsn)
         yield connection
 
 

@@ -40,7 +40,9 @@ _QUERIES = (
     # columns and attributes
     """
     select 'column ' || c.relname || '.' || a.attname,
-           concat_ws(E'\\n', a.attnum, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+           -- Their order: columns that were dropped leave their numbers.
+           concat_ws(E'\\n', row_number() over (partition by c.oid order by a.attnum),
+                     format_type(a.atttypid, a.atttypmod), a.attnotnull,
                      pg_get_expr(d.adbin, d.adrelid), a.attacl,
                      col_description(c.oid, a.attnum))
     from pg_attribute a
@@ -91,6 +93,25 @@ def objects(connection: psycopg.Connection) -> dict[str, str]:
         )
         found.update(connection.execute(sorted_acl.encode()).fetchall())
     return found
+
+
+def alike(connection: psycopg.Connection) -> dict[str, str]:
+    """`objects`, with our roles called alike in every database; those of a clone, too."""
+    found = objects(connection)
+    if "relation installation" not in found:
+        return found
+    row = connection.execute("select reader_role, note_role from insights.installation").fetchone()
+    assert row is not None
+    roles = dict(zip(row, ("insights_reader", "insights_note"), strict=True))
+    pattern = re.compile("|".join(rf"\b{re.escape(role)}\b" for role in roles))
+    return {
+        name: pattern.sub(lambda match: roles[match.group()], text) for name, text in found.items()
+    }
+
+
+def ours(connection: psycopg.Connection) -> dict[str, str]:
+    """Those of `alike` that are not MLflow's: columns, which do not say so, left out."""
+    return {name: text for name, text in alike(connection).items() if "insights" in name + text}
 
 
 def dump(databases: Databases, dsn: str, *options: str) -> str:

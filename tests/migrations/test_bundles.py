@@ -1,83 +1,20 @@
-"""Frozen bundles stay frozen, and the newest one is what the working tree gives.
-
-Each guard is also shown to fail when it should.
-"""
+"""What is built of ``sql/`` and the engine, and how it arrives."""
 
 from __future__ import annotations
 
 import ast
-import json
-import shutil
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from insights_dev import bundle
+from insights_py.steps import FILES, Bundle
 from plpython import build, generate_tables
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """The bundles, with the newest one fresh, where they can be spoilt."""
-    bundles = tmp_path / "bundles"
-    shutil.copytree(bundle.BUNDLES, bundles)
-    for name, text in bundle.contents().items():
-        (bundle.newest(bundles) / name).write_text(text, encoding="utf-8")
-    return bundles
-
-
-def test_the_bundles_are_in_order() -> None:
-    assert bundle.problems() == []
 
 
 def test_the_parsers_tables_are_current() -> None:
     tables = build.ENGINE / "language" / "tables.py"
     assert tables.read_text(encoding="utf-8") == generate_tables.generate_tables()
-
-
-@pytest.mark.parametrize("name", sorted(bundle.contents()))
-def test_a_stale_bundle_is_noticed(copy: Path, name: str) -> None:
-    assert bundle.problems(copy) == []
-    path = bundle.newest(copy) / name
-    path.write_text(path.read_text() + "\n")
-    (problem,) = bundle.problems(copy)
-    assert "make bundle" in problem
-
-
-def test_a_file_too_many_is_noticed(copy: Path) -> None:
-    (bundle.newest(copy) / "more.sql").write_text("")
-    assert bundle.problems(copy)
-
-
-@pytest.mark.parametrize("name", sorted(bundle.contents()))
-def test_a_change_of_a_released_bundle_is_noticed(copy: Path, name: str) -> None:
-    bundle.release(copy)
-    assert bundle.problems(copy) == []
-    newest = bundle.newest(copy)
-    later = copy / "9999"
-    shutil.copytree(newest, later)
-    assert bundle.problems(copy) == []
-    path = newest / name
-    path.write_text(path.read_text().replace("e", "E", 1))
-    (problem,) = bundle.problems(copy)
-    assert f"{newest.name} was changed" in problem
-
-
-def test_a_lost_released_bundle_is_noticed(copy: Path) -> None:
-    bundle.release(copy)
-    newest = bundle.newest(copy)
-    shutil.copytree(newest, copy / "9999")
-    shutil.rmtree(newest)
-    assert f"{newest.name} is gone" in bundle.problems(copy)[0]
-
-
-def test_a_released_bundle_is_not_written_again(copy: Path) -> None:
-    bundle.freeze(copy)
-    bundle.release(copy)
-    with pytest.raises(build.BuildError, match="released"):
-        bundle.freeze(copy)
-    assert json.loads((copy / "released.json").read_text())
 
 
 @pytest.mark.parametrize("name", sorted(build.engine_sources()))
@@ -87,15 +24,11 @@ def test_the_engine_is_python_39(name: str) -> None:
 
 
 def test_no_placeholder_is_left() -> None:
-    for text in bundle.contents().values():
-        assert not build._PLACEHOLDER.search(build.render(text))
-        assert "@mlflow@" not in build.render(text)
-
-
-def test_schema_names_that_would_break_out_are_refused() -> None:
-    for name in ('a"b', "a'b", "a\\b", "a$b", "a@b", "a\nb", ""):
-        with pytest.raises(build.BuildError):
-            build.render("@mlflow@", name)
+    bundle = Bundle(build.bundle())
+    assert tuple(bundle.texts) == FILES
+    for name, text in bundle.texts.items():
+        assert not build._PLACEHOLDER.search(text)
+        assert "@mlflow@" not in bundle.rendered(name, "public")
 
 
 def test_unknown_placeholders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from insights_py.doctor import doctor
 from insights_py.errors import InsightsError
 from insights_py.install import InstallError, Outcome, install, installed_revision, uninstall
 from tests.conftest import Databases
-from tests.migrations.catalogue import dump, objects, restore
+from tests.migrations.catalogue import dump, objects, ours, restore
 
 
 @pytest.fixture
@@ -680,16 +680,6 @@ def test_uninstalling_what_is_damaged(
     assert dump(databases, mlflow_only_dsn) == before
     assert not uninstall(mlflow_only_dsn).changed
     assert install(mlflow_only_dsn).changed
-
-
-def ours(connection: psycopg.Connection) -> dict[str, str]:
-    """What is ours in it, under the same names of roles in every database."""
-    role = re.compile(rf"(insights_(?:note|reader))_{connection.info.dbname}\b")
-    return {
-        name: role.sub(r"\1", text)
-        for name, text in objects(connection).items()
-        if "insights" in name + text
-    }
 
 
 @pytest.fixture

@@ -25,13 +25,13 @@ from mlflow.tracking._tracking_service.registry import TrackingStoreRegistry
 from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 from mlflow.utils.workspace_context import WorkspaceContext
 
+from insights_py.install import install
 from insights_py.mlflow import notices, plugin
 from insights_py.mlflow.store import (
     _FIND_FUNCTIONS,
     InsightsStore,
     WorkspaceAwareInsightsStore,
 )
-from plpython import build
 from tests.conftest import Databases
 from tests.mlflow.conftest import MLFLOW_RELEASE, TwoStores, close, with_driver
 from tests.mlflow.world import START_MS, span
@@ -211,7 +211,7 @@ def test_without_the_functions(
     assert "MLFLOW_INSIGHTS=off" in warning
     assert mlflow_only_dsn.rpartition("/")[2] in warning
 
-    build.install(mlflow_only_dsn)
+    install(mlflow_only_dsn)
     for opened in stores:
         assert names(opened, filter_string=BEYOND_MLFLOW) == ["two", "one"]
     assert len(warnings_in(caplog)) == 1
@@ -275,7 +275,7 @@ def test_mlflow_in_a_schema_of_its_own(databases: Databases, artifacts: str) -> 
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute('alter schema public rename to "My MLflow"')
             connection.execute(f'alter database {name} set search_path to "My MLflow"')
-        build.install(dsn, "My MLflow")
+        install(dsn, "My MLflow")
         opened = InsightsStore(with_driver(dsn), artifacts)
         write_traces(opened, "one", "two", "three")
         assert names(opened, filter_string=BEYOND_MLFLOW) == ["two", "one"]

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from plpython import build
+from insights_py.install import install, uninstall
 from tests.conftest import READER
 from tests.semantics.world import Span, Trace, attributes, delete_traces, replace_traces
 from tests.sql.plain import check_all, uses_index
@@ -144,7 +144,8 @@ def test_installing_anew_while_a_session_goes_on(conn: Connection, dsn: str) -> 
     assert count(conn, "status = 'ERROR'") == 1
     assert count(conn, ONE_SPAN) == 2
     # The new index numbers its blocks from 1 again, and holds other traces there.
-    build.install(dsn)
+    uninstall(dsn)
+    install(dsn)
     put(conn, trace(1, "ERROR", same=False), trace(3, "ERROR"))
     conn.execute("call insights_rebuild()")
     refresh(conn)

@@ -77,7 +77,7 @@ def test_traces_that_were_there_before_have_to_be_indexed(
 ) -> None:
     with psycopg.connect(mlflow_only_dsn, autocommit=True) as connection:
         add_traces(connection, 1, 5)
-        database.install_working_tree(mlflow_only_dsn)
+        database.install_insights(mlflow_only_dsn)
         assert status(connection)["built"] is False
         connection.execute("select insights.build_batch(100)")
         connection.execute("select insights.build_batch(100)")
@@ -159,7 +159,7 @@ def test_the_owner_of_mlflows_tables_keeps_the_index_up_to_date(
             ).fetchall()
             for (table,) in tables:
                 connection.execute(f"alter table {table} owner to mlflow_owner".encode())
-            database.install_working_tree(mlflow_only_dsn)
+            database.install_insights(mlflow_only_dsn)
             add_traces(connection, 1, 4)
             use(connection, "mlflow_owner")
         finally:
@@ -170,7 +170,7 @@ def test_the_owner_of_mlflows_tables_keeps_the_index_up_to_date(
 
 def test_a_role_made_for_it_keeps_the_index_up_to_date(mlflow_only_dsn: str, writer: str) -> None:
     with psycopg.connect(mlflow_only_dsn, autocommit=True) as connection:
-        database.install_working_tree(mlflow_only_dsn)
+        database.install_insights(mlflow_only_dsn)
         connection.execute(f"grant select on all tables in schema public to {writer}".encode())
         add_traces(connection, 1, 4)
         try:

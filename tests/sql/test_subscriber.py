@@ -46,10 +46,7 @@ def pair() -> Iterator[tuple[Connection, Connection]]:
         publisher, subscriber = server.dsn("publisher"), server.dsn("subscriber")
         for dsn in (publisher, subscriber):
             database.migrate_mlflow(dsn)
-        if database.bundle_is_current():
-            database.install_insights(subscriber)
-        else:
-            database.install_working_tree(subscriber)
+        database.install_insights(subscriber)
         with (
             psycopg.connect(publisher, autocommit=True) as source,
             psycopg.connect(subscriber, autocommit=True) as target,
