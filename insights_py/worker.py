@@ -266,7 +266,7 @@ class Worker:
                         self._size = max(1, self._size // 2)
                     wait = self._patience.failed(error)
                 else:
-                    began = True
+                    began = connected = True
                     self._patience.succeeded()
                     self._beat()
                     if _progress(done):

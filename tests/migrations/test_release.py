@@ -142,7 +142,15 @@ def later(released: Checkout, target: Path, changes: tuple[str, ...] = CHANGES) 
     (checkout.root / "sql/schema/made_up.sql").write_text(f"{TABLE};\n\n{TABLE_COMMENT};\n")
     validate = "sql/functions/insights_validate.sql"
     checkout.edit(validate, "    filter text\n", "    filter text,\n    extra text default null\n")
+    checkout.edit(validate, "shim: validate(plpy, filter)", "shim: validate(plpy, filter, extra)")
+    checkout.edit(validate, "run_validate(filter)", "run_validate(filter, extra)")
     checkout.edit(validate, "insights_validate(text)", "insights_validate(text, text)")
+    api = "plpython/insights_engine/api.py"
+    checkout.edit(
+        api,
+        "def validate(plpy: Any, filter: Optional[str])",
+        "def validate(plpy: Any, filter: Optional[str], extra: Optional[str])",
+    )
     script = release.next_revision(checkout.tree, "Made up")
     up, down = script.read_text().split("def downgrade")
     statements = "\n        ".join(f'op.execute("{change}")' for change in changes) or "pass"
