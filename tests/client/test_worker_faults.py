@@ -39,6 +39,10 @@ def faults() -> Iterator[Faults]:
         databases = Databases(server)
         name = databases.create(databases.template("insights")).rpartition("/")[2]
         disturber = Faults(server, name, Random(SEED))
+        with databases.admin() as admin:
+            # What a fault takes back must not be lost by the next restart.
+            admin.execute("alter system set synchronous_commit = 'on'")
+            admin.execute("select pg_reload_conf()")
         disturber.prepare()
         with psycopg.connect(disturber.admin_dsn, autocommit=True) as connection:
             world.load(connection)
