@@ -84,6 +84,8 @@ class _Session:
         asked = self.connected
         # Whatever was wrong with it, the next one begins without it.
         self.close()
+        # The failure is what is said of it.
+        self.was_lost = False
         return asked and not isinstance(error, _PERMANENT)
 
     def cancel(self) -> None:
@@ -99,7 +101,10 @@ class _Session:
 
     def _notice(self, notice: psycopg.errors.Diagnostic) -> None:
         """Passes on which traces cannot be indexed."""
-        if notice.severity_nonlocalized == "WARNING" and notice.message_primary:
+        if notice.severity_nonlocalized != "WARNING" or notice.message_primary is None:
+            return
+        # The last words of a server that stops: the failure that follows is said.
+        if not (notice.sqlstate or "").startswith("57"):
             self._say(notice.message_primary)
 
     def _connected(self) -> psycopg.Connection[Any]:

@@ -113,11 +113,13 @@ def test_a_worker_survives_random_faults(faults: Faults) -> None:
     assert not any("still trying" in line for line in lines)
 
 
-def test_a_line_for_an_outage(faults: Faults) -> None:
+# The connection is lost in the middle of a call, or between two.
+@pytest.mark.parametrize("poll", [0.01, 1])
+def test_a_line_for_an_outage(faults: Faults, poll: float) -> None:
     """However often it is tried, and whatever the server says each time."""
     lines: list[str] = []
     change(faults, Random(2))
-    worker = Worker(faults.dsn, poll=0.01, say=lines.append)
+    worker = Worker(faults.dsn, poll=poll, say=lines.append)
     thread = threading.Thread(target=worker.run)
     thread.start()
     until(lambda: pending(faults) == 0)
