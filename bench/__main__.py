@@ -28,7 +28,10 @@ from insights_py.install import latest_revision, uninstall
 from insights_py.objects import comparison
 
 TRACES = 200_000
-PARTS = ("correlation", "search", "count", "discovery", "series", "upkeep", "growth", "millions")
+PARTS = (
+    *("correlation", "search", "count", "discovery", "series"),
+    *("upkeep", "pending", "growth", "millions"),
+)
 
 
 def machine(dsn: str) -> dict[str, str]:
@@ -148,7 +151,13 @@ def main() -> int:
         with psycopg.connect(dsn) as connection:
             experiment_id = str(load.experiment(connection))
         results["first_calls_ms"] = upkeep.first_calls(dsn, experiment_id, arguments.runs)
+        results["watching_ms"] = upkeep.watching(dsn, experiment_id, arguments.runs)
         results["refresh_ms"] = upkeep.refreshes(dsn, arguments.runs)
+    if "pending" in arguments.part:
+        say("asking while traces are pending")
+        with psycopg.connect(dsn) as connection:
+            experiment_id = str(load.experiment(connection))
+        results["pending"] = upkeep.pending(dsn, experiment_id, min(arguments.runs, 3))
     if "growth" in arguments.part:
         say("growing")
         results["growth"] = growth.measure(
