@@ -17,7 +17,8 @@ from itertools import accumulate
 from typing import NamedTuple, Optional, Union
 
 from insights_engine.columns.candidates import Name
-from insights_engine.language import tree
+from insights_engine.facts.terms import Role
+from insights_engine.language import storage
 from insights_engine.sets import bitmaps, intervals
 from insights_engine.stats.thresholds import roundest
 
@@ -135,12 +136,12 @@ class Sliced:
         self._stored = slices
         self._decoded: dict[tuple[str, int], int] = {}
         #: The positions with a number.
-        self.there = self.slice("n", bitmaps.HAS_NUMBER)
+        self.there = self.slice(Role.LOW, bitmaps.HAS_NUMBER)
         #: Those of them with several different ones.
-        self.several = self.slice("x", bitmaps.HAS_NUMBER)
+        self.several = self.slice(Role.SPREAD, bitmaps.HAS_NUMBER)
 
     def slice(self, role: str, bit: int) -> int:
-        """One slice: of the smallest numbers (``n``), or where the largest differ (``x``)."""
+        """One slice: of the smallest numbers, or where the largest differ."""
         known = self._decoded.get((role, bit))
         if known is None:
             stored = self._stored.get((role, bit))
@@ -185,7 +186,7 @@ class _Low:
         self._sliced = sliced
 
     def get(self, bit: int, otherwise: int, /) -> int:
-        return self._sliced.slice("n", bit)
+        return self._sliced.slice(Role.LOW, bit)
 
 
 class _High(_Low):
@@ -194,7 +195,7 @@ class _High(_Low):
     __slots__ = ()
 
     def get(self, bit: int, otherwise: int, /) -> int:
-        return self._sliced.slice("n", bit) ^ self._sliced.slice("x", bit)
+        return self._sliced.slice(Role.LOW, bit) ^ self._sliced.slice(Role.SPREAD, bit)
 
 
 # Traces of a block that a sample takes: so many stretches of so many positions.
@@ -345,10 +346,8 @@ def sampled(numbers: Numbers, most: int) -> list[int]:
 
 def is_whole(name: Name) -> bool:
     """Whether numbers are stored as 64-bit integers, not as doubles."""
-    kind, key = name[1], name[2]
-    if kind == "span":
-        return True
-    return kind == "trace" and key in tree.TRACE_NUMBER_FIELDS and not key.endswith("_cost")
+    row = storage.NAMED.get((name[1], name[2]))
+    return row is not None and (row.whole or row.type is storage.Type.NANOSECONDS)
 
 
 def _value(name: Name, place: int) -> Union[int, float]:

@@ -84,7 +84,7 @@ _OPERATOR_HINTS = {
 
 #: Beside MLflow's list of six.
 _NUMBERS = (
-    f"Numbers go with {', '.join(sorted(tree.TRACE_NUMBER_FIELDS))},"
+    f"Numbers go with {', '.join(sorted(fields.TRACE_NUMBERS))},"
     " span.duration_ms, tags, metadata, assessments and attributes."
 )
 
@@ -589,7 +589,7 @@ class Resolver(Names):
             return value.value
         if value.kind == "number" and not isinstance(value.value, str):
             self._check_type(name, field, op, value)
-            if isinstance(field, tree.TraceNumber) and field.name in fields.INTEGER_FIELDS:
+            if fields.is_whole(field):
                 self._check_bigint(value)
             return value.value
         shown = visible(self._source(name), 60)

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, Optional
 
 from insights_engine.base import plans
 from insights_engine.columns.candidates import Items
+from insights_engine.exact.rawsql import SESSION_MARK
 from insights_engine.facts.facts import Facts
-from insights_engine.facts.rows import MARK, Placed, Reader
+from insights_engine.facts.rows import Placed, Reader
 from insights_engine.index import integrity, stored_sessions
 from insights_engine.index.groups import Block
 from insights_engine.language.errors import visible
@@ -137,7 +138,7 @@ def _carriers(plpy: Any, schema: str) -> Iterator[Problem]:
         f" select t.request_id as trace_id, t.session_id from {schema}.trace_info t"
         " where t.session_id is not null and t.request_id in ("
         f"  select a.trace_id from {schema}.assessments a"
-        f"  where pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0)) c"
+        f"  where pg_catalog.strpos(a.assessment_metadata, '{SESSION_MARK}') > 0)) c"
         " on c.trace_id = k.trace_id"
         " where k.session_id is distinct from c.session_id"
         f" and coalesce(k.trace_id, c.trace_id) not in ({_PENDING})",
@@ -163,7 +164,7 @@ def _pending_sessions(plpy: Any, schema: str) -> set[str]:
         f" union select t.session_id from {schema}.trace_info t"
         f" join {schema}.assessments a on a.trace_id = t.request_id"
         f" where t.session_id is not null and t.request_id in ({_PENDING})"
-        f" and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0",
+        f" and pg_catalog.strpos(a.assessment_metadata, '{SESSION_MARK}') > 0",
     )
     return {row["session_id"] for row in rows}
 
