@@ -75,18 +75,18 @@ _BOOKKEEPING = frozenset(
     )
 )
 
-_NAMED = (*storage.TRACE.values(), *storage.USAGE.values())
+_OF_TRACES = (*storage.TRACE.values(), *storage.USAGE.values())
 #: What MLflow keeps elsewhere, or every trace has; and what went in and out, which
 #: for spans is no fact either.
 _NO_FACTS = _BOOKKEEPING.union(
     (
-        *(row.entry for row in _NAMED if row.source is not storage.Source.ENTRY),
+        *(row.entry for row in _OF_TRACES if row.source is not storage.Source.ENTRY),
         ("metadata", "mlflow.traceInputs"),
         ("metadata", "mlflow.traceOutputs"),
         ("attribute", "mlflow.spanType"),
         *(
             ("trace", row.key)
-            for row in _NAMED
+            for row in _OF_TRACES
             if isinstance(row.field, tree.TraceNumber) and not row.nullable
         ),
         ("span", "duration"),

@@ -1,6 +1,7 @@
 """How every field is kept, in MLflow's tables and in the index: one table.
 
-A field of the trace is added by adding a row to `TRACE`.  The keys of tags, metadata,
+A field of the trace is added by adding a row to `_ROWS`; a column that nothing has read
+before belongs into the contract of ``insights_py``, too.  The keys of tags, metadata,
 assessments and attributes are anybody's; these families have a row each.  What reads a
 field asks `of` for its row and looks at `Row.source` (MLflow's tables) or at `Row.indexed`
 (terms), not at its name.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from insights_engine.language import tree
@@ -258,14 +260,15 @@ COLUMNS = tuple(row for row in _ROWS if row.source is Source.COLUMN and row.inde
 LINKS = tuple(row for row in _ROWS if row.source in (Source.LINK, Source.LINK_OR_ENTRY))
 #: The fields with a name that there are terms of, by the kind and key of these.
 NAMED = {(row.kinds[0], row.key): row for row in (*_ROWS, *SPAN.values()) if row.indexed in _TERMS}
-#: What stands in no table of entries, by kind and key.
-_SHOWN = {
+#: What MLflow shows as tags and metadata, but keeps in ``trace_info``.
+SHOWN = {
     row.entry: row
     for row in (*_ROWS, *USAGE.values())
     if row.entry != NO_ENTRY and row.of_trace_info
 }
 
 
+@lru_cache(maxsize=1000)
 def of(field: tree.Field) -> Row:
     """How a field is kept."""
     if isinstance(field, (tree.TraceText, tree.TraceNumber)):
@@ -275,7 +278,7 @@ def of(field: tree.Field) -> Row:
     if isinstance(field, (tree.Tag, tree.Metadata)):
         kind = "tag" if isinstance(field, tree.Tag) else "metadata"
         entry = Entry(kind, field.key)
-        shown = _SHOWN.get(entry)
+        shown = SHOWN.get(entry)
         return shown or replace(_ENTRY, entry=entry, kinds=(kind,), key=field.key)
     if isinstance(field, tree.Assessment):
         kinds = ASSESSMENTS if field.kind == "assessment" else (field.kind,)

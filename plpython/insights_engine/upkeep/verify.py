@@ -18,6 +18,7 @@ from insights_engine.columns.candidates import Items
 from insights_engine.exact.rawsql import SESSION_MARK
 from insights_engine.facts.facts import Facts
 from insights_engine.facts.rows import Placed, Reader
+from insights_engine.facts.terms import Role
 from insights_engine.index import integrity, stored_sessions
 from insights_engine.index.groups import Block
 from insights_engine.language.errors import visible
@@ -149,7 +150,8 @@ def _carriers(plpy: Any, schema: str) -> Iterator[Problem]:
 def _vocabulary(plpy: Any) -> Iterator[Problem]:
     for row in _rows(
         plpy,
-        "select t.kind, t.key from insights.term t where t.role = 'v' group by t.kind, t.key"
+        f"select t.kind, t.key from insights.term t where t.role = '{Role.VALUE}'"
+        " group by t.kind, t.key"
         ' having count(*) > coalesce((select v."values" from insights.vocabulary v'
         " where v.kind = t.kind and v.key = t.key), 0)",
     ):
@@ -296,12 +298,12 @@ class _Check:
 
 
 _ROLES = {
-    "v": "the value",
-    "h": "the bucket",
-    "p": "that it is there",
-    "o": "that it is not captured, in respect",
-    "n": "bit",
-    "x": "differing bit",
+    Role.VALUE: "the value",
+    Role.BUCKET: "the bucket",
+    Role.PRESENT: "that it is there",
+    Role.UNKNOWN: "that it is not captured, in respect",
+    Role.LOW: "bit",
+    Role.SPREAD: "differing bit",
 }
 
 
@@ -312,5 +314,5 @@ def _named(kind: str, key: str) -> str:
 def _fact(term: tuple[Any, ...]) -> str:
     kind, key, signature, role, slot, value = term
     of = f" of signature {signature}" if signature else ""
-    what = visible(value, 100) if role == "v" else "" if role == "p" else str(slot)
+    what = visible(value, 100) if role == Role.VALUE else "" if role == Role.PRESENT else str(slot)
     return f"of {_named(kind, key)}{of} {_ROLES.get(role, role)} {what}".rstrip()

@@ -27,6 +27,7 @@ from insights_engine.exact.rawsql import SESSION_MARK
 from insights_engine.exact.statement import Statement
 from insights_engine.facts.facts import Facts, Number, Series
 from insights_engine.facts.rows import Placed, Reader
+from insights_engine.facts.terms import Role
 from insights_engine.index.groups import all_positions
 from insights_engine.index.large_blocks import SAMPLED
 from insights_engine.sets import bitmaps
@@ -125,7 +126,7 @@ def _terms(facts: Facts) -> Iterator[tuple[Term, Sequence[int]]]:
             yield Term(0, kind, key, signature, role, slot, ""), positions[1:]
     for texts in facts.texts.values():
         for (signature, text, _), positions in texts.candidates.items():
-            yield Term(0, texts.kind, texts.key, signature, "v", 0, text), positions[1:]
+            yield Term(0, texts.kind, texts.key, signature, Role.VALUE, 0, text), positions[1:]
 
 
 def _numbers(collected: Series) -> Numbers:
