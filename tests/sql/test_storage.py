@@ -16,11 +16,9 @@ ROWS = """
     _row("reply", Type.TEXT, "response_preview"),
     _row("generation", Type.INTEGER, "db_payload_generation", nullable=False),
     _row("spend", Type.DOUBLE, "total_cost"),
-    Row(
-        "release",
-        Type.TEXT,
-        Source.ENTRY,
-        numeric=True,
+    replace(
+        _ENTRY,
+        name="release",
         entry=Entry("metadata", "release"),
         kinds=("metadata",),
         key="release",

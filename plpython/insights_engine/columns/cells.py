@@ -19,6 +19,7 @@ from typing import NamedTuple, Optional, Union
 from insights_engine.columns.candidates import Name
 from insights_engine.facts.terms import Role
 from insights_engine.language import storage
+from insights_engine.language.storage import Type
 from insights_engine.sets import bitmaps, intervals
 from insights_engine.stats.thresholds import roundest
 
@@ -344,30 +345,20 @@ def sampled(numbers: Numbers, most: int) -> list[int]:
 # -------------------------------------------------------------------- the fields
 
 
-def is_whole(name: Name) -> bool:
-    """Whether numbers are stored as 64-bit integers, not as doubles."""
+def _type(name: Name) -> Type:
+    """What the numbers of a field are; those among texts are doubles."""
     row = storage.NAMED.get((name[1], name[2]))
-    return row is not None and (row.whole or row.type is storage.Type.NANOSECONDS)
+    return Type.DOUBLE if row is None else row.type
 
 
 def _value(name: Name, place: int) -> Union[int, float]:
     """The number that an ordered integer stands for, in the unit of the field."""
-    pattern = place ^ _SIGN
-    if not is_whole(name):
-        return bitmaps.double_of(pattern)
-    number = pattern - (1 << bitmaps.WIDTH) if pattern & _SIGN else pattern
-    return number / 1e6 if name[1] == "span" else number
+    return intervals.number_of(_type(name), place ^ _SIGN)
 
 
 def _start(name: Name, value: Union[int, float]) -> int:
     """The first ordered integer that is not below a constant."""
-    if name[1] == "span":
-        return intervals.bounds_of_duration(float(value))[0]
-    if not is_whole(name):
-        return intervals.bounds_of_double(float(value))[0]
-    if isinstance(value, float):
-        return intervals.bounds_among_integers(value)[0]
-    return intervals.bounds_of_integer(value)[0]
+    return intervals.bounds_of(_type(name), value)[0]
 
 
 # ---------------------------------------------------------------------- the cuts

@@ -188,13 +188,22 @@ class Compiler:
         compiled = _COMPILED.get(row.source)
         if compiled is None:
             raise TypeError(f"a span predicate outside of any span: {node}")
-        return compiled(self, node, row, t)
+        if not isinstance(node, tree.IsNull) or row.source is Source.COLUMN:
+            return compiled(self, node, row, t)
+        if not row.nullable:
+            return "true" if node.negated else "false"
+        there = compiled(self, node, row, t)
+        return there if node.negated else f"(not {there})"
+
+    # What these make of a predicate on NULL says that there is a value, but for `column`.
 
     def column(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
         """A predicate on a column of trace_info."""
         column = f"{t}.{row.column}"
         if isinstance(node, tree.IsNull):
-            return self.there(column, node) if row.nullable else self.always_there(node)
+            if not row.nullable:
+                return "true" if node.negated else "false"
+            return f"{column} is {'not ' if node.negated else ''}null"
         if row.type is Type.TEXT:
             condition = self.text(column, node)
             if row.nullable or _numeric(node):
@@ -202,12 +211,6 @@ class Compiler:
             return condition
         condition = self.bigint(column, node) if row.whole else self.double(column, node)
         return f"({column} is not null and {condition})" if row.nullable else condition
-
-    def there(self, column: str, node: tree.IsNull) -> str:
-        return f"{column} is {'not ' if node.negated else ''}null"
-
-    def always_there(self, node: tree.IsNull) -> str:
-        return "true" if node.negated else "false"
 
     def known(self, column: str, condition: str, node: tree.Predicate) -> str:
         """``condition`` with NULL made false."""
@@ -217,8 +220,6 @@ class Compiler:
 
     def experiment(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
         column = f"{t}.{row.column}"
-        if isinstance(node, tree.IsNull):
-            return self.always_there(node)
         if isinstance(node, tree.TextCompare) and node.op == "=":
             # As an integer, so that the index on experiments serves.
             if not re.fullmatch(r"0|-?[1-9][0-9]{0,9}", node.value):
@@ -232,8 +233,6 @@ class Compiler:
 
     def sum(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
         """A predicate on the sum of two columns, of which the second may be missing."""
-        if isinstance(node, tree.IsNull):
-            return self.always_there(node)
         near = "between -4611686018427387904 and 4611686018427387903"
         first, second = [f"{t}.{part.column}" for part in row.parts]
         second = f"coalesce({second}, 0)"
@@ -245,12 +244,13 @@ class Compiler:
 
     def entry(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
         """A predicate on a tag or a metadata entry."""
-        key, table = row.entry.key, row.entry.table
-        where = f"k.request_id = {t}.request_id and k.key = {self.params.add(key, 'text')}"
-        if isinstance(node, tree.IsNull):
-            found = self.exists(f"{self.schema}.{table} k", where)
-            return found if node.negated else f"(not {found})"
-        return self.exists(f"{self.schema}.{table} k", f"{where} and {self.text('k.value', node)}")
+        key = self.params.add(row.entry.key, "text")
+        where = f"k.request_id = {t}.request_id and k.key = {key}{self.also('k.value', node)}"
+        return self.exists(f"{self.schema}.{row.entry.table} k", where)
+
+    def also(self, value: str, node: tree.Predicate) -> str:
+        """What else has to hold for the text ``value`` of a row that is there."""
+        return "" if isinstance(node, tree.IsNull) else f" and {self.text(value, node)}"
 
     def exists(self, source: str, where: str) -> str:
         # OFFSET 0 keeps the planner from making a join of it.
@@ -264,7 +264,7 @@ class Compiler:
         """
         present = _any([f"{t}.{part.column} is not null" for part in row.parts])
         if isinstance(node, tree.IsNull):
-            return present if node.negated else f"(not {present})"
+            return present
         if isinstance(node, tree.TextCompare):
             same = self.same_json(node.value, row, t)
             return same if node.op == "=" else f"({present} and not {same})"
@@ -296,42 +296,37 @@ class Compiler:
 
     def link_or_entry(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
         """What the trace is linked to, and what an entry of it names: its source run."""
-        if isinstance(node, tree.IsNull):
-            tests = ("m.value is not null", "true")
-        else:
-            tests = (self.text("m.value", node), self.text("e.destination_id", node))
-        key, table = row.entry.key, row.entry.table
-        found = self.either(
-            f"select m.request_id as trace_id from {self.schema}.{table} m"
-            f" where m.key = {self.params.add(key, 'text')} and {tests[0]}",
+        null = isinstance(node, tree.IsNull)
+        entry = " and m.value is not null" if null else self.also("m.value", node)
+        return self.either(
+            f"select m.request_id as trace_id from {self.schema}.{row.entry.table} m"
+            f" where m.key = {self.params.add(row.entry.key, 'text')}{entry}",
             f"select e.source_id from {self.schema}.entity_associations e"
             f" where e.source_type = {self.params.add('trace', 'text')}"
-            f" and e.destination_type = {self.params.add(row.column, 'text')} and {tests[1]}",
+            f" and e.destination_type = {self.params.add(row.column, 'text')}"
+            f"{self.also('e.destination_id', node)}",
             t,
         )
-        return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
 
     def either(self, first: str, second: str, t: str) -> str:
         return self.exists(f"({first} union all {second}) u", f"u.trace_id = {t}.request_id")
 
     def link(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
-        test = "true" if isinstance(node, tree.IsNull) else self.text("e.destination_id", node)
-        found = self.exists(
+        return self.exists(
             f"{self.schema}.entity_associations e",
             f"e.source_type = {self.params.add('trace', 'text')}"
             f" and e.source_id = {t}.request_id"
-            f" and e.destination_type = {self.params.add(row.column, 'text')} and {test}",
+            f" and e.destination_type = {self.params.add(row.column, 'text')}"
+            f"{self.also('e.destination_id', node)}",
         )
-        return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
 
     def issue(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
-        test = "true" if isinstance(node, tree.IsNull) else self.text(f"a.{row.column}", node)
-        found = self.exists(
+        return self.exists(
             f"{self.schema}.assessments a",
             f"a.trace_id = {t}.request_id"
-            f" and a.assessment_type = {self.params.add('issue', 'text')} and {test}",
+            f" and a.assessment_type = {self.params.add('issue', 'text')}"
+            f"{self.also(f'a.{row.column}', node)}",
         )
-        return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
 
     # ------------------------------------------------------------ assessments
 
@@ -357,15 +352,13 @@ class Compiler:
             # Without a fence: as few assessments cover sessions, it may pay to
             # find them all once.
             covered = f"exists (select {covering} and c.session_id = {t}.session_id)"
-            found = f"({direct} or ({t}.session_id is not null and {covered}))"
-        else:
-            found = self.either(
-                f"select a.trace_id from {self.schema}.assessments a where {wanted}",
-                f"select m.request_id from {self.schema}.trace_info m"
-                f" where {self.within_scope('m')}m.session_id in (select c.session_id {covering})",
-                t,
-            )
-        return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
+            return f"({direct} or ({t}.session_id is not null and {covered}))"
+        return self.either(
+            f"select a.trace_id from {self.schema}.assessments a where {wanted}",
+            f"select m.request_id from {self.schema}.trace_info m"
+            f" where {self.within_scope('m')}m.session_id in (select c.session_id {covering})",
+            t,
+        )
 
     def assessed(self, node: tree.Predicate, a: str = "a") -> str:
         """A condition on the value of assessment ``a``; NULL counts as false."""
@@ -497,7 +490,7 @@ class Compiler:
         if isinstance(node, tree.IsNull):
             if row.empty_is_missing:
                 return f"{column} {'<>' if node.negated else '='} ''"
-            return self.there(column, node)
+            return f"{column} is {'not ' if node.negated else ''}null"
         if row.type is Type.NANOSECONDS:
             return self.double(f"({column} / 1e6::float8)", node)
         condition = self.text(column, node)
@@ -544,8 +537,6 @@ class Compiler:
         return self.counted(node, None, t)
 
     def counted(self, node: tree.Predicate, condition: tree.Node | None, t: str) -> str:
-        if isinstance(node, tree.IsNull):
-            return self.always_there(node)
         if self.shape == "probe":
             where = f"{self.of_trace(t)} and {self.span_where(condition)}"
             count = f"(select count(*) from {self.schema}.spans s where {where})"

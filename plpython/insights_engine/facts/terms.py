@@ -22,18 +22,12 @@ LARGE_BLOCK = 8_000
 class Role:
     """What a term says of its key, as ``insights.term`` has it."""
 
-    #: Some value is this one.
-    VALUE: Final = "v"
-    #: Some value is in this hash bucket.
-    BUCKET: Final = "h"
-    #: There is a value.
-    PRESENT: Final = "p"
-    #: Something was not captured.
-    UNKNOWN: Final = "o"
-    #: The smallest number has this bit.
-    LOW: Final = "n"
-    #: The largest number differs from the smallest in this bit.
-    SPREAD: Final = "x"
+    VALUE: Final = "v"  # some value is this one
+    BUCKET: Final = "h"  # some value is in this hash bucket
+    PRESENT: Final = "p"  # there is a value
+    UNKNOWN: Final = "o"  # something was not captured
+    LOW: Final = "n"  # the smallest number has this bit
+    SPREAD: Final = "x"  # the largest number differs from the smallest in this bit
 
 
 # Slots of `Role.UNKNOWN`: what was not captured.

@@ -48,7 +48,7 @@ from insights_engine.index.span_conditions import (
     SpanUnknown,
 )
 from insights_engine.language import storage, tree
-from insights_engine.language.storage import Indexed, Source, Type
+from insights_engine.language.storage import SEPARATOR, Indexed, Source, Type
 from insights_engine.sets import intervals
 from insights_engine.sets.intervals import Intervals
 
@@ -134,6 +134,18 @@ class Planner:
             found = self._series(self._terms(start.kinds, start.key, _SLICES))
             self._times = found.get(0) or Series({}, {})
         return self._times
+
+    def lost(self, row: storage.Row) -> list[Term]:
+        """The terms of what may have values of a field that stand under no key of its own."""
+        if row.source is Source.ASSESSMENT:
+            # Traces whose session has assessments in another experiment.
+            return self._terms(("trace",), "assessments", Role.UNKNOWN, [SESSION])
+        if row.source is not Source.ATTRIBUTE:
+            return []
+        # Whole spans, or whole keys, of which nothing is known.
+        top, inside, _ = row.key.partition(SEPARATOR)
+        found = self._terms(row.kinds, "", Role.UNKNOWN, [CONTENT, hidden_slot_of(top)])
+        return found + (self._terms(row.kinds, top, Role.UNKNOWN, [PARTS]) if inside else [])
 
     # ------------------------------------------------------------ vocabulary
 
@@ -266,38 +278,24 @@ class Planner:
     def _trace_number(self, row: storage.Row, node: tree.Predicate) -> Condition:
         if isinstance(node, tree.IsNull):
             return self._present(row, node) if row.nullable else Constant(node.negated)
-        bounds = self._bounds_among_integers if row.whole else self._bounds_of_double
-        if row.source is Source.SPAN_COUNT:
-            bounds = self._bounds_of_count
-        wanted = intervals.intervals_of(node, bounds)
+        wanted = self._wanted(row, node)
         if row is storage.START_TIME:
             return Times(self._plpy, self.timestamps(), wanted)
         return self._numbers(row, wanted)
 
-    def _bounds_of_double(self, value: tree.Value) -> intervals.Bounds:
-        return intervals.bounds_of_double(self._double(value))
+    def _wanted(self, row: storage.Row, node: tree.Predicate) -> Intervals:
+        """Where a predicate on the numbers of a field holds."""
+        sql = self._compiler(rawsql.Params())
 
-    def _double(self, value: tree.Value) -> float:
-        return self._compiler(rawsql.Params()).as_double(value)
+        def bounds(value: tree.Value) -> intervals.Bounds:
+            if not row.whole:
+                return intervals.bounds_of(row.type, sql.as_double(value))
+            number = value if isinstance(value, float) else sql.as_integer(value)
+            if row is storage.SPAN_COUNT and isinstance(number, int):
+                number = min(max(number, -1), 2**62)
+            return intervals.bounds_of(row.type, number)
 
-    def _bounds_of_duration(self, value: tree.Value) -> intervals.Bounds:
-        return intervals.bounds_of_duration(self._double(value))
-
-    def _bounds_among_integers(self, value: tree.Value) -> intervals.Bounds:
-        if isinstance(value, float):
-            return intervals.bounds_among_integers(value)
-        return intervals.bounds_of_integer(self._integer(value))
-
-    def _bounds_of_count(self, value: tree.Value) -> intervals.Bounds:
-        if isinstance(value, float):
-            return intervals.bounds_among_integers(value)
-        return intervals.bounds_of_integer(min(max(self._integer(value), -1), 2**62))
-
-    def _integer(self, value: tree.Value) -> int:
-        if isinstance(value, tree.Now):
-            return self.now_ms + value.offset_ms
-        assert isinstance(value, int)
-        return value
+        return intervals.intervals_of(node, bounds)
 
     def _numbers(self, row: storage.Row, wanted: Intervals) -> Condition:
         terms = self._terms(row.kinds, row.key, _NUMBERS)
@@ -308,18 +306,12 @@ class Planner:
             own = terms if len(row.kinds) == 1 else self._terms((kind,), row.key, _SLICES)
             series += self._series(own).values()
         unsure = _numbers_of(_unknown(terms, NUMBER))
-        return Numbers(series, wanted, (*unsure, *self._elsewhere(row)))
-
-    def _elsewhere(self, row: storage.Row) -> Terms:
-        """Traces whose session has assessments in another experiment."""
-        if row.source is not Source.ASSESSMENT:
-            return ()
-        return _numbers_of(self._terms(("trace",), "assessments", Role.UNKNOWN, [SESSION]))
+        return Numbers(series, wanted, (*unsure, *_numbers_of(self.lost(row))))
 
     def _present(self, row: storage.Row, node: Optional[tree.IsNull] = None) -> Condition:
         terms = _numbers_of(self._terms(row.kinds, row.key, Role.PRESENT))
         self._found += len(terms)
-        found = Facts(terms, self._elsewhere(row))
+        found = Facts(terms, _numbers_of(self.lost(row)))
         return Complement(found) if node is not None and not node.negated else found
 
     def _texts(self, row: storage.Row, node: tree.Predicate) -> Condition:
@@ -334,7 +326,7 @@ class Planner:
             few = self._few_numbers(row, node) if row.single else None
             if few is not None:
                 return Facts(_numbers_of(few), ())
-            return self._numbers(row, intervals.intervals_of(node, self._bounds_of_double))
+            return self._numbers(row, self._wanted(row, node))
         opposite = _opposite(node)
         if opposite is not None and row.single:
             there = self._present(row)
@@ -351,7 +343,7 @@ class Planner:
     ) -> Condition:
         """IN with numbers in the list, perhaps texts as well."""
         as_numbers = tree.In(node.field, tuple(numbers))
-        found = self._numbers(row, intervals.intervals_of(as_numbers, self._bounds_of_double))
+        found = self._numbers(row, self._wanted(row, as_numbers))
         if texts:
             found = Some([self._texts(row, tree.In(node.field, tuple(texts))), found])
         if not node.negated:
@@ -364,7 +356,7 @@ class Planner:
         return NotNumbers(
             self._present(row),
             self._numbers(row, intervals.ALL),
-            self._numbers(row, intervals.intervals_of(outside, self._bounds_of_double)),
+            self._numbers(row, self._wanted(row, outside)),
         )
 
     def _matching(self, row: storage.Row, node: tree.Predicate) -> tuple[Terms, Terms]:
@@ -376,7 +368,7 @@ class Planner:
             sure = self._values(row, lambda sql: sql.text("v.value", node))
             buckets = _buckets(node)
         unsure = _numbers_of(self._uncertain(row, buckets))
-        return _numbers_of(sure), (*unsure, *self._elsewhere(row))
+        return _numbers_of(sure), (*unsure, *_numbers_of(self.lost(row)))
 
     def _few_numbers(self, row: storage.Row, node: tree.Predicate) -> Optional[list[Term]]:
         """The values whose number satisfies ``node``, if they are few and none is missing.
@@ -518,7 +510,7 @@ class Planner:
             if not node.negated:
                 return None
             return Facts(tuple(self._terms_of_all_spans(Role.PRESENT).values()), ())
-        wanted = intervals.intervals_of(node, self._bounds_of_duration)
+        wanted = self._wanted(storage.of(node.field), node)
         if len(wanted) != 1 or (wanted[0][0] > 0 and wanted[0][1] < intervals.LAST):
             return None  # one in the middle might do
         slices = self._terms_of_all_spans(Role.LOW)
@@ -545,7 +537,7 @@ class Planner:
         zero = intervals.ZERO
         wanted = [
             (max(low - zero, 0), None if high == intervals.LAST else high - zero)
-            for low, high in intervals.intervals_of(compare, self._bounds_of_count)
+            for low, high in self._wanted(storage.SPAN_COUNT, compare)
             if high >= zero
         ]
         return CountSpans(self._all_spans(), self._cases(node.condition), wanted)
@@ -591,18 +583,14 @@ class Planner:
         terms = [one for one in self._terms(row.kinds, row.key, _NUMBERS) if one.signature]
         self._found += len(terms)
         unsure = _by_signature([term for term in terms if term.role == Role.UNKNOWN])
-        wanted = intervals.intervals_of(node, self._bounds_of_duration)
+        wanted = self._wanted(storage.of(node.field), node)
         return SpanNumbers(self._series(terms), wanted, SpanFacts({}, unsure, ()))
 
     def _attribute(self, node: tree.Predicate, target: tree.SpanAttribute) -> SpanCondition:
         row = storage.of(target)
         if row.indexed is Indexed.NOTHING:
             return SpanUnknown()
-        top = target.path[0]
-        # Whole spans, or whole keys, of which nothing is known.
-        lost = self._terms(row.kinds, "", Role.UNKNOWN, [CONTENT, hidden_slot_of(top)])
-        if len(target.path) > 1:
-            lost += self._terms(row.kinds, top, Role.UNKNOWN, [PARTS])
+        lost = self.lost(row)
         if isinstance(node, tree.IsNull):
             present = self._terms(row.kinds, row.key, Role.PRESENT)
             self._found += len(present)
@@ -634,7 +622,7 @@ class Planner:
             return self._facts(few, lost)
         terms = self._terms(row.kinds, row.key, _NUMBERS)
         self._found += len(terms)
-        wanted = intervals.intervals_of(node, self._bounds_of_double)
+        wanted = self._wanted(row, node)
         unsure = self._facts([], _unknown(terms, NUMBER) + lost)
         return SpanNumbers(self._series(terms), wanted, unsure)
 

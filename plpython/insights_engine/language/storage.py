@@ -26,57 +26,37 @@ class Type(Enum):
     """What the values are."""
 
     TEXT = auto()
-    #: Of 64 bits, compared exactly.
-    INTEGER = auto()
-    #: An integer: milliseconds since 1970 UTC.
-    TIME = auto()
+    INTEGER = auto()  # of 64 bits, compared exactly
+    TIME = auto()  # an integer: milliseconds since 1970 UTC
     DOUBLE = auto()
-    #: An integer of nanoseconds, compared as a double of milliseconds.
-    NANOSECONDS = auto()
+    NANOSECONDS = auto()  # an integer of nanoseconds, compared as a double of milliseconds
 
 
 class Source(Enum):
     """Where MLflow keeps the values."""
 
-    #: A column of ``trace_info``.
-    COLUMN = auto()
-    #: An integer column of ``trace_info`` whose values are texts of the language.
-    EXPERIMENT = auto()
-    #: Two columns of ``trace_info``, added; what is missing in the second counts as 0.
-    SUM = auto()
-    #: Columns of ``trace_info``, shown as one JSON text.
-    USAGE = auto()
-    #: The tag or metadata `Row.entry`.
-    ENTRY = auto()
-    #: Rows of ``entity_associations`` from the trace to a `Row.column`.
-    LINK = auto()
-    #: Those, and the metadata `Row.entry`.
-    LINK_OR_ENTRY = auto()
-    #: Valid ``assessments`` of the trace, and session-scoped ones of its session.
-    ASSESSMENT = auto()
-    #: ``assessments`` that stand for issues.
-    ISSUE = auto()
-    #: How many rows of ``spans`` there are.
-    SPAN_COUNT = auto()
-    #: A column of ``spans``.
-    SPAN_COLUMN = auto()
-    #: The content of ``spans``.
-    ATTRIBUTE = auto()
+    COLUMN = auto()  # a column of ``trace_info``
+    EXPERIMENT = auto()  # an integer column of ``trace_info``, whose values filters take as texts
+    SUM = auto()  # two columns of ``trace_info``, added; the second counts as 0 where it is NULL
+    USAGE = auto()  # columns of ``trace_info``, shown as one JSON text
+    ENTRY = auto()  # the tag or metadata `Row.entry`
+    LINK = auto()  # rows of ``entity_associations`` from the trace to a `Row.column`
+    LINK_OR_ENTRY = auto()  # those, and the metadata `Row.entry`
+    ASSESSMENT = auto()  # valid ``assessments`` of the trace, and those of its whole session
+    ISSUE = auto()  # ``assessments`` that stand for issues
+    SPAN_COUNT = auto()  # how many rows of ``spans`` there are
+    SPAN_COLUMN = auto()  # a column of ``spans``
+    ATTRIBUTE = auto()  # the content of ``spans``
 
 
 class Indexed(Enum):
     """What the index has of the values."""
 
-    #: Terms of texts, slices of numbers.
-    VALUES = auto()
-    #: Whether there is one.
-    PRESENCE = auto()
-    #: ``insights.trace`` lists them.
-    TRACE = auto()
-    #: ``insights.block`` lists them.
-    BLOCK = auto()
-    #: The numbers of the fields `Row.parts`.
-    PARTS = auto()
+    VALUES = auto()  # terms of texts, slices of numbers
+    PRESENCE = auto()  # whether there is one
+    TRACE = auto()  # ``insights.trace`` lists them
+    BLOCK = auto()  # ``insights.block`` lists them
+    PARTS = auto()  # the numbers of the fields `Row.parts`
     NOTHING = auto()
 
 
@@ -93,7 +73,7 @@ class Entry(NamedTuple):
 
 #: The tables of entries, by kind.
 ENTRIES = {"tag": "trace_tags", "metadata": "trace_request_metadata"}
-NO_ENTRY = Entry("", "")
+_NO_ENTRY = Entry("", "")
 
 
 @dataclass(frozen=True)
@@ -114,7 +94,7 @@ class Row:
     #: Whether an empty text stands for a missing one.
     empty_is_missing: bool = False
     #: The tag or metadata that MLflow keeps, or shows, the values as.
-    entry: Entry = NO_ENTRY
+    entry: Entry = _NO_ENTRY
     #: The fields that the value is made of.
     parts: tuple[Row, ...] = ()
     indexed: Indexed = Indexed.VALUES
@@ -164,8 +144,7 @@ def _row(name: str, type: Type, column: str = "", **rest: Any) -> Row:
 
 def _linked(name: str, kind: str, to: str, source: Source, entry: Entry) -> Row:
     """What traces are linked to."""
-    rest = {"single": False, "entry": entry, "kinds": (kind,), "key": ""}
-    return _row(name, Type.TEXT, to, source=source, **rest)
+    return Row(name, Type.TEXT, source, to, single=False, entry=entry, kinds=(kind,))
 
 
 #: Blocks know the first and the last time in them.
@@ -189,6 +168,7 @@ END_TIME = _row("end_time_ms", Type.TIME, nullable=False, **_SUM)
 SPAN_COUNT = _row("span_count", Type.INTEGER, nullable=False, source=Source.SPAN_COUNT)
 
 _IDS: dict[str, Any] = {"source": Source.EXPERIMENT, "indexed": Indexed.BLOCK}
+_ENTRY = Row("", Type.TEXT, Source.ENTRY, numeric=True)
 _NAME = Entry("tag", "mlflow.traceName")
 _SESSION = Entry("metadata", "mlflow.trace.session")
 _USER = Entry("metadata", "mlflow.trace.user")
@@ -202,15 +182,7 @@ _ROWS = (
     _row("client_request_id", Type.TEXT),
     _row("name", Type.TEXT, "trace_name", entry=_NAME),
     _row("session_id", Type.TEXT, numeric=True, entry=_SESSION),
-    Row(
-        "user",
-        Type.TEXT,
-        Source.ENTRY,
-        entry=_USER,
-        numeric=True,
-        kinds=("metadata",),
-        key=_USER.key,
-    ),
+    replace(_ENTRY, name="user", entry=_USER, kinds=(_USER.kind,), key=_USER.key),
     _linked("run_id", "run", "run", Source.LINK_OR_ENTRY, _RUN),
     _linked("prompt", "prompt", "prompt_version", Source.LINK, _PROMPTS),
     _row("request_preview", Type.TEXT, indexed=Indexed.PRESENCE),
@@ -237,19 +209,12 @@ SPAN = {
 #: The kinds of assessments.
 ASSESSMENTS = ("feedback", "expectation")
 
+_USAGE = Row("", Type.TEXT, Source.USAGE, indexed=Indexed.PARTS)
 #: Metadata that MLflow makes of columns, by key.
 USAGE = {
-    key: Row(
-        "",
-        Type.TEXT,
-        Source.USAGE,
-        entry=Entry("metadata", key),
-        parts=parts,
-        indexed=Indexed.PARTS,
-    )
+    key: replace(_USAGE, entry=Entry("metadata", key), parts=parts)
     for key, parts in (("mlflow.trace.tokenUsage", _TOKENS), ("mlflow.trace.cost", _COSTS))
 }
-_ENTRY = Row("", Type.TEXT, Source.ENTRY, numeric=True)
 _ASSESSMENT = Row("", Type.TEXT, Source.ASSESSMENT, numeric=True, single=False)
 _ISSUE = Row("", Type.TEXT, Source.ISSUE, "name", single=False, kinds=("issue",))
 _ATTRIBUTE = Row("", Type.TEXT, Source.ATTRIBUTE, numeric=True, single=False, kinds=("attribute",))
@@ -261,11 +226,7 @@ LINKS = tuple(row for row in _ROWS if row.source in (Source.LINK, Source.LINK_OR
 #: The fields with a name that there are terms of, by the kind and key of these.
 NAMED = {(row.kinds[0], row.key): row for row in (*_ROWS, *SPAN.values()) if row.indexed in _TERMS}
 #: What MLflow shows as tags and metadata, but keeps in ``trace_info``.
-SHOWN = {
-    row.entry: row
-    for row in (*_ROWS, *USAGE.values())
-    if row.entry != NO_ENTRY and row.of_trace_info
-}
+SHOWN = {row.entry: row for row in (*_ROWS, *USAGE.values()) if row.of_trace_info and row.entry.key}
 
 
 @lru_cache(maxsize=1000)

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from insights_engine.base import plans
-from insights_engine.facts.terms import (
-    CONTENT,
-    NUMBER,
-    PARTS,
-    SESSION,
-    TEXT,
-    Role,
-    hidden_slot_of,
-)
+from insights_engine.facts.terms import NUMBER, TEXT, Role
 from insights_engine.index.cache import CACHE, Column
 from insights_engine.index.groups import Block, Group, Terms, all_positions
 from insights_engine.index.index_reader import Index
 from insights_engine.index.slices import Series
 from insights_engine.language import fields, storage, tree
 from insights_engine.language.storage import Indexed, Type
-from insights_engine.sets import bitmaps
+from insights_engine.sets import bitmaps, intervals
 
 
 class Vocabulary(NamedTuple):
@@ -72,44 +65,15 @@ def vocabulary_of(index: Index, field: tree.Field) -> Optional[Vocabulary]:
         elif role in (Role.LOW, Role.SPREAD):
             low, spread = slices.setdefault((row["kind"], row["signature"]), ({}, {}))
             (low if role == Role.LOW else spread)[slot] = term
-    lost = _lost(index, field)
+    lost = [term.number for term in index.planner.lost(kept)]
     return Vocabulary(
         values,
         (*texts, *lost),
         (*numbers, *lost),
         [Series(low, spread) for low, spread in slices.values()],
-        _number_of(kept),
+        partial(intervals.number_of, kept.type),
         kept.single,
     )
-
-
-def _number_of(row: storage.Row) -> Callable[[int], Union[int, float]]:
-    if row.type is Type.NANOSECONDS:
-        return lambda pattern: float(bitmaps.integer_of(pattern)) / 1e6
-    return bitmaps.integer_of if row.whole else bitmaps.double_of
-
-
-def _lost(index: Index, field: tree.Field) -> Terms:
-    """The terms of traces with values that stand under no key."""
-    wanted: list[tuple[str, str, list[int]]] = []
-    if isinstance(field, tree.Assessment):
-        wanted.append(("trace", "assessments", [SESSION]))
-    elif isinstance(field, tree.SpanAttribute):
-        top = field.path[0]
-        wanted.append(("attribute", "", [CONTENT, hidden_slot_of(top)]))
-        if len(field.path) > 1:
-            wanted.append(("attribute", top, [PARTS]))
-    found: list[int] = []
-    for kind, key, slots in wanted:
-        rows = plans.run(
-            index.plpy,
-            "select v.term from insights.term v where v.kind = $1 and v.key = $2"
-            f" and v.role = '{Role.UNKNOWN}' and v.slot = any($3)",
-            ("text", "text", "int[]"),
-            (kind, key, slots),
-        )
-        found += (row["term"] for row in rows)
-    return tuple(found)
 
 
 # ------------------------------------------------------------------ of values
