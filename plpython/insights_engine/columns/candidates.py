@@ -58,6 +58,7 @@ _TERMS_AT_ONCE = 20_000
 MOST_EQUAL_NUMBERS = 32
 
 FACTS = frozenset("vpse")
+_SLICES = (Role.LOW, Role.SPREAD)
 #: Traces whose session has assessments in another experiment.
 MARK_OF_SESSIONS: Name = ("o", "trace", "assessments", SESSION)
 _ANY_SPAN: Name = ("o", "span", "", "")
@@ -327,7 +328,7 @@ class Items:
                 return
 
     def _add(self, term: Term) -> None:
-        if term.role in (Role.LOW, Role.SPREAD) and (term.kind, term.key) != ("span", "count"):
+        if term.role in _SLICES and (term.kind, term.key) != ("span", "count"):
             self._add_slice(term)
             return
         names = list(items_of(term, self.signatures))

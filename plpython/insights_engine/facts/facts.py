@@ -473,6 +473,14 @@ class Facts:
         self._columns = {
             row.name: _Column(self, row) for row in storage.COLUMNS if row.type is not Type.TEXT
         }
+        # That there is one, and that its text is not captured.
+        self._previews = {
+            name: (
+                self.at("trace", name, 0, Role.PRESENT),
+                self.at("trace", name, 0, Role.UNKNOWN, TEXT),
+            )
+            for name in _PREVIEWS
+        }
         self._end = _Column(self, storage.END_TIME)
         self._span_count = _Column(self, storage.SPAN_COUNT)
         self._span_columns: dict[tuple[Optional[str], Optional[str], str], list[Positions]] = {}
@@ -551,10 +559,10 @@ class Facts:
             text = row[column]
             if text is not None:
                 self._note(position, values[column][text])
-        for column in _PREVIEWS:
+        for column, lists in self._previews.items():
             if row[column]:
-                self._mark(position, "trace", column, 0, Role.PRESENT)
-                self._mark(position, "trace", column, 0, Role.UNKNOWN, TEXT)
+                for positions in lists:
+                    positions.append(position)
         for name, noted in self._columns.items():
             number = row[name]
             if number is not None:
