@@ -27,7 +27,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
-from insights_engine.language import tree
+from insights_engine.language import storage, tree
 
 from tests.semantics.world import (
     COST_COLUMNS,
@@ -641,9 +641,12 @@ def _trace_predicate(dice: Random, about: Subject) -> tree.Predicate:
         "assessment": tree.Assessment(
             pick(dice, ("feedback", "expectation", "assessment")), pick(dice, palette.keys)
         ),
-        "number": tree.TraceNumber(pick(dice, tree.TRACE_NUMBER_FIELDS)),
+        "number": pick(dice, _NUMBERS),
     }[kind]
     return _predicate_on(dice, palette, field, palette.texts)
+
+
+_NUMBERS = [row.field for row in storage.TRACE.values() if isinstance(row.field, tree.TraceNumber)]
 
 
 def _span_predicate(dice: Random, about: Subject) -> tree.Predicate:
@@ -1036,10 +1039,7 @@ def _question(dice: Random, about: Subject) -> Question:
 
 
 def _order_fields(palette: Palette) -> list[tree.Field]:
-    fields: list[tree.Field] = [
-        tree.TraceText(name) for name in tree.TRACE_TEXT_FIELDS if name != "prompt"
-    ]
-    fields += [tree.TraceNumber(name) for name in tree.TRACE_NUMBER_FIELDS]
+    fields = [row.field for row in storage.TRACE.values() if row.name != "prompt"]
     for key in palette.keys:
         fields += [tree.Tag(key), tree.Metadata(key)]
         fields += [tree.Assessment(kind, key) for kind in ("feedback", "assessment")]

@@ -33,14 +33,15 @@ from insights_engine.facts.terms import (
     CONTENT,
     NUMBER,
     PARTS,
-    SEPARATOR,
     SESSION,
     TEXT,
+    Role,
     bucket_of,
     hidden_slot_of,
     name_bucket_of,
 )
-from insights_engine.language import fields, times, tree
+from insights_engine.language import fields, storage, times, tree
+from insights_engine.language.storage import SEPARATOR
 
 Name = tuple[Any, ...]
 
@@ -57,7 +58,7 @@ _TERMS_AT_ONCE = 20_000
 MOST_EQUAL_NUMBERS = 32
 
 FACTS = frozenset("vpse")
-_ASSESSMENTS = ("feedback", "expectation")
+_SLICES = (Role.LOW, Role.SPREAD)
 #: Traces whose session has assessments in another experiment.
 MARK_OF_SESSIONS: Name = ("o", "trace", "assessments", SESSION)
 _ANY_SPAN: Name = ("o", "span", "", "")
@@ -75,21 +76,20 @@ _BOOKKEEPING = frozenset(
     )
 )
 
+_OF_TRACES = (*storage.TRACE.values(), *storage.USAGE.values())
 #: What MLflow keeps elsewhere, or every trace has; and what went in and out, which
 #: for spans is no fact either.
 _NO_FACTS = _BOOKKEEPING.union(
     (
-        ("tag", "mlflow.traceName"),
-        ("tag", "mlflow.linkedPrompts"),
-        ("metadata", "mlflow.sourceRun"),
-        ("metadata", "mlflow.trace.session"),
+        *(row.entry for row in _OF_TRACES if row.source is not storage.Source.ENTRY),
         ("metadata", "mlflow.traceInputs"),
         ("metadata", "mlflow.traceOutputs"),
         ("attribute", "mlflow.spanType"),
-        *(("metadata", key) for key in fields.USAGE_METADATA),
-        ("trace", "timestamp_ms"),
-        ("trace", "end_time_ms"),
-        ("trace", "span_count"),
+        *(
+            ("trace", row.key)
+            for row in _OF_TRACES
+            if isinstance(row.field, tree.TraceNumber) and not row.nullable
+        ),
         ("span", "duration"),
     )
 )
@@ -122,20 +122,20 @@ class Signature(NamedTuple):
 def items_of(term: Term, signatures: dict[int, Signature]) -> Iterator[Name]:
     """The names of the items that a term is part of."""
     kind, key, role = term.kind, term.key, term.role
-    if role == "v":
+    if role == Role.VALUE:
         if (kind, key) not in _NO_FACTS:
-            value = _readable(term.value) if kind in _ASSESSMENTS else term.value
+            value = _readable(term.value) if kind in storage.ASSESSMENTS else term.value
             yield ("v", kind, key, value)
-    elif role == "p":
+    elif role == Role.PRESENT:
         if (kind, key) not in _NO_FACTS:
             yield ("p", kind, key)
-    elif role == "h":
+    elif role == Role.BUCKET:
         # Buckets make the values of facts uncertain.
         if (kind, key) not in _NO_FACTS:
             yield ("h", kind, key, term.slot)
-    elif role == "o":
+    elif role == Role.UNKNOWN:
         yield ("o", kind, key, term.slot)
-    elif role == "n" and kind == "span" and key == "count":
+    elif role == Role.LOW and kind == "span" and key == "count":
         signature = signatures.get(term.signature)
         if signature is None:
             return
@@ -155,7 +155,7 @@ def series_of(
     kind: str, key: str, signature: int, signatures: Mapping[int, Signature]
 ) -> Optional[Name]:
     """The field that numbers of a key and signature belong to, if it is tested."""
-    if (kind, key) == ("trace", "end_time_ms") or (kind, key) in _BOOKKEEPING:
+    if (kind, key) == ("trace", storage.END_TIME.key) or (kind, key) in _BOOKKEEPING:
         return None
     if (kind, key) == ("span", "duration") and signature:
         known = signatures.get(signature)
@@ -189,7 +189,7 @@ def uncertain_by(name: Name) -> tuple[Name, ...]:
         unknown: Name = ("o", kind, key, NUMBER)
         if kind == "attribute":
             return (unknown, *_lost(key))
-        return (unknown, MARK_OF_SESSIONS) if kind in _ASSESSMENTS else (unknown,)
+        return (unknown, MARK_OF_SESSIONS) if kind in storage.ASSESSMENTS else (unknown,)
     if role == "s":
         if name[1] == "type":
             return (_ANY_SPAN,)
@@ -202,11 +202,11 @@ def uncertain_by(name: Name) -> tuple[Name, ...]:
     if role == "v":
         value = name[3]
         found = [("h", kind, key, bucket_of(value)), ("o", kind, key, TEXT)]
-        if kind in _ASSESSMENTS:
+        if kind in storage.ASSESSMENTS:
             found.append(("h", kind, key, bucket_of(json.dumps(value))))
     if kind == "attribute":
         found += _lost(key)
-    elif kind in _ASSESSMENTS:
+    elif kind in storage.ASSESSMENTS:
         found.append(MARK_OF_SESSIONS)
     return tuple(found)
 
@@ -328,7 +328,7 @@ class Items:
                 return
 
     def _add(self, term: Term) -> None:
-        if term.role in ("n", "x") and (term.kind, term.key) != ("span", "count"):
+        if term.role in _SLICES and (term.kind, term.key) != ("span", "count"):
             self._add_slice(term)
             return
         names = list(items_of(term, self.signatures))
@@ -403,7 +403,7 @@ def _number_text(name: Name) -> str:
     return (of_time and times.text_of(number)) or repr(number)
 
 
-_SHOWN_KEYS = {"run": "run_id", "prompt": "prompt", "issue": "issue.id"}
+_SHOWN_KEYS = {**{row.kinds[0]: row.name for row in storage.LINKS}, "issue": "issue.id"}
 
 
 def kind_of(name: Name) -> str:
@@ -443,21 +443,17 @@ def node_of(name: Name) -> tree.Node:
 
 def field_of(kind: str, key: str) -> tree.Field:
     """The field that facts of a kind and key are about."""
-    if kind == "trace":
-        number = key in tree.TRACE_NUMBER_FIELDS
-        return tree.TraceNumber(key) if number else tree.TraceText(key)
+    row = storage.NAMED.get((kind, key))
+    if row is not None:
+        return row.field
     if kind == "tag":
         return tree.Tag(key)
     if kind == "metadata":
         return fields.PROMOTED_METADATA.get(key) or tree.Metadata(key)
-    if kind in _ASSESSMENTS:
+    if kind in storage.ASSESSMENTS:
         return tree.Assessment(kind, key)
-    if kind in ("run", "prompt"):
-        return tree.TraceText("run_id" if kind == "run" else "prompt")
     if kind == "issue":
         return tree.Issue()
-    if kind == "span":
-        return tree.SpanNumber("duration_ms") if key == "duration" else tree.SpanText(key)
     return tree.SpanAttribute(tuple(key.split(SEPARATOR)))
 
 
@@ -502,7 +498,8 @@ class Restated:
 
     def _add(self, field: tree.Field) -> None:
         if isinstance(field, (tree.TraceText, tree.TraceNumber)):
-            self._keys.update(_SAME.get(field.name, (("trace", field.name),)))
+            row = storage.of(field)
+            self._keys.update(_SAME.get(field.name, ((row.kinds[0], row.key),)))
             for ending, attribute in _SUMMED.items():
                 if field.name.endswith(ending):
                     self._attributes.add(attribute)
@@ -510,10 +507,9 @@ class Restated:
             self._keys.add(("tag", field.key))
         elif isinstance(field, tree.Metadata):
             self._keys.add(("metadata", field.key))
-            self._keys.update(_USAGE.get(field.key, ()))
+            self._keys.update(("trace", part.key) for part in storage.of(field).parts)
         elif isinstance(field, tree.Assessment):
-            kinds = _ASSESSMENTS if field.kind == "assessment" else (field.kind,)
-            self._keys.update((kind, field.name) for kind in kinds)
+            self._keys.update((kind, field.name) for kind in storage.of(field).kinds)
         elif isinstance(field, tree.Issue):
             self._keys.add(("issue", ""))
         elif isinstance(field, tree.SpanText):
@@ -531,11 +527,8 @@ def _one_in_the_other(one: str, other: str) -> bool:
 
 
 _SAME: dict[str, tuple[tuple[str, str], ...]] = {
-    "run_id": (("run", ""),),
-    "prompt": (("prompt", ""),),
-    "user": (("metadata", "mlflow.trace.user"),),
     "execution_time_ms": (("trace", "execution_time_ms"), ("span", "duration")),
-    "end_time_ms": (("trace", "timestamp_ms"), ("trace", "execution_time_ms")),
+    "end_time_ms": tuple(("trace", part.key) for part in storage.END_TIME.parts),
     **{
         f"total_{what}": tuple(("trace", f"{one}_{what}") for one in ("input", "output", "total"))
         for what in ("tokens", "cost")
@@ -548,14 +541,6 @@ _SAME: dict[str, tuple[tuple[str, str], ...]] = {
 }
 #: The attributes of spans that MLflow sums up for the trace, by the ending of its fields.
 _SUMMED = {"_tokens": "mlflow.chat.tokenUsage", "_cost": "mlflow.llm.cost"}
-_USAGE = {
-    "mlflow.trace.tokenUsage": tuple(
-        ("trace", name) for name in tree.TRACE_NUMBER_FIELDS if "_tokens" in name
-    ),
-    "mlflow.trace.cost": tuple(
-        ("trace", name) for name in tree.TRACE_NUMBER_FIELDS if name.endswith("_cost")
-    ),
-}
 
 
 def has_span_condition(node: tree.Node) -> bool:

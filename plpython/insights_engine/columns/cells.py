@@ -17,7 +17,9 @@ from itertools import accumulate
 from typing import NamedTuple, Optional, Union
 
 from insights_engine.columns.candidates import Name
-from insights_engine.language import tree
+from insights_engine.facts.terms import Role
+from insights_engine.language import storage
+from insights_engine.language.storage import Type
 from insights_engine.sets import bitmaps, intervals
 from insights_engine.stats.thresholds import roundest
 
@@ -135,12 +137,12 @@ class Sliced:
         self._stored = slices
         self._decoded: dict[tuple[str, int], int] = {}
         #: The positions with a number.
-        self.there = self.slice("n", bitmaps.HAS_NUMBER)
+        self.there = self.slice(Role.LOW, bitmaps.HAS_NUMBER)
         #: Those of them with several different ones.
-        self.several = self.slice("x", bitmaps.HAS_NUMBER)
+        self.several = self.slice(Role.SPREAD, bitmaps.HAS_NUMBER)
 
     def slice(self, role: str, bit: int) -> int:
-        """One slice: of the smallest numbers (``n``), or where the largest differ (``x``)."""
+        """One slice: of the smallest numbers, or where the largest differ."""
         known = self._decoded.get((role, bit))
         if known is None:
             stored = self._stored.get((role, bit))
@@ -185,7 +187,7 @@ class _Low:
         self._sliced = sliced
 
     def get(self, bit: int, otherwise: int, /) -> int:
-        return self._sliced.slice("n", bit)
+        return self._sliced.slice(Role.LOW, bit)
 
 
 class _High(_Low):
@@ -194,7 +196,7 @@ class _High(_Low):
     __slots__ = ()
 
     def get(self, bit: int, otherwise: int, /) -> int:
-        return self._sliced.slice("n", bit) ^ self._sliced.slice("x", bit)
+        return self._sliced.slice(Role.LOW, bit) ^ self._sliced.slice(Role.SPREAD, bit)
 
 
 # Traces of a block that a sample takes: so many stretches of so many positions.
@@ -343,32 +345,20 @@ def sampled(numbers: Numbers, most: int) -> list[int]:
 # -------------------------------------------------------------------- the fields
 
 
-def is_whole(name: Name) -> bool:
-    """Whether numbers are stored as 64-bit integers, not as doubles."""
-    kind, key = name[1], name[2]
-    if kind == "span":
-        return True
-    return kind == "trace" and key in tree.TRACE_NUMBER_FIELDS and not key.endswith("_cost")
+def _type(name: Name) -> Type:
+    """What the numbers of a field are; those among texts are doubles."""
+    row = storage.NAMED.get((name[1], name[2]))
+    return Type.DOUBLE if row is None else row.type
 
 
 def _value(name: Name, place: int) -> Union[int, float]:
     """The number that an ordered integer stands for, in the unit of the field."""
-    pattern = place ^ _SIGN
-    if not is_whole(name):
-        return bitmaps.double_of(pattern)
-    number = pattern - (1 << bitmaps.WIDTH) if pattern & _SIGN else pattern
-    return number / 1e6 if name[1] == "span" else number
+    return intervals.number_of(_type(name), place ^ _SIGN)
 
 
 def _start(name: Name, value: Union[int, float]) -> int:
     """The first ordered integer that is not below a constant."""
-    if name[1] == "span":
-        return intervals.bounds_of_duration(float(value))[0]
-    if not is_whole(name):
-        return intervals.bounds_of_double(float(value))[0]
-    if isinstance(value, float):
-        return intervals.bounds_among_integers(value)[0]
-    return intervals.bounds_of_integer(value)[0]
+    return intervals.bounds_of(_type(name), value)[0]
 
 
 # ---------------------------------------------------------------------- the cuts

@@ -24,48 +24,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Union
 
-from insights_engine.language import tree
+from insights_engine.language import storage, tree
 from insights_engine.language.errors import FilterError, blames_value
+from insights_engine.language.storage import Source, Type
 from insights_engine.language.tokens import pattern_place
 
 #: The requested experiments; None: all of them.  The caller restricts the
 #: traces to them itself; here they bound what session-scoped assessments cover.
 Scope = Optional[Sequence[int]]
 
-TOKEN_USAGE = "mlflow.trace.tokenUsage"
-COST = "mlflow.trace.cost"
-SESSION = "mlflow.trace.session"
-TRACE_NAME = "mlflow.traceName"
-SOURCE_RUN = "mlflow.sourceRun"
-USER = "mlflow.trace.user"
-
-#: Keys of the JSON text that MLflow synthesises, each with its column, in order.
-_TOKEN_COLUMNS = (
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "cache_creation_input_tokens_above_1hr",
-)
-_COST_COLUMNS = ("input_cost", "output_cost", "total_cost")
-SYNTHESISED = {TOKEN_USAGE: _TOKEN_COLUMNS, COST: _COST_COLUMNS}
-
-# Columns of trace_info: (column, nullable).
-TEXT_COLUMNS = {
-    "trace_id": ("request_id", False),
-    "status": ("status", False),
-    "client_request_id": ("client_request_id", True),
-    "name": ("trace_name", True),
-    "session_id": ("session_id", True),
-    "request_preview": ("request_preview", True),
-    "response_preview": ("response_preview", True),
-}
-_BIGINT_COLUMNS = {
-    "timestamp_ms": False,
-    "execution_time_ms": True,
-    **dict.fromkeys(_TOKEN_COLUMNS, True),
-}
+#: What the metadata of session-scoped assessments have in their JSON text.
+SESSION_MARK = '"mlflow.trace.session":'
 
 _BIGINT_MIN, _BIGINT_MAX = -(2**63), 2**63 - 1
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
@@ -215,46 +184,33 @@ class Compiler:
         return f"{alias}.experiment_id = any({self.params.add(self.scope, 'int[]')}) and "
 
     def predicate(self, node: tree.Predicate, t: str) -> str:
-        target = node.field
-        if isinstance(target, tree.TraceText):
-            return self.trace_text(node, target.name, t)
-        if isinstance(target, tree.TraceNumber):
-            return self.trace_number(node, target.name, t)
-        if isinstance(target, tree.Tag):
-            if target.key == TRACE_NAME:
-                return self.trace_text(node, "name", t)
-            return self.keyed("trace_tags", target.key, node, t)
-        if isinstance(target, tree.Metadata):
-            if target.key == SESSION:
-                return self.trace_text(node, "session_id", t)
-            if target.key in SYNTHESISED:
-                return self.synthesised(node, target.key, t)
-            return self.keyed("trace_request_metadata", target.key, node, t)
-        if isinstance(target, tree.Assessment):
-            return self.assessment(node, target, t)
-        if isinstance(target, tree.Issue):
-            return self.issue(node, t)
-        raise TypeError(f"a span predicate outside of any span: {node}")
+        row = storage.of(node.field)
+        compiled = _COMPILED.get(row.source)
+        if compiled is None:
+            raise TypeError(f"a span predicate outside of any span: {node}")
+        if not isinstance(node, tree.IsNull) or row.source is Source.COLUMN:
+            return compiled(self, node, row, t)
+        if not row.nullable:
+            return "true" if node.negated else "false"
+        there = compiled(self, node, row, t)
+        return there if node.negated else f"(not {there})"
 
-    def trace_text(self, node: tree.Predicate, name: str, t: str) -> str:
-        if name == "user":
-            return self.keyed("trace_request_metadata", USER, node, t)
-        if name == "run_id":
-            return self.run(node, t)
-        if name == "prompt":
-            return self.prompt(node, t)
-        if name == "experiment_id":
-            return self.experiment(node, t)
-        column, nullable = TEXT_COLUMNS[name]
-        column = f"{t}.{column}"
+    # What these make of a predicate on NULL says that there is a value, but for `column`.
+
+    def column(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
+        """A predicate on a column of trace_info."""
+        column = f"{t}.{row.column}"
         if isinstance(node, tree.IsNull):
-            if not nullable:
+            if not row.nullable:
                 return "true" if node.negated else "false"
             return f"{column} is {'not ' if node.negated else ''}null"
-        condition = self.text(column, node)
-        if nullable or _numeric(node):
-            return self.known(column, condition, node)
-        return condition
+        if row.type is Type.TEXT:
+            condition = self.text(column, node)
+            if row.nullable or _numeric(node):
+                return self.known(column, condition, node)
+            return condition
+        condition = self.bigint(column, node) if row.whole else self.double(column, node)
+        return f"({column} is not null and {condition})" if row.nullable else condition
 
     def known(self, column: str, condition: str, node: tree.Predicate) -> str:
         """``condition`` with NULL made false."""
@@ -262,10 +218,8 @@ class Compiler:
             return f"coalesce({condition}, false)"
         return f"({column} is not null and {condition})"
 
-    def experiment(self, node: tree.Predicate, t: str) -> str:
-        column = f"{t}.experiment_id"
-        if isinstance(node, tree.IsNull):
-            return "true" if node.negated else "false"
+    def experiment(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
+        column = f"{t}.{row.column}"
         if isinstance(node, tree.TextCompare) and node.op == "=":
             # As an integer, so that the index on experiments serves.
             if not re.fullmatch(r"0|-?[1-9][0-9]{0,9}", node.value):
@@ -277,131 +231,115 @@ class Compiler:
         condition = self.text(f"{column}::text", node)
         return f"coalesce({condition}, false)" if _numeric(node) else condition
 
-    def trace_number(self, node: tree.Predicate, name: str, t: str) -> str:
-        if name == "span_count":
-            return self.span_count(node, None, t)
-        if name == "end_time_ms":
-            if isinstance(node, tree.IsNull):
-                return "true" if node.negated else "false"
-            near = "between -4611686018427387904 and 4611686018427387903"
-            start, took = f"{t}.timestamp_ms", f"coalesce({t}.execution_time_ms, 0)"
-            return (
-                f"case when {start} {near} and {took} {near}"
-                f" then {self.bigint(f'({start} + {took})', node)}"
-                f" else {self.bigint(f'({start}::numeric + {took})', node)} end"
-            )
-        column = f"{t}.{name}"
-        if isinstance(node, tree.IsNull):
-            if not _BIGINT_COLUMNS.get(name, True):
-                return "true" if node.negated else "false"
-            return f"{column} is {'not ' if node.negated else ''}null"
-        if name not in _BIGINT_COLUMNS:
-            return f"({column} is not null and {self.double(column, node)})"
-        condition = self.bigint(column, node)
-        return f"({column} is not null and {condition})" if _BIGINT_COLUMNS[name] else condition
+    def sum(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
+        """A predicate on the sum of two columns, of which the second may be missing."""
+        near = "between -4611686018427387904 and 4611686018427387903"
+        first, second = [f"{t}.{part.column}" for part in row.parts]
+        second = f"coalesce({second}, 0)"
+        return (
+            f"case when {first} {near} and {second} {near}"
+            f" then {self.bigint(f'({first} + {second})', node)}"
+            f" else {self.bigint(f'({first}::numeric + {second})', node)} end"
+        )
 
-    def keyed(self, table: str, key: str, node: tree.Predicate, t: str) -> str:
+    def entry(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
         """A predicate on a tag or a metadata entry."""
-        where = f"k.request_id = {t}.request_id and k.key = {self.params.add(key, 'text')}"
-        if isinstance(node, tree.IsNull):
-            found = self.exists(f"{self.schema}.{table} k", where)
-            return found if node.negated else f"(not {found})"
-        return self.exists(f"{self.schema}.{table} k", f"{where} and {self.text('k.value', node)}")
+        key = self.params.add(row.entry.key, "text")
+        where = f"k.request_id = {t}.request_id and k.key = {key}{self.also('k.value', node)}"
+        return self.exists(f"{self.schema}.{row.entry.table} k", where)
+
+    def also(self, value: str, node: tree.Predicate) -> str:
+        """What else has to hold for the text ``value`` of a row that is there."""
+        return "" if isinstance(node, tree.IsNull) else f" and {self.text(value, node)}"
 
     def exists(self, source: str, where: str) -> str:
         # OFFSET 0 keeps the planner from making a join of it.
         fence = " offset 0" if self.shape == "probe" else ""
         return f"exists (select from {source} where {where}{fence})"
 
-    def synthesised(self, node: tree.Predicate, key: str, t: str) -> str:
+    def usage(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
         """Metadata that MLflow synthesises as JSON text from number columns.
 
         As in MLflow, only the very text that it synthesises equals.
         """
-        columns = SYNTHESISED[key]
-        present = _any([f"{t}.{column} is not null" for column in columns])
+        present = _any([f"{t}.{part.column} is not null" for part in row.parts])
         if isinstance(node, tree.IsNull):
-            return present if node.negated else f"(not {present})"
+            return present
         if isinstance(node, tree.TextCompare):
-            same = self.same_json(node.value, key, t)
+            same = self.same_json(node.value, row, t)
             return same if node.op == "=" else f"({present} and not {same})"
         if isinstance(node, tree.In):
             texts = [value for value in node.values if isinstance(value, str)]
-            same = _any([self.same_json(text, key, t) for text in texts])
+            same = _any([self.same_json(text, row, t) for text in texts])
             return f"({present} and not {same})" if node.negated else same
         raise FilterError(
-            f"Comparator '{_comparator(node)}' is not supported for reserved metadata '{key}'. "
-            "Only '=', '!=', 'IS NULL', and 'IS NOT NULL' are supported."
+            f"Comparator '{_comparator(node)}' is not supported for reserved metadata"
+            f" '{row.entry.key}'."
+            " Only '=', '!=', 'IS NULL', and 'IS NOT NULL' are supported."
         )
 
-    def same_json(self, text: str, key: str, t: str) -> str:
-        columns = SYNTHESISED[key]
-        numbers = canonical_numbers(text, columns, whole=key == TOKEN_USAGE)
+    def same_json(self, text: str, row: storage.Row, t: str) -> str:
+        numbers = canonical_numbers(text, row.parts)
         if not numbers:
             return "false"
-        pgtype = "bigint" if key == TOKEN_USAGE else "double precision"
-        parts = [
-            f"({t}.{column} is not null and"
-            f" {t}.{column} = {self.params.add(numbers[column], pgtype)})"
-            if column in numbers
-            else f"{t}.{column} is null"
-            for column in columns
-        ]
+        parts = []
+        for part in row.parts:
+            column = f"{t}.{part.column}"
+            if part.name in numbers:
+                bound = self.params.add(numbers[part.name], part.sql_type)
+                parts.append(f"({column} is not null and {column} = {bound})")
+            else:
+                parts.append(f"{column} is null")
         return _all(parts)
 
     # ------------------------------------------------------- links and runs
 
-    def run(self, node: tree.Predicate, t: str) -> str:
-        """Runs of a trace: its source run and those it has been linked to."""
-        if isinstance(node, tree.IsNull):
-            tests = ("m.value is not null", "true")
-        else:
-            tests = (self.text("m.value", node), self.text("e.destination_id", node))
-        found = self.either(
-            f"select m.request_id as trace_id from {self.schema}.trace_request_metadata m"
-            f" where m.key = {self.params.add(SOURCE_RUN, 'text')} and {tests[0]}",
+    def link_or_entry(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
+        """What the trace is linked to, and what an entry of it names: its source run."""
+        null = isinstance(node, tree.IsNull)
+        entry = " and m.value is not null" if null else self.also("m.value", node)
+        return self.either(
+            f"select m.request_id as trace_id from {self.schema}.{row.entry.table} m"
+            f" where m.key = {self.params.add(row.entry.key, 'text')}{entry}",
             f"select e.source_id from {self.schema}.entity_associations e"
             f" where e.source_type = {self.params.add('trace', 'text')}"
-            f" and e.destination_type = {self.params.add('run', 'text')} and {tests[1]}",
+            f" and e.destination_type = {self.params.add(row.column, 'text')}"
+            f"{self.also('e.destination_id', node)}",
             t,
         )
-        return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
 
     def either(self, first: str, second: str, t: str) -> str:
         return self.exists(f"({first} union all {second}) u", f"u.trace_id = {t}.request_id")
 
-    def prompt(self, node: tree.Predicate, t: str) -> str:
-        test = "true" if isinstance(node, tree.IsNull) else self.text("e.destination_id", node)
-        found = self.exists(
+    def link(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
+        return self.exists(
             f"{self.schema}.entity_associations e",
             f"e.source_type = {self.params.add('trace', 'text')}"
             f" and e.source_id = {t}.request_id"
-            f" and e.destination_type = {self.params.add('prompt_version', 'text')} and {test}",
+            f" and e.destination_type = {self.params.add(row.column, 'text')}"
+            f"{self.also('e.destination_id', node)}",
         )
-        return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
 
-    def issue(self, node: tree.Predicate, t: str) -> str:
-        test = "true" if isinstance(node, tree.IsNull) else self.text("a.name", node)
-        found = self.exists(
+    def issue(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
+        return self.exists(
             f"{self.schema}.assessments a",
             f"a.trace_id = {t}.request_id"
-            f" and a.assessment_type = {self.params.add('issue', 'text')} and {test}",
+            f" and a.assessment_type = {self.params.add('issue', 'text')}"
+            f"{self.also(f'a.{row.column}', node)}",
         )
-        return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
 
     # ------------------------------------------------------------ assessments
 
-    def assessment(self, node: tree.Predicate, target: tree.Assessment, t: str) -> str:
+    def assessment(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
         """Valid assessments of the trace, or, session-scoped, of its session."""
-        if target.kind == "assessment":
-            kinds = self.params.add(["feedback", "expectation"], "text[]")
-            kind = f"a.assessment_type = any({kinds})"
+        if len(row.kinds) > 1:
+            kind = f"a.assessment_type = any({self.params.add(list(row.kinds), 'text[]')})"
         else:
-            kind = f"a.assessment_type = {self.params.add(target.kind, 'text')}"
-        wanted = f"{kind} and a.name = {self.params.add(target.name, 'text')} and a.valid"
+            kind = f"a.assessment_type = {self.params.add(row.kinds[0], 'text')}"
+        wanted = f"{kind} and a.name = {self.params.add(row.key, 'text')} and a.valid"
         if not isinstance(node, tree.IsNull):
             wanted += f" and {self.assessed(node)}"
-        mark = self.params.add(f'"{SESSION}":', "text")
+        mark = self.params.add(SESSION_MARK, "text")
         covering = (
             f"from {self.schema}.trace_info c join {self.schema}.assessments a"
             f" on a.trace_id = c.request_id where {self.within_scope('c')}{wanted}"
@@ -414,15 +352,13 @@ class Compiler:
             # Without a fence: as few assessments cover sessions, it may pay to
             # find them all once.
             covered = f"exists (select {covering} and c.session_id = {t}.session_id)"
-            found = f"({direct} or ({t}.session_id is not null and {covered}))"
-        else:
-            found = self.either(
-                f"select a.trace_id from {self.schema}.assessments a where {wanted}",
-                f"select m.request_id from {self.schema}.trace_info m"
-                f" where {self.within_scope('m')}m.session_id in (select c.session_id {covering})",
-                t,
-            )
-        return f"(not {found})" if isinstance(node, tree.IsNull) and not node.negated else found
+            return f"({direct} or ({t}.session_id is not null and {covered}))"
+        return self.either(
+            f"select a.trace_id from {self.schema}.assessments a where {wanted}",
+            f"select m.request_id from {self.schema}.trace_info m"
+            f" where {self.within_scope('m')}m.session_id in (select c.session_id {covering})",
+            t,
+        )
 
     def assessed(self, node: tree.Predicate, a: str = "a") -> str:
         """A condition on the value of assessment ``a``; NULL counts as false."""
@@ -542,30 +478,24 @@ class Compiler:
             return _SpanSql((condition,)) if item.exact is None else _SpanSql(exact=condition)
         if isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
             raise TypeError(f"a span quantifier within a span condition: {node}")
-        target = node.field
-        if isinstance(target, tree.SpanAttribute):
-            return self.span_attribute(node, target)
-        if isinstance(target, tree.SpanNumber):
-            return _SpanSql((self.span_number(node),))
-        if isinstance(target, tree.SpanText):
-            return _SpanSql((self.span_text(node, target.name),))
+        row = storage.of(node.field)
+        if isinstance(node.field, tree.SpanAttribute):
+            return self.span_attribute(node, node.field)
+        if row.source is Source.SPAN_COLUMN:
+            return _SpanSql((self.span_column(node, row),))
         raise TypeError(f"a trace predicate within a span condition: {node}")
 
-    def span_number(self, node: tree.Predicate) -> str:
+    def span_column(self, node: tree.Predicate, row: storage.Row) -> str:
+        column = f"s.{row.column}"
         if isinstance(node, tree.IsNull):
-            return f"s.duration_ns is {'not ' if node.negated else ''}null"
-        return self.double("(s.duration_ns / 1e6::float8)", node)
-
-    def span_text(self, node: tree.Predicate, name: str) -> str:
-        column = f"s.{name}"
-        if isinstance(node, tree.IsNull):
-            if name == "content":
-                return f"s.content {'<>' if node.negated else '='} ''"
+            if row.empty_is_missing:
+                return f"{column} {'<>' if node.negated else '='} ''"
             return f"{column} is {'not ' if node.negated else ''}null"
+        if row.type is Type.NANOSECONDS:
+            return self.double(f"({column} / 1e6::float8)", node)
         condition = self.text(column, node)
-        # Content that was archived is empty, and missing.
-        if name == "content" and _may_match_empty(node):
-            return f"(s.content <> '' and {condition})"
+        if row.empty_is_missing and _may_match_empty(node):
+            return f"({column} <> '' and {condition})"
         return condition
 
     def span_attribute(self, node: tree.Predicate, target: tree.SpanAttribute) -> _SpanSql:
@@ -600,12 +530,13 @@ class Compiler:
                 return self.any_span(node.condition, t)
             if (node.op, node.value) in (("=", 0), ("<", 1), ("<=", 0)):
                 return f"(not {self.any_span(node.condition, t)})"
-        compare = tree.NumberCompare(tree.TraceNumber("span_count"), node.op, node.value)
-        return self.span_count(compare, node.condition, t)
+        compare = tree.NumberCompare(storage.SPAN_COUNT.field, node.op, node.value)
+        return self.counted(compare, node.condition, t)
 
-    def span_count(self, node: tree.Predicate, condition: tree.Node | None, t: str) -> str:
-        if isinstance(node, tree.IsNull):
-            return "true" if node.negated else "false"
+    def span_count(self, node: tree.Predicate, row: storage.Row, t: str) -> str:
+        return self.counted(node, None, t)
+
+    def counted(self, node: tree.Predicate, condition: tree.Node | None, t: str) -> str:
         if self.shape == "probe":
             where = f"{self.of_trace(t)} and {self.span_where(condition)}"
             count = f"(select count(*) from {self.schema}.spans s where {where})"
@@ -727,6 +658,20 @@ class Compiler:
         return number
 
 
+#: What compiles a predicate, by where MLflow keeps the field.
+_COMPILED: dict[Source, Callable[[Compiler, tree.Predicate, storage.Row, str], str]] = {
+    Source.COLUMN: Compiler.column,
+    Source.EXPERIMENT: Compiler.experiment,
+    Source.SUM: Compiler.sum,
+    Source.USAGE: Compiler.usage,
+    Source.ENTRY: Compiler.entry,
+    Source.LINK: Compiler.link,
+    Source.LINK_OR_ENTRY: Compiler.link_or_entry,
+    Source.ASSESSMENT: Compiler.assessment,
+    Source.ISSUE: Compiler.issue,
+    Source.SPAN_COUNT: Compiler.span_count,
+}
+
 # Sums are exact decimals, so that they are the same in any order of the rows
 # and can be made in parallel.  The factor gives the division of an average so
 # many decimals that the cast to a double still rounds correctly.
@@ -785,16 +730,7 @@ def _own_columns(node: tree.Node) -> bool:
         return _own_columns(node.item)
     if isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
         return False
-    target = node.field
-    if isinstance(target, tree.TraceText):
-        return target.name in TEXT_COLUMNS or target.name == "experiment_id"
-    if isinstance(target, tree.TraceNumber):
-        return target.name != "span_count"
-    if isinstance(target, tree.Tag):
-        return target.key == TRACE_NAME
-    return isinstance(target, tree.Metadata) and (
-        target.key == SESSION or target.key in SYNTHESISED
-    )
+    return storage.of(node.field).of_trace_info
 
 
 def _numbers(node: tree.Predicate, compare: Callable[[str, tree.Value], str]) -> str:
@@ -909,8 +845,8 @@ def _inside(run: str) -> bool:
 # ------------------------------------------------------------------- synthesis
 
 
-def canonical_numbers(text: str, keys: Sequence[str], whole: bool) -> dict[str, Union[int, float]]:
-    """The numbers of the JSON text that MLflow would synthesise as ``text``.
+def canonical_numbers(text: str, parts: Sequence[storage.Row]) -> dict[str, Union[int, float]]:
+    """The numbers, by name, of the JSON text that MLflow would synthesise as ``text``.
 
     Empty when MLflow would never synthesise that very text.  Follows
     ``get_trace_analytics_metadata_filter`` of MLflow 3.17.
@@ -919,18 +855,18 @@ def canonical_numbers(text: str, keys: Sequence[str], whole: bool) -> dict[str, 
         parsed = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(parsed, dict) or not set(parsed).issubset(keys):
+    if not isinstance(parsed, dict) or not parsed.keys() <= {part.name for part in parts}:
         return {}
     numbers: dict[str, Union[int, float]] = {}
-    for key in keys:
-        value = parsed.get(key)
+    for part in parts:
+        value = parsed.get(part.name)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        if whole:
+        if part.whole:
             if isinstance(value, int) and _BIGINT_MIN <= value <= _BIGINT_MAX:
-                numbers[key] = value
+                numbers[part.name] = value
         elif isinstance(value, float) and math.isfinite(value):
-            numbers[key] = value
+            numbers[part.name] = value
     return numbers if json.dumps(numbers) == text else {}
 
 

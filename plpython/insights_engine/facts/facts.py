@@ -3,7 +3,7 @@
 `Facts` collects, for traces that are given one after the other under ascending
 positions, at which positions each fact holds.  What a fact means is defined by
 the raw predicate (rawsql.py, attributes.py); a fact may be left out only where a
-fact of role ``o`` says so.  Pure: what the index knows already comes from a
+fact of `Role.UNKNOWN` says so.  Pure: what the index knows already comes from a
 `Vocabulary`.
 
 A batch sees the same values over and over, so each stored value leads, through
@@ -22,15 +22,16 @@ from typing import Any, Optional, Protocol, Union
 from insights_engine.exact.attributes import attributes_of, loads, number_form, storable
 from insights_engine.facts.terms import (
     CONTENT,
-    LONGEST_KEY,
     NUMBER,
     PARTS,
-    SEPARATOR,
     SESSION,
     TEXT,
+    Role,
     bucket_of,
     hidden_slot_of,
 )
+from insights_engine.language import storage
+from insights_engine.language.storage import LONGEST_KEY, SEPARATOR, Indexed, Type
 
 #: Distinct texts of a key, signatures counted apart, that get a term each.
 VALUES = 1_000
@@ -85,19 +86,12 @@ Fact = tuple[str, str, int, str, int]
 Number = Union[int, float]
 Content = Optional[str]
 
-TEXT_COLUMNS = ("name", "status", "session_id", "client_request_id")
-PREVIEWS = ("request_preview", "response_preview")
-INTEGER_COLUMNS = (
-    "timestamp_ms",
-    "execution_time_ms",
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "cache_creation_input_tokens_above_1hr",
+_TEXT_COLUMNS, _PREVIEWS = (
+    [row.name for row in storage.COLUMNS if row.type is Type.TEXT and row.indexed is indexed]
+    for indexed in (Indexed.VALUES, Indexed.PRESENCE)
 )
-COST_COLUMNS = ("input_cost", "output_cost", "total_cost")
+_START, _DURATION = (part.name for part in storage.END_TIME.parts)
+_LINKED = (*(row.kinds[0] for row in storage.LINKS), "issue")
 
 
 class Vocabulary(Protocol):
@@ -202,7 +196,7 @@ class Texts:
         bucket = bucket_of(text)
         found = self._buckets.get(bucket)
         if found is None:
-            found = self._facts.at(self.kind, self.key, 0, "h", bucket)
+            found = self._facts.at(self.kind, self.key, 0, Role.BUCKET, bucket)
             self._buckets[bucket] = found
         return found
 
@@ -212,8 +206,8 @@ class Texts:
         A number printed by JSON is found by its value, so it needs no bucket.
         """
         if printed:
-            return (self.kind, self.key, signature, "o", TEXT)
-        return (self.kind, self.key, 0, "h", bucket_of(text))
+            return (self.kind, self.key, signature, Role.UNKNOWN, TEXT)
+        return (self.kind, self.key, 0, Role.BUCKET, bucket_of(text))
 
 
 def most_values(kind: str) -> int:
@@ -231,12 +225,12 @@ class _Values(dict[Optional[str], _Entry]):
         self._facts = facts
         self._numbers = numbers
         self._texts = facts.texts_of(kind, key)
-        self._there = facts.at(kind, key, 0, "p")
+        self._there = facts.at(kind, key, 0, Role.PRESENT)
 
     def __missing__(self, text: Optional[str]) -> _Entry:
         if text is None:
             # There, yet nothing compares with it: left to the raw predicate.
-            unknown = self._facts.at(self._texts.kind, self._texts.key, 0, "o", TEXT)
+            unknown = self._facts.at(self._texts.kind, self._texts.key, 0, Role.UNKNOWN, TEXT)
             self[text] = nothing = ((self._there, unknown), ())
             return nothing
         texts = self._texts
@@ -279,7 +273,7 @@ class _Path:
         self._facts = facts
         self.path = path
         self.signature = signature
-        self.there = facts.at("attribute", path, signature, "p")
+        self.there = facts.at("attribute", path, signature, Role.PRESENT)
         self.texts = facts.texts_of("attribute", path)
         self._series: Optional[Series] = None
         # Where it is noted that a text is not captured.
@@ -287,7 +281,7 @@ class _Path:
 
     def opaque(self, slot: int) -> Positions:
         """Where it is noted that something is not captured."""
-        return self._facts.at("attribute", self.path, self.signature, "o", slot)
+        return self._facts.at("attribute", self.path, self.signature, Role.UNKNOWN, slot)
 
     def series(self) -> Series:
         """Where numbers are noted."""
@@ -385,7 +379,7 @@ class _Unindexed(_Attribute):
         super().__init__(facts, signature, key)
         there = self._where.there
         # Wherever it is there, its text is not captured.
-        facts.share(there, "attribute", key, signature, "o", TEXT)
+        facts.share(there, "attribute", key, signature, Role.UNKNOWN, TEXT)
         number, parts = self._where.opaque(NUMBER), self._where.opaque(PARTS)
         self._scalar: _Entry = ((there, number), ())
         self._compound: _Entry = ((there, parts), ())
@@ -419,7 +413,7 @@ class _Signature(dict[str, Optional[_Attribute]]):
         self.number = number
         #: Where the number of spans has a bit set.
         self.counts: list[Positions] = []
-        self.timed = facts.at("span", "duration", number, "p")
+        self.timed = facts.at("span", "duration", number, Role.PRESENT)
         self.durations = facts.series_of("span", "duration", number, True)
 
     def __missing__(self, key: str) -> Optional[_Attribute]:
@@ -435,17 +429,17 @@ class _Column:
 
     __slots__ = ("_facts", "_name", "series", "there")
 
-    def __init__(self, facts: Facts, name: str, whole: bool) -> None:
+    def __init__(self, facts: Facts, row: storage.Row) -> None:
         self._facts = facts
-        self._name = name
-        self.there = facts.at("trace", name, 0, "p")
-        self.series = facts.series_of("trace", name, 0, whole)
+        self._name = row.name
+        self.there = facts.at("trace", row.name, 0, Role.PRESENT)
+        self.series = facts.series_of("trace", row.name, 0, row.whole)
 
     def note(self, position: int, number: Optional[Number]) -> None:
         """A number that is there; None: it cannot be captured."""
         self.there.append(position)
         if number is None:
-            self._facts.at("trace", self._name, 0, "o", NUMBER).append(position)
+            self._facts.at("trace", self._name, 0, Role.UNKNOWN, NUMBER).append(position)
         else:
             self.series.add(position, number)
 
@@ -457,7 +451,7 @@ class Facts:
         self.vocabulary = vocabulary
         self.full = vocabulary.full_keys()
         self.text_count = 0
-        #: Facts of roles p, o and h.
+        #: Facts without values and numbers.
         self.plain: dict[Fact, Positions] = {}
         self.series: dict[tuple[str, str, int], Series] = {}
         self.texts: dict[tuple[str, str], Texts] = {}
@@ -473,20 +467,27 @@ class Facts:
             if part:
                 self._parts_of_key[top] = self._parts_of_key.get(top, 0) + 1
         self._pairs = {
-            kind: _Keys(self, kind, kind in ("tag", "metadata"))
-            for kind in ("trace", "tag", "metadata", "feedback", "expectation")
+            kind: _Keys(self, kind, kind in storage.ENTRIES)
+            for kind in ("trace", *storage.ENTRIES, *storage.ASSESSMENTS)
         }
         self._columns = {
-            **{name: _Column(self, name, True) for name in INTEGER_COLUMNS},
-            **{name: _Column(self, name, False) for name in COST_COLUMNS},
+            row.name: _Column(self, row) for row in storage.COLUMNS if row.type is not Type.TEXT
         }
-        self._end = _Column(self, "end_time_ms", True)
-        self._span_count = _Column(self, "span_count", True)
+        # That there is one, and that its text is not captured.
+        self._previews = {
+            name: (
+                self.at("trace", name, 0, Role.PRESENT),
+                self.at("trace", name, 0, Role.UNKNOWN, TEXT),
+            )
+            for name in _PREVIEWS
+        }
+        self._end = _Column(self, storage.END_TIME)
+        self._span_count = _Column(self, storage.SPAN_COUNT)
         self._span_columns: dict[tuple[Optional[str], Optional[str], str], list[Positions]] = {}
         self._position = -1
         #: Whether the content at hand has so many brackets that it may nest too deep.
         self.bracketed = False
-        self._links = {kind: _Values(self, kind, "", False) for kind in ("run", "prompt", "issue")}
+        self._links = {kind: _Values(self, kind, "", False) for kind in _LINKED}
 
     # ------------------------------------------------------------ collections
 
@@ -554,20 +555,20 @@ class Facts:
     def add_trace(self, position: int, row: dict[str, Any]) -> None:
         """The columns of trace_info; of the previews whether they are there."""
         values = self._pairs["trace"]
-        for column in TEXT_COLUMNS:
+        for column in _TEXT_COLUMNS:
             text = row[column]
             if text is not None:
                 self._note(position, values[column][text])
-        for column in PREVIEWS:
+        for column, lists in self._previews.items():
             if row[column]:
-                self._mark(position, "trace", column, 0, "p")
-                self._mark(position, "trace", column, 0, "o", TEXT)
+                for positions in lists:
+                    positions.append(position)
         for name, noted in self._columns.items():
             number = row[name]
             if number is not None:
                 finite = noted.series.whole or math.isfinite(number)
                 noted.note(position, number if finite else None)
-        end = row["timestamp_ms"] + (row["execution_time_ms"] or 0)
+        end = row[_START] + (row[_DURATION] or 0)
         self._end.note(position, end if end in _INT64 else None)
 
     def add_pairs(
@@ -599,16 +600,16 @@ class Facts:
         """A valid feedback or expectation of the trace or its session, with its stored value."""
         self._note(position, self._pairs[kind][name][value])
         if value is None:
-            self._mark(position, kind, name, 0, "o", TEXT)
+            self._mark(position, kind, name, 0, Role.UNKNOWN, TEXT)
         if numeric:
             if number is None or not math.isfinite(number):
-                self._mark(position, kind, name, 0, "o", NUMBER)
+                self._mark(position, kind, name, 0, Role.UNKNOWN, NUMBER)
             else:
                 self.series_of(kind, name, 0).add(position, number)
 
     def add_session_elsewhere(self, position: int) -> None:
         """The session has assessments in another experiment, which may count."""
-        self._mark(position, "trace", "assessments", 0, "o", SESSION)
+        self._mark(position, "trace", "assessments", 0, Role.UNKNOWN, SESSION)
 
     # ------------------------------------------------------------------ spans
 
@@ -683,7 +684,7 @@ class Facts:
         lows = [counted[3] for counted in rollup.values() if counted[1]]
         if lows:
             # Of all spans together, for conditions on the duration alone.
-            self.at("span", "duration", 0, "p").append(position)
+            self.at("span", "duration", 0, Role.PRESENT).append(position)
             durations = self.series_of("span", "duration", 0, True)
             durations.add(position, min(lows))
             durations.add(position, max(c[4] for c in rollup.values() if c[1]))
@@ -713,7 +714,7 @@ class Facts:
         bits = signature.counts
         for bit in range(count.bit_length()):
             if bit == len(bits):
-                bits.append(self.at("span", "count", number, "n", bit))
+                bits.append(self.at("span", "count", number, Role.LOW, bit))
             if count >> bit & 1:
                 bits[bit].append(position)
         if not timed:
@@ -728,13 +729,13 @@ class Facts:
 
     def unread(self, signature: int) -> _Entry:
         """Attributes of spans of this signature are not known."""
-        return ((self.at("attribute", "", signature, "o", CONTENT),), ())
+        return ((self.at("attribute", "", signature, Role.UNKNOWN, CONTENT),), ())
 
     def _hide(self, position: int, signature: int, key: str) -> None:
         """An attribute whose key is not indexed."""
         if not _UNSTORABLE.search(key):
             slot = hidden_slot_of(key)
-            self._mark(position, "attribute", "", signature, "o", slot)
+            self._mark(position, "attribute", "", signature, Role.UNKNOWN, slot)
 
     def note_parts(self, where: _Path, value: dict[str, Any]) -> None:
         """Notes the parts of an object, an attribute of a span of the trace at hand."""

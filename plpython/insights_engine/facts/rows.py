@@ -10,8 +10,10 @@ from operator import itemgetter
 from typing import Any, NamedTuple, Optional
 
 from insights_engine.base import interrupts
-from insights_engine.exact.rawsql import SESSION, SOURCE_RUN
-from insights_engine.facts.facts import COST_COLUMNS, INTEGER_COLUMNS, PREVIEWS, TEXT_COLUMNS, Facts
+from insights_engine.exact.rawsql import SESSION_MARK
+from insights_engine.facts.facts import Facts
+from insights_engine.language import storage
+from insights_engine.language.storage import Indexed, Source
 
 #: Longer contents of spans are not decoded; long ones are read one by one.
 LONGEST_CONTENT = 4 * 1024 * 1024
@@ -19,8 +21,6 @@ _LONG_CONTENT = 64 * 1024
 #: Characters of an assessment's value that its rollup keeps.
 _LONGEST_SHOWN = 250
 _AT_ONCE = 500
-
-MARK = f'"{SESSION}":'
 
 
 class Placed(NamedTuple):
@@ -75,16 +75,14 @@ class Reader:
             ascending = n
             position = traces[n].position
             facts.add_trace(position, row)
-            runs = linked.get(("run", n), [])
-            for kind in ("tag", "metadata"):
+            for kind in storage.ENTRIES:
                 if row[f"{kind}_keys"]:
                     counted[n] += len(row[f"{kind}_keys"])
                     facts.add_pairs(position, kind, row[f"{kind}_keys"], row[f"{kind}_values"])
-            for run in (row["source_run"], *runs):
-                if run is not None:
-                    facts.add_link(position, "run", run)
-            for prompt in linked.get(("prompt", n), ()):
-                facts.add_link(position, "prompt", prompt)
+            for link in storage.LINKS:
+                for to in (row.get(f"{link.name}_entry"), *linked.get((link.column, n), ())):
+                    if to is not None:
+                        facts.add_link(position, link.kinds[0], to)
             own = assessed.get(n, ())
             for a in own:
                 if a["kind"] == "issue":
@@ -139,28 +137,32 @@ class Reader:
                 return
 
     def _traces(self, traces: Sequence[Placed]) -> Iterator[dict[str, Any]]:
-        columns = "".join(
-            f", t.{name}"
-            for name in (*INTEGER_COLUMNS, *COST_COLUMNS, *TEXT_COLUMNS)
-            if name != "name"
-        )
-        previews = "".join(f", t.{name} is not null as {name}" for name in PREVIEWS)
+        selected = ["u.n"]
+        for row in storage.COLUMNS:
+            test = " is not null" if row.indexed is Indexed.PRESENCE else ""
+            selected.append(f"t.{row.column}{test} as {row.name}")
+        joined = []
+        for kind, table in storage.ENTRIES.items():
+            columns = {
+                f"{kind}_keys": "pg_catalog.array_agg(e.key)",
+                f"{kind}_values": "pg_catalog.array_agg(e.value)",
+            }
+            for row in storage.LINKS:
+                if row.source is Source.LINK_OR_ENTRY and row.entry.kind == kind:
+                    columns[f"{row.name}_entry"] = (
+                        f"pg_catalog.min(e.value) filter (where e.key = '{row.entry.key}')"
+                    )
+            selected += columns
+            aggregates = ", ".join(f"{value} as {name}" for name, value in columns.items())
+            joined.append(
+                f" cross join lateral (select {aggregates} from {self._schema}.{table} e"
+                f" where e.request_id = t.request_id offset 0) {kind}"
+            )
         return self._rows(
-            f"select u.n, t.trace_name as name{columns}{previews},"
-            " k.keys as tag_keys, k.texts as tag_values,"
-            " m.keys as metadata_keys, m.texts as metadata_values, m.source_run"
-            f" from {_GIVEN}"
+            f"select {', '.join(selected)} from {_GIVEN}"
             " cross join lateral ("
             f"  select * from {self._schema}.trace_info t"
-            "  where t.request_id = u.trace_id offset 0) t"
-            " cross join lateral ("
-            "  select pg_catalog.array_agg(k.key) as keys, pg_catalog.array_agg(k.value) as texts"
-            f"  from {self._schema}.trace_tags k where k.request_id = t.request_id offset 0) k"
-            " cross join lateral ("
-            "  select pg_catalog.array_agg(m.key) as keys, pg_catalog.array_agg(m.value) as texts,"
-            f"  pg_catalog.min(m.value) filter (where m.key = '{SOURCE_RUN}') as source_run"
-            f"  from {self._schema}.trace_request_metadata m where m.request_id = t.request_id"
-            "  offset 0) m",
+            f"  where t.request_id = u.trace_id offset 0) t{''.join(joined)}",
             traces,
         )
 
@@ -226,23 +228,24 @@ class Reader:
                 " and c.session_id = t.session_id and c.request_id <> t.request_id"
                 f" join {self._schema}.assessments a on a.trace_id = c.request_id"
                 " where a.valid and a.assessment_type in ('feedback', 'expectation')"
-                f" and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0",
+                f" and pg_catalog.strpos(a.assessment_metadata, '{SESSION_MARK}') > 0",
                 traces,
             )
         )
 
     def _links(self, traces: Sequence[Placed]) -> dict[tuple[str, int], list[str]]:
         links: dict[tuple[str, int], list[str]] = {}
+        kinds = ", ".join(f"'{row.column}'" for row in storage.LINKS)
         for row in self._rows(
             "select u.n, e.destination_type, e.destination_id"
             f" from {_GIVEN} cross join lateral ("
             f"  select * from {self._schema}.entity_associations e"
             "  where e.source_type = 'trace' and e.source_id = u.trace_id"
-            "  and e.destination_type in ('run', 'prompt_version') offset 0) e",
+            f"  and e.destination_type in ({kinds}) offset 0) e",
             traces,
         ):
-            kind = "run" if row["destination_type"] == "run" else "prompt"
-            links.setdefault((kind, row["n"] - 1), []).append(row["destination_id"])
+            link = (row["destination_type"], row["n"] - 1)
+            links.setdefault(link, []).append(row["destination_id"])
         return links
 
 

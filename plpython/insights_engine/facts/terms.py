@@ -6,6 +6,7 @@ Writers and readers have to agree on all of it.
 from __future__ import annotations
 
 from binascii import crc32
+from typing import Final
 
 #: Hash buckets that the texts of a key share that have no term of their own.
 BUCKETS = 1_024
@@ -13,15 +14,23 @@ BUCKETS = 1_024
 HIDDEN_BUCKETS = 256
 #: Hash buckets that names of spans share, of a type and status, beyond a limit.
 NAME_BUCKETS = 256
-#: Longer keys of attributes are not indexed.
-LONGEST_KEY = 250
-#: Between the keys of a path into an attribute's value.
-SEPARATOR = "\x1f"
 
 #: Blocks of so many positions have cells and sessions stored beside their postings.
 LARGE_BLOCK = 8_000
 
-# Slots of role "o": what was not captured.
+
+class Role:
+    """What a term says of its key, as ``insights.term`` has it."""
+
+    VALUE: Final = "v"  # some value is this one
+    BUCKET: Final = "h"  # some value is in this hash bucket
+    PRESENT: Final = "p"  # there is a value
+    UNKNOWN: Final = "o"  # something was not captured
+    LOW: Final = "n"  # the smallest number has this bit
+    SPREAD: Final = "x"  # the largest number differs from the smallest in this bit
+
+
+# Slots of `Role.UNKNOWN`: what was not captured.
 TEXT, NUMBER, PARTS, CONTENT, SESSION, HIDDEN = 0, 1, 2, 3, 4, 16
 
 
@@ -31,7 +40,7 @@ def bucket_of(text: str) -> int:
 
 
 def hidden_slot_of(key: str) -> int:
-    """The slot of role ``o`` for spans with an attribute whose key is not indexed."""
+    """The slot of `Role.UNKNOWN` for spans with an attribute whose key is not indexed."""
     return HIDDEN + crc32(key.encode("utf-8", "surrogatepass")) % HIDDEN_BUCKETS
 
 

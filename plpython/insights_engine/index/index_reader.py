@@ -14,6 +14,7 @@ from copy import copy
 from typing import Any, NamedTuple, Optional, Union
 
 from insights_engine.base import interrupts, plans
+from insights_engine.exact.rawsql import SESSION_MARK
 from insights_engine.exact.statement import Statement
 from insights_engine.index import integrity
 from insights_engine.index.cache import CACHE, Known, cached_bytes
@@ -44,7 +45,6 @@ _TABLES = (
     "assessments",
     "entity_associations",
 )
-_SESSION_MARK = '"mlflow.trace.session":'
 
 
 class Leaf(NamedTuple):
@@ -584,7 +584,7 @@ def _same_sessions(plpy: Any, statement: Statement, changed: Sequence[str], most
         " where c.request_id = any($1) and pg_catalog.strpos(a.assessment_metadata, $2) > 0"
         ") limit $3",
         ("text[]", "text", "int"),
-        (list(changed), _SESSION_MARK, most + 1),
+        (list(changed), SESSION_MARK, most + 1),
     )
     return {row["request_id"] for row in rows}
 

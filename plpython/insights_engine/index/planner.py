@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from insights_engine.base import plans
 from insights_engine.exact import rawsql
 from insights_engine.facts.terms import (
     CONTENT,
-    LONGEST_KEY,
     NUMBER,
     PARTS,
-    SEPARATOR,
     SESSION,
     TEXT,
+    Role,
     bucket_of,
     hidden_slot_of,
 )
@@ -48,7 +47,8 @@ from insights_engine.index.span_conditions import (
     Spans,
     SpanUnknown,
 )
-from insights_engine.language import fields, tree
+from insights_engine.language import storage, tree
+from insights_engine.language.storage import SEPARATOR, Indexed, Source, Type
 from insights_engine.sets import intervals
 from insights_engine.sets.intervals import Intervals
 
@@ -60,9 +60,14 @@ FEW_VALUES = 200
 #: Predicates that a planner remembers.
 _MOST_LEAVES = 200
 
-_NUMBER_KINDS = frozenset(("tag", "metadata", "feedback", "expectation"))
-_SINGLE_KINDS = frozenset(("trace", "tag", "metadata"))
-_COLUMN_NUMBERS = frozenset(name for name in tree.TRACE_NUMBER_FIELDS if not name.endswith("_cost"))
+
+class Term(NamedTuple):
+    """A term of a key that is at hand: what of its row in ``insights.term`` matters."""
+
+    number: int
+    role: str
+    signature: int
+    slot: int = 0
 
 
 class Planner:
@@ -117,23 +122,37 @@ class Planner:
 
     def column(self, name: str) -> tuple[Series, Terms]:
         """The numbers of a field of the trace, and terms of traces with what is no number."""
-        rows = self._terms(("trace",), name, "nxo")
-        series = self._series(rows).get(0) or Series({}, {})
-        return series, tuple(row[0] for row in rows if row[1] == "o" and row[3] == NUMBER)
+        row = storage.TRACE[name]
+        found = self._terms(row.kinds, row.key, _NUMBERS)
+        series = self._series(found).get(0) or Series({}, {})
+        return series, _numbers_of(_unknown(found, NUMBER))
 
     def timestamps(self) -> Series:
         """When the traces began."""
         if self._times is None:
-            found = self._series(self._terms(("trace",), "timestamp_ms", "nx"))
+            start = storage.START_TIME
+            found = self._series(self._terms(start.kinds, start.key, _SLICES))
             self._times = found.get(0) or Series({}, {})
         return self._times
+
+    def lost(self, row: storage.Row) -> list[Term]:
+        """The terms of what may have values of a field that stand under no key of its own."""
+        if row.source is Source.ASSESSMENT:
+            # Traces whose session has assessments in another experiment.
+            return self._terms(("trace",), "assessments", Role.UNKNOWN, [SESSION])
+        if row.source is not Source.ATTRIBUTE:
+            return []
+        # Whole spans, or whole keys, of which nothing is known.
+        top, inside, _ = row.key.partition(SEPARATOR)
+        found = self._terms(row.kinds, "", Role.UNKNOWN, [CONTENT, hidden_slot_of(top)])
+        return found + (self._terms(row.kinds, top, Role.UNKNOWN, [PARTS]) if inside else [])
 
     # ------------------------------------------------------------ vocabulary
 
     def _terms(
         self, kinds: Sequence[str], key: str, roles: str, slots: Optional[Sequence[int]] = None
-    ) -> list[tuple[int, str, int, int]]:
-        """(term, role, signature, slot) of the terms of a key that are no values."""
+    ) -> list[Term]:
+        """The terms of a key that are no values."""
         chosen = "" if slots is None else " and v.slot = any($4)"
         rows = plans.run(
             self._plpy,
@@ -142,76 +161,53 @@ class Planner:
             ("text[]", "text", "text[]", "int[]")[: 3 if slots is None else 4],
             (list(kinds), key, list(roles), slots)[: 3 if slots is None else 4],
         )
-        return [(row["term"], row["role"], row["signature"], row["slot"]) for row in rows]
+        return [Term(row["term"], row["role"], row["signature"], row["slot"]) for row in rows]
 
-    def _values(
-        self,
-        kinds: Sequence[str],
-        key: str,
-        condition: Callable[[rawsql.Compiler], str],
-    ) -> list[tuple[int, int]]:
-        """(term, signature) of the values of a key that satisfy a condition on ``v.value``."""
+    def _values(self, row: storage.Row, condition: Callable[[rawsql.Compiler], str]) -> list[Term]:
+        """The values of a field that satisfy a condition on ``v.value``."""
         params = rawsql.Params()
         compiler = self._compiler(params)
         compiled = condition(compiler)
         sql = (
             "select v.term, v.signature from insights.term v"
-            f" where v.kind = any({params.add(list(kinds), 'text[]')})"
-            f" and v.key = {params.add(key, 'text')} and v.role = 'v' and ({compiled})"
+            f" where v.kind = any({params.add(list(row.kinds), 'text[]')})"
+            f" and v.key = {params.add(row.key, 'text')} and v.role = '{Role.VALUE}'"
+            f" and ({compiled})"
         )
         rows = plans.run(self._plpy, sql, params.types, params.values)
         self._found += len(rows)
-        return [(row["term"], row["signature"]) for row in rows]
+        return [Term(found["term"], Role.VALUE, found["signature"]) for found in rows]
 
     def _compiler(self, params: rawsql.Params) -> rawsql.Compiler:
         scope = None if self._experiments is None else list(self._experiments)
         return rawsql.Compiler(params, self._schema, scope, self.now_ms, "set")
 
-    def _series(self, rows: Iterable[tuple[int, str, int, int]]) -> dict[int, Series]:
+    def _series(self, terms: Iterable[Term]) -> dict[int, Series]:
         """Series by signature."""
         low: dict[int, dict[int, int]] = {}
         spread: dict[int, dict[int, int]] = {}
-        for term, role, signature, slot in rows:
-            if role == "n":
-                low.setdefault(signature, {})[slot] = term
-            elif role == "x":
-                spread.setdefault(signature, {})[slot] = term
+        for term in terms:
+            if term.role == Role.LOW:
+                low.setdefault(term.signature, {})[term.slot] = term.number
+            elif term.role == Role.SPREAD:
+                spread.setdefault(term.signature, {})[term.slot] = term.number
         return {one: Series(slices, spread.get(one, {})) for one, slices in low.items()}
 
     # ------------------------------------------------------ trace predicates
 
     def _predicate(self, node: tree.Predicate) -> Condition:
-        target = node.field
-        if isinstance(target, tree.TraceText):
-            if target.name == "trace_id":
-                return self._trace_id(node)
-            if target.name == "experiment_id":
-                return self._experiment_id(node)
-            if target.name == "user":
-                return self._texts(("metadata",), rawsql.USER, node)
-            if target.name == "run_id":
-                return self._texts(("run",), "", node)
-            if target.name == "prompt":
-                return self._texts(("prompt",), "", node)
-            return self._texts(("trace",), target.name, node)
-        if isinstance(target, tree.TraceNumber):
-            return self._trace_number(target.name, node)
-        if isinstance(target, tree.Tag):
-            if target.key == rawsql.TRACE_NAME:
-                return self._texts(("trace",), "name", node)
-            return self._texts(("tag",), target.key, node)
-        if isinstance(target, tree.Metadata):
-            if target.key == rawsql.SESSION:
-                return self._texts(("trace",), "session_id", node)
-            if fields.is_usage(target):
-                return self._synthesised(node, target.key)
-            return self._texts(("metadata",), target.key, node)
-        if isinstance(target, tree.Assessment):
-            kinds = ("feedback", "expectation") if target.kind == "assessment" else (target.kind,)
-            return self._texts(kinds, target.name, node)
-        if isinstance(target, tree.Issue):
-            return self._texts(("issue",), "", node)
-        raise TypeError(f"a span predicate outside of any span: {node}")
+        row = storage.of(node.field)
+        if row.source in (Source.SPAN_COLUMN, Source.ATTRIBUTE):
+            raise TypeError(f"a span predicate outside of any span: {node}")
+        if row.indexed is Indexed.TRACE:
+            return self._trace_id(node)
+        if row.indexed is Indexed.BLOCK:
+            return self._experiment_id(node)
+        if row.indexed is Indexed.PARTS:
+            return self._synthesised(node, row)
+        if row.type is not Type.TEXT:
+            return self._trace_number(row, node)
+        return self._texts(row, node)
 
     def _trace_id(self, node: tree.Predicate) -> Condition:
         if isinstance(node, tree.TextCompare) and node.op == "=":
@@ -237,7 +233,7 @@ class Planner:
         if isinstance(node, tree.IsNull):
             return Constant(node.negated)
         compiler = self._compiler(rawsql.Params())
-        condition = compiler.experiment(node, "e")
+        condition = compiler.predicate(node, "e")
         rows = plans.run(
             self._plpy,
             "select e.experiment_id from (select distinct b.experiment_id from insights.block b) e"
@@ -248,11 +244,10 @@ class Planner:
         found = {row["experiment_id"] for row in rows}
         return OfBlocks(lambda experiment_id: experiment_id in found)
 
-    def _synthesised(self, node: tree.Predicate, key: str) -> Condition:
+    def _synthesised(self, node: tree.Predicate, row: storage.Row) -> Condition:
         """The JSON text of the number columns is compared as the numbers in it."""
-        columns = rawsql.SYNTHESISED[key]
         there: tree.Node = tree.Or(
-            tuple(tree.IsNull(tree.TraceNumber(name), negated=True) for name in columns)
+            tuple(tree.IsNull(part.field, negated=True) for part in row.parts)
         )
         if isinstance(node, tree.IsNull):
             return self.plan(there if node.negated else tree.Not(there))
@@ -265,185 +260,155 @@ class Planner:
             return Unknown()
         options: list[tree.Node] = []
         for text in texts:
-            numbers = rawsql.canonical_numbers(text, columns, whole=key == rawsql.TOKEN_USAGE)
+            numbers = rawsql.canonical_numbers(text, row.parts)
             if numbers:
                 options.append(
                     tree.And(
                         tuple(
-                            tree.NumberCompare(tree.TraceNumber(name), "=", numbers[name])
-                            if name in numbers
-                            else tree.IsNull(tree.TraceNumber(name))
-                            for name in columns
+                            tree.NumberCompare(part.field, "=", numbers[part.name])
+                            if part.name in numbers
+                            else tree.IsNull(part.field)
+                            for part in row.parts
                         )
                     )
                 )
         same = Some([self.plan(option) for option in options])
         return All([self.plan(there), Complement(same)]) if negated else same
 
-    def _trace_number(self, name: str, node: tree.Predicate) -> Condition:
+    def _trace_number(self, row: storage.Row, node: tree.Predicate) -> Condition:
         if isinstance(node, tree.IsNull):
-            if name in ("span_count", "end_time_ms", "timestamp_ms"):
-                return Constant(node.negated)
-            return self._present(("trace",), name, node)
-        bounds = self._bounds_among_integers if name in _COLUMN_NUMBERS else self._bounds_of_double
-        if name == "span_count":
-            bounds = self._bounds_of_count
-        wanted = intervals.intervals_of(node, bounds)
-        if name == "timestamp_ms":
+            return self._present(row, node) if row.nullable else Constant(node.negated)
+        wanted = self._wanted(row, node)
+        if row is storage.START_TIME:
             return Times(self._plpy, self.timestamps(), wanted)
-        return self._numbers(("trace",), name, wanted)
+        return self._numbers(row, wanted)
 
-    def _bounds_of_double(self, value: tree.Value) -> intervals.Bounds:
-        return intervals.bounds_of_double(self._double(value))
+    def _wanted(self, row: storage.Row, node: tree.Predicate) -> Intervals:
+        """Where a predicate on the numbers of a field holds."""
+        sql = self._compiler(rawsql.Params())
 
-    def _double(self, value: tree.Value) -> float:
-        return self._compiler(rawsql.Params()).as_double(value)
+        def bounds(value: tree.Value) -> intervals.Bounds:
+            if not row.whole:
+                return intervals.bounds_of(row.type, sql.as_double(value))
+            number = value if isinstance(value, float) else sql.as_integer(value)
+            if row is storage.SPAN_COUNT and isinstance(number, int):
+                number = min(max(number, -1), 2**62)
+            return intervals.bounds_of(row.type, number)
 
-    def _bounds_of_duration(self, value: tree.Value) -> intervals.Bounds:
-        return intervals.bounds_of_duration(self._double(value))
+        return intervals.intervals_of(node, bounds)
 
-    def _bounds_among_integers(self, value: tree.Value) -> intervals.Bounds:
-        if isinstance(value, float):
-            return intervals.bounds_among_integers(value)
-        return intervals.bounds_of_integer(self._integer(value))
-
-    def _bounds_of_count(self, value: tree.Value) -> intervals.Bounds:
-        if isinstance(value, float):
-            return intervals.bounds_among_integers(value)
-        return intervals.bounds_of_integer(min(max(self._integer(value), -1), 2**62))
-
-    def _integer(self, value: tree.Value) -> int:
-        if isinstance(value, tree.Now):
-            return self.now_ms + value.offset_ms
-        assert isinstance(value, int)
-        return value
-
-    def _numbers(self, kinds: Sequence[str], key: str, wanted: Intervals) -> Condition:
-        rows = self._terms(kinds, key, "nxo")
-        self._found += len(rows)
+    def _numbers(self, row: storage.Row, wanted: Intervals) -> Condition:
+        terms = self._terms(row.kinds, row.key, _NUMBERS)
+        self._found += len(terms)
         # Kinds may share a signature, 0, but not a series.
         series: list[Series] = []
-        for kind in kinds:
-            own = rows if len(kinds) == 1 else self._terms((kind,), key, "nx")
+        for kind in row.kinds:
+            own = terms if len(row.kinds) == 1 else self._terms((kind,), row.key, _SLICES)
             series += self._series(own).values()
-        unsure = [term for term, role, _, slot in rows if role == "o" and slot == NUMBER]
-        return Numbers(series, wanted, (*unsure, *self._elsewhere(kinds)))
+        unsure = _numbers_of(_unknown(terms, NUMBER))
+        return Numbers(series, wanted, (*unsure, *_numbers_of(self.lost(row))))
 
-    def _elsewhere(self, kinds: Sequence[str]) -> Terms:
-        """Traces whose session has assessments in another experiment."""
-        if kinds[0] not in ("feedback", "expectation"):
-            return ()
-        return tuple(row[0] for row in self._terms(("trace",), "assessments", "o", [SESSION]))
-
-    def _present(
-        self, kinds: Sequence[str], key: str, node: Optional[tree.IsNull] = None
-    ) -> Condition:
-        terms = tuple(row[0] for row in self._terms(kinds, key, "p"))
+    def _present(self, row: storage.Row, node: Optional[tree.IsNull] = None) -> Condition:
+        terms = _numbers_of(self._terms(row.kinds, row.key, Role.PRESENT))
         self._found += len(terms)
-        found = Facts(terms, self._elsewhere(kinds))
+        found = Facts(terms, _numbers_of(self.lost(row)))
         return Complement(found) if node is not None and not node.negated else found
 
-    def _texts(self, kinds: Sequence[str], key: str, node: tree.Predicate) -> Condition:
+    def _texts(self, row: storage.Row, node: tree.Predicate) -> Condition:
         if isinstance(node, tree.IsNull):
-            return self._present(kinds, key, node)
-        if isinstance(node, tree.In) and kinds[0] in _NUMBER_KINDS:
+            return self._present(row, node)
+        if isinstance(node, tree.In) and row.sliced:
             numbers = [value for value in node.values if not isinstance(value, str)]
             texts = [value for value in node.values if isinstance(value, str)]
             if numbers:
-                return self._mixed(kinds, key, node, texts, numbers)
-        if isinstance(node, (tree.NumberCompare, tree.Between)) and kinds[0] in _NUMBER_KINDS:
-            few = None
-            if kinds[0] in _SINGLE_KINDS:
-                few = self._few_numbers(kinds, key, node)
+                return self._mixed(row, node, texts, numbers)
+        if isinstance(node, (tree.NumberCompare, tree.Between)) and row.sliced:
+            few = self._few_numbers(row, node) if row.single else None
             if few is not None:
-                return Facts(tuple(term for term, _ in few), ())
-            wanted = intervals.intervals_of(node, self._bounds_of_double)
-            return self._numbers(kinds, key, wanted)
+                return Facts(_numbers_of(few), ())
+            return self._numbers(row, self._wanted(row, node))
         opposite = _opposite(node)
-        if opposite is not None and kinds[0] in _SINGLE_KINDS:
-            there = self._present(kinds, key)
+        if opposite is not None and row.single:
+            there = self._present(row)
             assert isinstance(there, Facts)
-            return Facts(*self._matching(kinds, key, opposite), within=there)
-        return Facts(*self._matching(kinds, key, node))
+            return Facts(*self._matching(row, opposite), within=there)
+        return Facts(*self._matching(row, node))
 
     def _mixed(
         self,
-        kinds: Sequence[str],
-        key: str,
+        row: storage.Row,
         node: tree.In,
         texts: Sequence[str],
         numbers: Sequence[tree.Value],
     ) -> Condition:
         """IN with numbers in the list, perhaps texts as well."""
         as_numbers = tree.In(node.field, tuple(numbers))
-        found = self._numbers(
-            kinds, key, intervals.intervals_of(as_numbers, self._bounds_of_double)
-        )
+        found = self._numbers(row, self._wanted(row, as_numbers))
         if texts:
-            as_texts = self._texts(kinds, key, tree.In(node.field, tuple(texts)))
-            found = Some([as_texts, found])
+            found = Some([self._texts(row, tree.In(node.field, tuple(texts))), found])
         if not node.negated:
             return found
-        if kinds[0] in _SINGLE_KINDS:
-            return All([self._present(kinds, key), Complement(found)])
+        if row.single:
+            return All([self._present(row), Complement(found)])
         if texts:
-            return All([self._present(kinds, key), Unknown()])
+            return All([self._present(row), Unknown()])
         outside = tree.In(node.field, tuple(numbers), negated=True)
         return NotNumbers(
-            self._present(kinds, key),
-            self._numbers(kinds, key, intervals.ALL),
-            self._numbers(kinds, key, intervals.intervals_of(outside, self._bounds_of_double)),
+            self._present(row),
+            self._numbers(row, intervals.ALL),
+            self._numbers(row, self._wanted(row, outside)),
         )
 
-    def _matching(
-        self, kinds: Sequence[str], key: str, node: tree.Predicate
-    ) -> tuple[Terms, Terms]:
+    def _matching(self, row: storage.Row, node: tree.Predicate) -> tuple[Terms, Terms]:
         """The terms of values that satisfy ``node``, and of those that may."""
-        if kinds[0] in ("feedback", "expectation"):
-            sure = self._values(kinds, key, lambda sql: _assessed(sql, node))
-            buckets, elsewhere = _buckets(node, stored_as_json=True), self._elsewhere(kinds)
+        if row.source is Source.ASSESSMENT:
+            sure = self._values(row, lambda sql: _assessed(sql, node))
+            buckets = _buckets(node, stored_as_json=True)
         else:
-            sure = self._values(kinds, key, lambda sql: sql.text("v.value", node))
-            buckets, elsewhere = _buckets(node), ()
-        return tuple(term for term, _ in sure), (*self._unsure(kinds, key, buckets), *elsewhere)
+            sure = self._values(row, lambda sql: sql.text("v.value", node))
+            buckets = _buckets(node)
+        unsure = _numbers_of(self._uncertain(row, buckets))
+        return _numbers_of(sure), (*unsure, *_numbers_of(self.lost(row)))
 
-    def _few_numbers(
-        self, kinds: Sequence[str], key: str, node: tree.Predicate
-    ) -> Optional[list[tuple[int, int]]]:
+    def _few_numbers(self, row: storage.Row, node: tree.Predicate) -> Optional[list[Term]]:
         """The values whose number satisfies ``node``, if they are few and none is missing.
 
         A slice for every bit of a number is more to read than a few values.
         """
-        (row,) = plans.run(
+        (known,) = plans.run(
             self._plpy,
             'select coalesce((select max(v."values") from insights.vocabulary v'
             " where v.kind = any($1) and v.key = $2), 0) <= $3 and not exists ("
             " select from insights.term t where t.kind = any($1) and t.key = $2"
-            " and (t.role = 'h' or t.role = 'o' and t.slot in (0, 1))) as few",
+            f" and (t.role = '{Role.BUCKET}'"
+            f" or t.role = '{Role.UNKNOWN}' and t.slot in ({TEXT}, {NUMBER}))) as few",
             ("text[]", "text", "int"),
-            (list(kinds), key, FEW_VALUES),
+            (list(row.kinds), row.key, FEW_VALUES),
         )
-        if not row["few"]:
+        if not known["few"]:
             return None
-        return self._values(kinds, key, lambda sql: sql.text("v.value", node))
+        return self._values(row, lambda sql: sql.text("v.value", node))
 
-    def _unsure(self, kinds: Sequence[str], key: str, buckets: Optional[Sequence[int]]) -> Terms:
+    def _uncertain(self, row: storage.Row, buckets: Optional[Sequence[int]]) -> list[Term]:
         """The terms of texts that are not in the vocabulary."""
-        return tuple(
+        return [
             term
-            for term, role, _, slot in self._terms(kinds, key, "ho")
-            if (slot == TEXT if role == "o" else buckets is None or slot in buckets)
-        )
+            for term in self._terms(row.kinds, row.key, Role.BUCKET + Role.UNKNOWN)
+            if (
+                term.slot == TEXT
+                if term.role == Role.UNKNOWN
+                else buckets is None or term.slot in buckets
+            )
+        ]
 
     # ------------------------------------------------------------------ spans
 
     def _all_spans(self) -> Spans:
         if self._spans is None:
             counts: dict[int, list[tuple[int, int]]] = {}
-            for term, _, signature, slot in sorted(
-                self._terms(("span",), "count", "n"), key=lambda row: row[3]
-            ):
-                counts.setdefault(signature, []).append((slot, term))
+            terms = self._terms(("span",), "count", Role.LOW)
+            for term in sorted(terms, key=lambda term: term.slot):
+                counts.setdefault(term.signature, []).append((term.slot, term.number))
             self._spans = Spans(counts)
         return self._spans
 
@@ -469,7 +434,7 @@ class Planner:
         """Every signature with the outcome of each predicate on its columns."""
         compiler = self._compiler(rawsql.Params())
         tests = "".join(
-            f", coalesce({compiler.span_text(node, node.field.name)}, false) as c{number}"
+            f", coalesce({compiler.span_column(node, storage.of(node.field))}, false) as c{number}"
             for number, node in enumerate(columns)
             if isinstance(node.field, tree.SpanText)
         )
@@ -532,7 +497,7 @@ class Planner:
         if _is_column(condition) and not isinstance(condition, tree.IsNull):
             # Each value of the column is a fact of the trace, too.
             assert isinstance(condition.field, tree.SpanText)
-            return self._texts(("span",), condition.field.name, condition)
+            return self._texts(storage.of(condition.field), condition)
         if _is_duration(condition):
             found = self._any_duration(condition)
             if found is not None:
@@ -544,13 +509,13 @@ class Planner:
         if isinstance(node, tree.IsNull):
             if not node.negated:
                 return None
-            return Facts(tuple(self._terms_of_all_spans("p").values()), ())
-        wanted = intervals.intervals_of(node, self._bounds_of_duration)
+            return Facts(tuple(self._terms_of_all_spans(Role.PRESENT).values()), ())
+        wanted = self._wanted(storage.of(node.field), node)
         if len(wanted) != 1 or (wanted[0][0] > 0 and wanted[0][1] < intervals.LAST):
             return None  # one in the middle might do
-        slices = self._terms_of_all_spans("n")
+        slices = self._terms_of_all_spans(Role.LOW)
         self._found += len(slices)
-        series = Series(slices, self._terms_of_all_spans("x"))
+        series = Series(slices, self._terms_of_all_spans(Role.SPREAD))
         return Numbers([series], wanted, ())
 
     def _terms_of_all_spans(self, role: str) -> dict[int, int]:
@@ -566,13 +531,13 @@ class Planner:
         return {row["slot"]: row["term"] for row in rows}
 
     def _count(self, node: tree.CountSpans) -> Condition:
-        compare = tree.NumberCompare(tree.TraceNumber("span_count"), node.op, node.value)
+        compare = tree.NumberCompare(storage.SPAN_COUNT.field, node.op, node.value)
         if node.condition is None:
-            return self._trace_number("span_count", compare)
+            return self._trace_number(storage.SPAN_COUNT, compare)
         zero = intervals.ZERO
         wanted = [
             (max(low - zero, 0), None if high == intervals.LAST else high - zero)
-            for low, high in intervals.intervals_of(compare, self._bounds_of_count)
+            for low, high in self._wanted(storage.SPAN_COUNT, compare)
             if high >= zero
         ]
         return CountSpans(self._all_spans(), self._cases(node.condition), wanted)
@@ -610,27 +575,24 @@ class Planner:
         return SpanUnknown()
 
     def _duration(self, node: tree.Predicate) -> SpanCondition:
+        row = storage.of(node.field)
         if isinstance(node, tree.IsNull):
-            there = SpanFacts(_by_signature(self._terms(("span",), "duration", "p")), {}, ())
+            present = self._terms(row.kinds, row.key, Role.PRESENT)
+            there = SpanFacts(_by_signature(present), {}, ())
             return there if node.negated else SpanNot(there)
-        rows = [row for row in self._terms(("span",), "duration", "nxo") if row[2]]
-        self._found += len(rows)
-        unsure = _by_signature([row for row in rows if row[1] == "o"])
-        wanted = intervals.intervals_of(node, self._bounds_of_duration)
-        return SpanNumbers(self._series(rows), wanted, SpanFacts({}, unsure, ()))
+        terms = [one for one in self._terms(row.kinds, row.key, _NUMBERS) if one.signature]
+        self._found += len(terms)
+        unsure = _by_signature([term for term in terms if term.role == Role.UNKNOWN])
+        wanted = self._wanted(storage.of(node.field), node)
+        return SpanNumbers(self._series(terms), wanted, SpanFacts({}, unsure, ()))
 
     def _attribute(self, node: tree.Predicate, target: tree.SpanAttribute) -> SpanCondition:
-        top = target.path[0]
-        if any(SEPARATOR in step for step in target.path) or len(top) > LONGEST_KEY:
+        row = storage.of(target)
+        if row.indexed is Indexed.NOTHING:
             return SpanUnknown()
-        key = SEPARATOR.join(target.path)
-        # Whole spans, or whole keys, of which nothing is known.
-        hidden = hidden_slot_of(top)
-        lost = self._terms(("attribute",), "", "o", [CONTENT, hidden])
-        if len(target.path) > 1:
-            lost += self._terms(("attribute",), top, "o", [PARTS])
+        lost = self.lost(row)
         if isinstance(node, tree.IsNull):
-            present = self._terms(("attribute",), key, "p")
+            present = self._terms(row.kinds, row.key, Role.PRESENT)
             self._found += len(present)
             there = self._facts(present, lost)
             return there if node.negated else SpanNot(there)
@@ -643,47 +605,51 @@ class Planner:
                 return SpanAll([known, *(SpanNot(self._attribute(one, target)) for one in each)])
             if numbers:
                 texts = tuple(value for value in node.values if isinstance(value, str))
-                found = self._attribute_number(tree.In(node.field, numbers), key, lost)
+                found = self._attribute_number(tree.In(node.field, numbers), row, lost)
                 if not texts:
                     return found
                 return SpanAny([found, self._attribute(tree.In(node.field, texts), target)])
         if isinstance(node, (tree.NumberCompare, tree.Between)):
-            return self._attribute_number(node, key, lost)
-        values = self._values(("attribute",), key, lambda sql: sql.text("v.value", node))
-        buckets = _buckets(node)
-        unsure = [
-            row
-            for row in self._terms(("attribute",), key, "ho")
-            if (row[3] == TEXT if row[1] == "o" else buckets is None or row[3] in buckets)
-        ]
-        return self._facts([(term, "v", one, 0) for term, one in values], unsure + lost)
+            return self._attribute_number(node, row, lost)
+        values = self._values(row, lambda sql: sql.text("v.value", node))
+        return self._facts(values, self._uncertain(row, _buckets(node)) + lost)
 
     def _attribute_number(
-        self, node: tree.Predicate, key: str, lost: list[tuple[int, str, int, int]]
+        self, node: tree.Predicate, row: storage.Row, lost: list[Term]
     ) -> SpanCondition:
-        few = self._few_numbers(("attribute",), key, node)
+        few = self._few_numbers(row, node)
         if few is not None:
-            return self._facts([(term, "v", one, 0) for term, one in few], lost)
-        rows = self._terms(("attribute",), key, "nxo")
-        self._found += len(rows)
-        unsure = [row for row in rows if row[1] == "o" and row[3] == NUMBER]
-        wanted = intervals.intervals_of(node, self._bounds_of_double)
-        return SpanNumbers(self._series(rows), wanted, self._facts([], unsure + lost))
+            return self._facts(few, lost)
+        terms = self._terms(row.kinds, row.key, _NUMBERS)
+        self._found += len(terms)
+        wanted = self._wanted(row, node)
+        unsure = self._facts([], _unknown(terms, NUMBER) + lost)
+        return SpanNumbers(self._series(terms), wanted, unsure)
 
-    def _facts(
-        self,
-        sure: Iterable[tuple[int, str, int, int]],
-        unsure: Iterable[tuple[int, str, int, int]],
-    ) -> SpanFacts:
+    def _facts(self, sure: Iterable[Term], unsure: Iterable[Term]) -> SpanFacts:
         by_signature = _by_signature(unsure)
         anywhere = tuple(by_signature.pop(0, ()))
         return SpanFacts(_by_signature(sure), by_signature, anywhere)
 
 
-def _by_signature(rows: Iterable[tuple[int, str, int, int]]) -> dict[int, list[int]]:
+#: Roles of slices of numbers, and those of all that is known of numbers.
+_SLICES = Role.LOW + Role.SPREAD
+_NUMBERS = _SLICES + Role.UNKNOWN
+
+
+def _numbers_of(terms: Iterable[Term]) -> Terms:
+    return tuple(term.number for term in terms)
+
+
+def _unknown(terms: Iterable[Term], slot: int) -> list[Term]:
+    """Those of the terms that say that something was not captured."""
+    return [term for term in terms if term.role == Role.UNKNOWN and term.slot == slot]
+
+
+def _by_signature(terms: Iterable[Term]) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
-    for term, _, signature, _ in rows:
-        found.setdefault(signature, []).append(term)
+    for term in terms:
+        found.setdefault(term.signature, []).append(term.number)
     return found
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from insights_engine.language import tree
+from insights_engine.language import storage, tree
 
 # ------------------------------------------------------------- trace-level names
 
 #: Names without an entity, or after ``trace.``/``attribute.``/``attributes.``.
 TRACE_FIELDS: dict[str, tree.Field] = {
-    **{name: tree.TraceText(name) for name in tree.TRACE_TEXT_FIELDS},
-    **{name: tree.TraceNumber(name) for name in tree.TRACE_NUMBER_FIELDS},
+    **{name: row.field for name, row in storage.TRACE.items()},
     "request_id": tree.TraceText("trace_id"),
     "session": tree.TraceText("session_id"),
     "timestamp": tree.TraceNumber("timestamp_ms"),
@@ -41,13 +40,7 @@ ENTITIES: dict[str, str] = {
     "span": "span",
 }
 
-SPAN_FIELDS: dict[str, tree.SpanField] = {
-    "name": tree.SpanText("name"),
-    "type": tree.SpanText("type"),
-    "status": tree.SpanText("status"),
-    "content": tree.SpanText("content"),
-    "duration_ms": tree.SpanNumber("duration_ms"),
-}
+SPAN_FIELDS: dict[str, tree.Field] = {name: row.field for name, row in storage.SPAN.items()}
 
 #: MLflow replaces these keys whatever entity they stand in (except ``span``),
 #: compared in lower case; brackets reach the real key.
@@ -64,29 +57,18 @@ KEY_TO_KEY: dict[str, str] = {
 }
 
 #: Keys whose value MLflow keeps in a column or in links of the trace.
-PROMOTED_TAGS: dict[str, tree.Field] = {
-    "mlflow.traceName": tree.TraceText("name"),
-    "mlflow.linkedPrompts": tree.TraceText("prompt"),
-}
-PROMOTED_METADATA: dict[str, tree.Field] = {
-    "mlflow.trace.session": tree.TraceText("session_id"),
-    "mlflow.trace.user": tree.TraceText("user"),
-    "mlflow.sourceRun": tree.TraceText("run_id"),
-}
+PROMOTED_TAGS, PROMOTED_METADATA = (
+    {row.entry.key: row.field for row in storage.TRACE.values() if row.entry.kind == kind}
+    for kind in ("tag", "metadata")
+)
 
 #: Those of them that stand for links as well.  Brackets reach what is kept by that name.
-LINKED_KEYS = frozenset((("tags", "mlflow.linkedPrompts"), ("metadata", "mlflow.sourceRun")))
-
-#: Metadata that MLflow synthesises as JSON text from the number columns.
-USAGE_METADATA = ("mlflow.trace.tokenUsage", "mlflow.trace.cost")
-
-#: Trace texts that users choose freely, so that a number may stand in them.
-_FREE_TEXTS = frozenset(("experiment_id", "session_id", "user"))
-
-#: Integer columns: a literal beyond bigint can only be a mistake there.
-INTEGER_FIELDS = frozenset(name for name in tree.TRACE_NUMBER_FIELDS if not name.endswith("_cost"))
-
-TIME_FIELDS = frozenset(("timestamp_ms", "end_time_ms"))
+LINKED_KEYS = frozenset(
+    (group, key)
+    for group, promoted in (("tags", PROMOTED_TAGS), ("metadata", PROMOTED_METADATA))
+    for key, field in promoted.items()
+    if storage.of(field) in storage.LINKS
+)
 
 
 def is_span_field(field: tree.Field) -> bool:
@@ -99,23 +81,24 @@ def is_number(field: tree.Field) -> bool:
     return isinstance(field, (tree.TraceNumber, tree.SpanNumber))
 
 
+def is_whole(field: tree.Field) -> bool:
+    """Whether the field holds integers only, of 64 bits."""
+    return storage.of(field).whole
+
+
 def is_time(field: tree.Field) -> bool:
     """Whether the field is a point in time (milliseconds since 1970 UTC)."""
-    return isinstance(field, tree.TraceNumber) and field.name in TIME_FIELDS
+    return storage.of(field).type is storage.Type.TIME
 
 
 def is_usage(field: tree.Field) -> bool:
     """Whether the field is one of MLflow's two synthesised metadata entries."""
-    return isinstance(field, tree.Metadata) and field.key in USAGE_METADATA
+    return isinstance(field, tree.Metadata) and field.key in storage.USAGE
 
 
 def may_hold_numbers(field: tree.Field) -> bool:
     """Whether the field can be compared with a number literal."""
-    if isinstance(field, tree.TraceText):
-        return field.name in _FREE_TEXTS
-    if isinstance(field, tree.Metadata):
-        return field.key not in USAGE_METADATA
-    return not isinstance(field, (tree.SpanText, tree.Issue))
+    return is_number(field) or storage.of(field).numeric
 
 
 def may_hold_booleans(field: tree.Field) -> bool:
@@ -243,9 +226,8 @@ ENTITY_SYNONYMS: dict[str, str] = {
 
 
 #: What the messages list beside MLflow's lists, which lack whatever stock has not.
-TRACE_NAMES = "Fields of the trace: " + ", ".join(
-    sorted((*tree.TRACE_TEXT_FIELDS, *tree.TRACE_NUMBER_FIELDS))
-)
+TRACE_NUMBERS = [row.name for row in storage.TRACE.values() if row.type is not storage.Type.TEXT]
+TRACE_NAMES = "Fields of the trace: " + ", ".join(sorted(storage.TRACE))
 SPAN_NAMES = "Fields of a span: " + ", ".join((*SPAN_FIELDS, "attributes['key']"))
 ENTITY_NAMES = "Before a dot stand trace, span, tags, metadata, feedback, expectation, assessment"
 ENTITY_NAMES += " or issue"

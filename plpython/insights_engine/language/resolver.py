@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple, NoReturn, Union
 
-from insights_engine.language import fields, times, tree
+from insights_engine.language import fields, storage, times, tree
 from insights_engine.language.errors import visible
 from insights_engine.language.names import Names, bare_set, quoted_set, unquote_name
 from insights_engine.language.syntax import Raw
@@ -84,7 +84,7 @@ _OPERATOR_HINTS = {
 
 #: Beside MLflow's list of six.
 _NUMBERS = (
-    f"Numbers go with {', '.join(sorted(tree.TRACE_NUMBER_FIELDS))},"
+    f"Numbers go with {', '.join(sorted(fields.TRACE_NUMBERS))},"
     " span.duration_ms, tags, metadata, assessments and attributes."
 )
 
@@ -524,13 +524,9 @@ class Resolver(Names):
             )
         elif isinstance(field, tree.Issue):
             message = f"issue.id comparator '{op}' not one of '{{'='}}'"
-        elif isinstance(field, tree.Metadata) or (
-            isinstance(field, tree.TraceText) and field.name in ("run_id", "session_id", "user")
-        ):
+        elif storage.of(field).entry.kind == "metadata":
             message = f"Invalid comparator '{op}' not one of {quoted_set(_MLFLOW_TAG_COMPARATORS)}"
-        elif isinstance(field, tree.Tag) or (
-            isinstance(field, tree.TraceText) and field.name in ("name", "prompt")
-        ):
+        elif storage.of(field).entry.kind == "tag":
             message = (
                 f"Invalid comparator '{op}' not one of {quoted_set(_MLFLOW_TAG_COMPARATORS)[:-1]}"
             )
@@ -589,7 +585,7 @@ class Resolver(Names):
             return value.value
         if value.kind == "number" and not isinstance(value.value, str):
             self._check_type(name, field, op, value)
-            if isinstance(field, tree.TraceNumber) and field.name in fields.INTEGER_FIELDS:
+            if fields.is_whole(field):
                 self._check_bigint(value)
             return value.value
         shown = visible(self._source(name), 60)

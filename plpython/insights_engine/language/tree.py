@@ -30,7 +30,7 @@ from typing import Union
 class TraceText:
     """A text field of the trace itself.
 
-    ``name`` is one of TRACE_TEXT_FIELDS.  ``run_id`` and ``prompt`` are sets
+    ``name`` is one of those in storage.py.  ``run_id`` and ``prompt`` are sets
     of values per trace: a comparison holds if some value satisfies it.
     """
 
@@ -39,7 +39,7 @@ class TraceText:
 
 @dataclass(frozen=True)
 class TraceNumber:
-    """A numeric field of the trace; ``name`` is one of TRACE_NUMBER_FIELDS."""
+    """A numeric field of the trace; ``name`` is one of those in storage.py."""
 
     name: str
 
@@ -98,36 +98,6 @@ class SpanAttribute:
 
     path: tuple[str, ...]
 
-
-TRACE_TEXT_FIELDS = (
-    "trace_id",
-    "experiment_id",
-    "status",
-    "client_request_id",
-    "name",
-    "session_id",
-    "user",
-    "run_id",
-    "prompt",
-    "request_preview",
-    "response_preview",
-)
-
-TRACE_NUMBER_FIELDS = (
-    "timestamp_ms",
-    "execution_time_ms",
-    "end_time_ms",
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "cache_creation_input_tokens_above_1hr",
-    "input_cost",
-    "output_cost",
-    "total_cost",
-    "span_count",
-)
 
 TraceField = Union[TraceText, TraceNumber, Tag, Metadata, Assessment, Issue]
 SpanField = Union[SpanText, SpanNumber, SpanAttribute]

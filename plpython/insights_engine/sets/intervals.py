@@ -11,10 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Callable
+from typing import Callable, Union
 
 from insights_engine.language import tree
-from insights_engine.sets.bitmaps import ordered, pattern_of_double, pattern_of_integer
+from insights_engine.language.storage import Type
+from insights_engine.sets.bitmaps import (
+    double_of,
+    integer_of,
+    ordered,
+    pattern_of_double,
+    pattern_of_integer,
+)
 
 #: Both ends included, ascending, disjoint.
 Intervals = tuple[tuple[int, int], ...]
@@ -91,6 +98,23 @@ def complement(found: Intervals) -> Intervals:
     if start <= LAST:
         rest.append((start, LAST))
     return tuple(rest)
+
+
+def bounds_of(type: Type, number: Union[int, float]) -> Bounds:
+    """A constant among the numbers of a field of that type."""
+    if type in (Type.INTEGER, Type.TIME):
+        if isinstance(number, float):
+            return bounds_among_integers(number)
+        return bounds_of_integer(number)
+    of_double = bounds_of_duration if type is Type.NANOSECONDS else bounds_of_double
+    return of_double(float(number))
+
+
+def number_of(type: Type, pattern: int) -> Union[int, float]:
+    """The number of a field of that type that a pattern of bits stands for."""
+    if type in (Type.INTEGER, Type.TIME):
+        return integer_of(pattern)
+    return float(integer_of(pattern)) / 1e6 if type is Type.NANOSECONDS else double_of(pattern)
 
 
 def bounds_of_double(number: float) -> Bounds:

@@ -20,7 +20,7 @@ from insights_engine.facts.facts import (
     Series,
     most_values,
 )
-from insights_engine.facts.terms import name_bucket_of
+from insights_engine.facts.terms import Role, name_bucket_of
 from insights_engine.sets import bitmaps
 
 #: Signatures with a row of their own; then, rows for hash buckets of names.
@@ -117,7 +117,7 @@ class Stored:
         rows = plans.run(
             self._plpy,
             "select t.signature, t.value from insights.term t"
-            " where t.kind = $1 and t.key = $2 and t.role = 'v'",
+            f" where t.kind = $1 and t.key = $2 and t.role = '{Role.VALUE}'",
             ("text", "text"),
             (kind, key),
         )
@@ -147,7 +147,7 @@ class Settled:
         for texts in self._facts.texts.values():
             candidates = interrupts.each(self._plpy, texts.candidates.items())
             for (signature, text, printed), positions in candidates:
-                term = (texts.kind, texts.key, signature, "v", 0, text)
+                term = (texts.kind, texts.key, signature, Role.VALUE, 0, text)
                 of_value.setdefault(term, []).append((positions, printed))
         self.numbers = look_up(self._plpy, list(of_value))
         unknown: dict[tuple[str, str], list[Term]] = {}
@@ -284,13 +284,13 @@ def sliced(
     if extent.start:
         positions = [position - extent.start for position in positions]
         spread_at = [position - extent.start for position in spread_at]
-    yield "n", bitmaps.HAS_NUMBER, bitmaps.encode(positions, extent.used)
+    yield Role.LOW, bitmaps.HAS_NUMBER, bitmaps.encode(positions, extent.used)
     for slot, members in bitmaps.sliced(patterns, positions, extent.used):
-        yield "n", slot, members
+        yield Role.LOW, slot, members
     if spread:
-        yield "x", bitmaps.HAS_NUMBER, bitmaps.encode(spread_at, extent.used)
+        yield Role.SPREAD, bitmaps.HAS_NUMBER, bitmaps.encode(spread_at, extent.used)
         for slot, members in bitmaps.sliced(spread, spread_at, extent.used):
-            yield "x", slot, members
+            yield Role.SPREAD, slot, members
 
 
 _SIGN = 1 << (bitmaps.WIDTH - 1)

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from insights_engine.base import plans
+from insights_engine.exact.rawsql import SESSION_MARK
 from insights_engine.facts.facts import Facts
-from insights_engine.facts.rows import MARK, Placed, Reader, Rollups
+from insights_engine.facts.rows import Placed, Reader, Rollups
 from insights_engine.index import integrity, large_blocks, stored_sessions
 from insights_engine.language.errors import InsightsError
 from insights_engine.sets import bitmaps
@@ -246,7 +247,7 @@ def _same_sessions(plpy: Any, schema: str, ids: Sequence[str]) -> list[str]:
         f" join {schema}.trace_info t on t.request_id = g.trace_id"
         f" where t.session_id is not null and exists (select from {schema}.assessments a"
         " where a.trace_id = t.request_id"
-        f" and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0 offset 0)"
+        f" and pg_catalog.strpos(a.assessment_metadata, '{SESSION_MARK}') > 0 offset 0)"
         " returning session_id)"
         " select pg_catalog.array_agg(distinct f.session_id) as sessions from found f",
         ("text[]",),
@@ -555,6 +556,6 @@ def _note_carriers(plpy: Any, schema: str) -> None:
         f" select t.request_id, t.session_id from {schema}.trace_info t"
         " where t.session_id is not null and t.request_id in ("
         f" select a.trace_id from {schema}.assessments a"
-        f" where pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0)"
+        f" where pg_catalog.strpos(a.assessment_metadata, '{SESSION_MARK}') > 0)"
         " on conflict (trace_id) do update set session_id = excluded.session_id",
     )

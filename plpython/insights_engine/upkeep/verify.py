@@ -15,8 +15,10 @@ from typing import Any, NamedTuple, Optional
 
 from insights_engine.base import plans
 from insights_engine.columns.candidates import Items
+from insights_engine.exact.rawsql import SESSION_MARK
 from insights_engine.facts.facts import Facts
-from insights_engine.facts.rows import MARK, Placed, Reader
+from insights_engine.facts.rows import Placed, Reader
+from insights_engine.facts.terms import Role
 from insights_engine.index import integrity, stored_sessions
 from insights_engine.index.groups import Block
 from insights_engine.language.errors import visible
@@ -137,7 +139,7 @@ def _carriers(plpy: Any, schema: str) -> Iterator[Problem]:
         f" select t.request_id as trace_id, t.session_id from {schema}.trace_info t"
         " where t.session_id is not null and t.request_id in ("
         f"  select a.trace_id from {schema}.assessments a"
-        f"  where pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0)) c"
+        f"  where pg_catalog.strpos(a.assessment_metadata, '{SESSION_MARK}') > 0)) c"
         " on c.trace_id = k.trace_id"
         " where k.session_id is distinct from c.session_id"
         f" and coalesce(k.trace_id, c.trace_id) not in ({_PENDING})",
@@ -148,7 +150,8 @@ def _carriers(plpy: Any, schema: str) -> Iterator[Problem]:
 def _vocabulary(plpy: Any) -> Iterator[Problem]:
     for row in _rows(
         plpy,
-        "select t.kind, t.key from insights.term t where t.role = 'v' group by t.kind, t.key"
+        f"select t.kind, t.key from insights.term t where t.role = '{Role.VALUE}'"
+        " group by t.kind, t.key"
         ' having count(*) > coalesce((select v."values" from insights.vocabulary v'
         " where v.kind = t.kind and v.key = t.key), 0)",
     ):
@@ -163,7 +166,7 @@ def _pending_sessions(plpy: Any, schema: str) -> set[str]:
         f" union select t.session_id from {schema}.trace_info t"
         f" join {schema}.assessments a on a.trace_id = t.request_id"
         f" where t.session_id is not null and t.request_id in ({_PENDING})"
-        f" and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0",
+        f" and pg_catalog.strpos(a.assessment_metadata, '{SESSION_MARK}') > 0",
     )
     return {row["session_id"] for row in rows}
 
@@ -295,12 +298,12 @@ class _Check:
 
 
 _ROLES = {
-    "v": "the value",
-    "h": "the bucket",
-    "p": "that it is there",
-    "o": "that it is not captured, in respect",
-    "n": "bit",
-    "x": "differing bit",
+    Role.VALUE: "the value",
+    Role.BUCKET: "the bucket",
+    Role.PRESENT: "that it is there",
+    Role.UNKNOWN: "that it is not captured, in respect",
+    Role.LOW: "bit",
+    Role.SPREAD: "differing bit",
 }
 
 
@@ -311,5 +314,5 @@ def _named(kind: str, key: str) -> str:
 def _fact(term: tuple[Any, ...]) -> str:
     kind, key, signature, role, slot, value = term
     of = f" of signature {signature}" if signature else ""
-    what = visible(value, 100) if role == "v" else "" if role == "p" else str(slot)
+    what = visible(value, 100) if role == Role.VALUE else "" if role == Role.PRESENT else str(slot)
     return f"of {_named(kind, key)}{of} {_ROLES.get(role, role)} {what}".rstrip()

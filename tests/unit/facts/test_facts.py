@@ -24,10 +24,11 @@ from insights_engine.facts.terms import (
     HIDDEN,
     NUMBER,
     PARTS,
-    SEPARATOR,
     TEXT,
     bucket_of,
 )
+from insights_engine.language import storage
+from insights_engine.language.storage import SEPARATOR
 
 Content = str | None
 #: (type, name, status, duration, content)
@@ -370,10 +371,7 @@ def test_spans_are_counted_and_timed_by_signature() -> None:
 
 
 ROW: dict[str, Any] = {
-    **dict.fromkeys(facts.TEXT_COLUMNS),
-    **dict.fromkeys(facts.INTEGER_COLUMNS),
-    **dict.fromkeys(facts.COST_COLUMNS),
-    **dict.fromkeys(facts.PREVIEWS, False),
+    **dict.fromkeys(row.name for row in storage.COLUMNS),
     "status": "OK",
     "timestamp_ms": 10,
 }

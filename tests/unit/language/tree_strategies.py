@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
-from insights_engine.language import fields, tree
+from insights_engine.language import fields, storage, tree
 
 #: Texts that have broken parsers, printers and SQL before.
 HOSTILE_TEXTS = (
@@ -133,7 +133,7 @@ class Vocabulary:
     )
     tag_keys: st.SearchStrategy[str] = field(default_factory=any_text)
     metadata_keys: st.SearchStrategy[str] = field(
-        default_factory=lambda: st.one_of(any_text(), st.sampled_from(fields.USAGE_METADATA))
+        default_factory=lambda: st.one_of(any_text(), st.sampled_from(sorted(storage.USAGE)))
     )
     assessment_names: st.SearchStrategy[str] = field(default_factory=any_text)
     attribute_paths: st.SearchStrategy[tuple[str, ...]] = field(
@@ -156,8 +156,7 @@ def _chosen(candidates: Sequence[tree.Field], vocabulary: Vocabulary) -> list[tr
 def trace_fields(vocabulary: Vocabulary = ANYTHING) -> st.SearchStrategy[tree.Field]:
     """Fields of the trace."""
     columns: list[tree.Field] = [
-        *map(tree.TraceText, tree.TRACE_TEXT_FIELDS),
-        *map(tree.TraceNumber, tree.TRACE_NUMBER_FIELDS),
+        *(row.field for row in storage.TRACE.values()),
         tree.Issue(),
     ]
     chosen = _chosen(columns, vocabulary)

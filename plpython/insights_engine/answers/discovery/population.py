@@ -20,6 +20,7 @@ from insights_engine.columns.cells import Cuts
 from insights_engine.columns.parts import SERIES_AT_ONCE, AtHand, Indexed, Part
 from insights_engine.exact.statement import Statement
 from insights_engine.facts.rows import Placed
+from insights_engine.facts.terms import Role
 from insights_engine.index import large_blocks
 from insights_engine.index.cache import CACHE
 from insights_engine.index.groups import Block, all_positions
@@ -343,7 +344,7 @@ class Population:
             self.plpy,
             "select p.block, p.members from insights.term v"
             " join insights.posting p on p.term = v.term"
-            " where v.kind = $1 and v.key = $2 and v.role = 'o' and v.slot = $3"
+            f" where v.kind = $1 and v.key = $2 and v.role = '{Role.UNKNOWN}' and v.slot = $3"
             " and p.block = any($4)",
             ("text", "text", "smallint", "int[]"),
             (*MARK_OF_SESSIONS[1:], [block.block for block in index.blocks]),

@@ -23,9 +23,11 @@ from insights_engine.columns.candidates import (
 from insights_engine.columns.cells import Cells, Cuts, Numbers
 from insights_engine.columns.columns import Columns
 from insights_engine.columns.parts import Part
+from insights_engine.exact.rawsql import SESSION_MARK
 from insights_engine.exact.statement import Statement
 from insights_engine.facts.facts import Facts, Number, Series
-from insights_engine.facts.rows import MARK, Placed, Reader
+from insights_engine.facts.rows import Placed, Reader
+from insights_engine.facts.terms import Role
 from insights_engine.index.groups import all_positions
 from insights_engine.index.large_blocks import SAMPLED
 from insights_engine.sets import bitmaps
@@ -124,7 +126,7 @@ def _terms(facts: Facts) -> Iterator[tuple[Term, Sequence[int]]]:
             yield Term(0, kind, key, signature, role, slot, ""), positions[1:]
     for texts in facts.texts.values():
         for (signature, text, _), positions in texts.candidates.items():
-            yield Term(0, texts.kind, texts.key, signature, "v", 0, text), positions[1:]
+            yield Term(0, texts.kind, texts.key, signature, Role.VALUE, 0, text), positions[1:]
 
 
 def _numbers(collected: Series) -> Numbers:
@@ -204,14 +206,14 @@ class _Reader(Reader):
             f"  select c.request_id, c.session_id from {schema}.trace_info c"
             f"  where {scope} and c.session_id in (select s.session_id from sessions s)"
             f"  and exists (select from {schema}.assessments a where a.trace_id = c.request_id"
-            f"  and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0))"
+            f"  and pg_catalog.strpos(a.assessment_metadata, '{SESSION_MARK}') > 0))"
             " select s.n, a.assessment_type as kind, a.name, a.value, a.valid,"
             " a.is_numeric_value as numeric, a.aggregate_value as number, false as elsewhere"
             " from sessions s join carriers c on c.session_id = s.session_id"
             " and c.request_id <> s.request_id"
             f" join {schema}.assessments a on a.trace_id = c.request_id"
             " where a.valid and a.assessment_type in ('feedback', 'expectation')"
-            f" and pg_catalog.strpos(a.assessment_metadata, '{MARK}') > 0",
+            f" and pg_catalog.strpos(a.assessment_metadata, '{SESSION_MARK}') > 0",
         )
         found: dict[int, list[dict[str, Any]]] = {}
         for row in rows:

@@ -162,7 +162,7 @@ def _inside(field: tree.Field, low: Optional[Number], high: Optional[Number]) ->
 
 def edges_of(question: Question, numbers: Iterable[Number]) -> histogram.Edges:
     finite = [number for number in numbers if isinstance(number, int) or math.isfinite(number)]
-    whole = values.is_whole(question.field)
+    whole = fields.is_whole(question.field)
     low, high = min(finite), max(finite)
     if fields.is_time(question.field) and isinstance(low, int) and isinstance(high, int):
         return datebins.edges(low, high, question.most)
@@ -278,7 +278,7 @@ class Candidates:
         if asked is None:
             return None
         others = {row["number"] for row in self._asked(asked) if row["number"] is not None}
-        if values.is_whole(self._question.field):
+        if fields.is_whole(self._question.field):
             others = {int(number) for number in others}
         known: set[Number] = {number for number in others if math.isfinite(number)}
         few = len(known) <= most

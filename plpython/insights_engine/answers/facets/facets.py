@@ -34,7 +34,7 @@ from insights_engine.exact import values
 from insights_engine.exact.statement import Statement
 from insights_engine.index import sessions
 from insights_engine.index.index_reader import UNDECIDED_SHARE, decided, open_index, prepare
-from insights_engine.language import fields, printer, tree
+from insights_engine.language import fields, printer, storage, tree
 from insights_engine.language.errors import InsightsError
 from insights_engine.language.tokens import MAX_BYTES
 
@@ -152,7 +152,7 @@ def _of_tables(plpy: Any, statement: Statement, question: Question) -> _Answer:
         if numeric and len(those) > most and not fields.is_number(field):
             ranked = False
     if not ranked:
-        whole = values.is_whole(field)
+        whole = fields.is_whole(field)
         edges = edges_of(question, [int(end) if whole else float(end) for end in ends if end])
         those = intervals_of(field, edges)
         counts = _by_interval(plpy, statement.fresh(), question, edges)
@@ -166,7 +166,7 @@ def _of_tables(plpy: Any, statement: Statement, question: Question) -> _Answer:
 
 
 def _finite(field: tree.Field) -> str:
-    if values.is_whole(field):
+    if fields.is_whole(field):
         return "true"
     return "p.number > '-Infinity' and p.number < 'Infinity'"
 
@@ -191,7 +191,7 @@ def _counted(statement: Statement, question: Question, key: str, numbers: bool) 
             f" where {statement.scope()} group by t.session_id) a using (session_id)\n"
             "where g.traces = a.traces\ngroup by g.key"
         )
-    if question.unit == sessions.TRACE and values.is_single(question.field):
+    if question.unit == sessions.TRACE and storage.of(question.field).single:
         return f"select {key} as key, count(*) as count\nfrom (\n{pairs}\n) p\ngroup by 1"
     # Grouped twice, as count(distinct) would sort.
     unit = "p.request_id" if question.unit == sessions.TRACE else "p.session_id"
@@ -221,7 +221,7 @@ def _by_value(
         if not fields.is_number(field):
             yield of_text(field, text), found[text]
             continue
-        number = int(text) if values.is_whole(field) else float(text)
+        number = int(text) if fields.is_whole(field) else float(text)
         if math.isfinite(number):
             yield of_number(field, number), found[text]
 

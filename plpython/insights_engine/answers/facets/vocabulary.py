@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from insights_engine.base import plans
-from insights_engine.exact import rawsql
-from insights_engine.exact import values as values_of_fields
-from insights_engine.facts.terms import (
-    CONTENT,
-    LONGEST_KEY,
-    NUMBER,
-    PARTS,
-    SEPARATOR,
-    SESSION,
-    TEXT,
-    hidden_slot_of,
-)
+from insights_engine.facts.terms import NUMBER, TEXT, Role
 from insights_engine.index.cache import CACHE, Column
 from insights_engine.index.groups import Block, Group, Terms, all_positions
 from insights_engine.index.index_reader import Index
 from insights_engine.index.slices import Series
-from insights_engine.language import fields, tree
-from insights_engine.sets import bitmaps
+from insights_engine.language import fields, storage, tree
+from insights_engine.language.storage import Indexed, Type
+from insights_engine.sets import bitmaps, intervals
 
 
 class Vocabulary(NamedTuple):
@@ -46,18 +37,18 @@ class Vocabulary(NamedTuple):
 
 def vocabulary_of(index: Index, field: tree.Field) -> Optional[Vocabulary]:
     """What the index knows of a field; None: its values are not in it."""
-    found = _place(field)
-    if found is None:
+    kept = storage.of(field)
+    if kept.indexed is not Indexed.VALUES:
         return None
-    kinds, key = found
-    duration = isinstance(field, tree.SpanNumber)
+    # Of all spans together, where it is known by signature as well.
+    duration = kept.type is Type.NANOSECONDS
     rows = plans.run(
         index.plpy,
         "select v.term, v.kind, v.role::text as role, v.signature, v.slot, v.value"
         " from insights.term v where v.kind = any($1) and v.key = $2"
         " and (not $3 or v.signature = 0 and v.value = '')",
         ("text[]", "text", "bool"),
-        (list(kinds), key, duration),
+        (list(kept.kinds), kept.key, duration),
     )
     values: dict[str, list[int]] = {}
     texts: list[int] = []
@@ -65,87 +56,24 @@ def vocabulary_of(index: Index, field: tree.Field) -> Optional[Vocabulary]:
     slices: dict[tuple[str, int], tuple[dict[int, int], dict[int, int]]] = {}
     for row in rows:
         role, slot, term = row["role"], row["slot"], row["term"]
-        if role == "v":
+        if role == Role.VALUE:
             values.setdefault(row["value"], []).append(term)
-        elif role == "h" or (role == "o" and slot == TEXT):
+        elif role == Role.BUCKET or (role == Role.UNKNOWN and slot == TEXT):
             texts.append(term)
-        elif role == "o" and slot == NUMBER:
+        elif role == Role.UNKNOWN and slot == NUMBER:
             numbers.append(term)
-        elif role in "nx":
+        elif role in (Role.LOW, Role.SPREAD):
             low, spread = slices.setdefault((row["kind"], row["signature"]), ({}, {}))
-            (low if role == "n" else spread)[slot] = term
-    lost = _lost(index, field)
+            (low if role == Role.LOW else spread)[slot] = term
+    lost = [term.number for term in index.planner.lost(kept)]
     return Vocabulary(
         values,
         (*texts, *lost),
         (*numbers, *lost),
         [Series(low, spread) for low, spread in slices.values()],
-        _number_of(field),
-        values_of_fields.is_single(field),
+        partial(intervals.number_of, kept.type),
+        kept.single,
     )
-
-
-def _number_of(field: tree.Field) -> Callable[[int], Union[int, float]]:
-    if isinstance(field, tree.SpanNumber):
-        return lambda pattern: float(bitmaps.integer_of(pattern)) / 1e6
-    if isinstance(field, tree.TraceNumber) and field.name in fields.INTEGER_FIELDS:
-        return bitmaps.integer_of
-    return bitmaps.double_of
-
-
-def _place(field: tree.Field) -> Optional[tuple[Sequence[str], str]]:
-    """The kinds and the key of a field's terms."""
-    if isinstance(field, tree.TraceText):
-        if field.name in ("trace_id", "experiment_id", "request_preview", "response_preview"):
-            return None
-        if field.name == "user":
-            return ("metadata",), rawsql.USER
-        if field.name in ("run_id", "prompt"):
-            return (field.name.partition("_")[0],), ""
-        return ("trace",), field.name
-    if isinstance(field, tree.TraceNumber):
-        return ("trace",), field.name
-    if isinstance(field, tree.Tag):
-        return (("trace",), "name") if field.key == rawsql.TRACE_NAME else (("tag",), field.key)
-    if isinstance(field, tree.Metadata):
-        if field.key == rawsql.SESSION:
-            return ("trace",), "session_id"
-        return None if fields.is_usage(field) else (("metadata",), field.key)
-    if isinstance(field, tree.Assessment):
-        both = ("feedback", "expectation")
-        return both if field.kind == "assessment" else (field.kind,), field.name
-    if isinstance(field, tree.Issue):
-        return ("issue",), ""
-    if isinstance(field, tree.SpanText):
-        return None if field.name == "content" else (("span",), field.name)
-    if isinstance(field, tree.SpanNumber):
-        return ("span",), "duration"
-    if any(SEPARATOR in step for step in field.path) or len(field.path[0]) > LONGEST_KEY:
-        return None
-    return ("attribute",), SEPARATOR.join(field.path)
-
-
-def _lost(index: Index, field: tree.Field) -> Terms:
-    """The terms of traces with values that stand under no key."""
-    wanted: list[tuple[str, str, list[int]]] = []
-    if isinstance(field, tree.Assessment):
-        wanted.append(("trace", "assessments", [SESSION]))
-    elif isinstance(field, tree.SpanAttribute):
-        top = field.path[0]
-        wanted.append(("attribute", "", [CONTENT, hidden_slot_of(top)]))
-        if len(field.path) > 1:
-            wanted.append(("attribute", top, [PARTS]))
-    found: list[int] = []
-    for kind, key, slots in wanted:
-        rows = plans.run(
-            index.plpy,
-            "select v.term from insights.term v where v.kind = $1 and v.key = $2"
-            " and v.role = 'o' and v.slot = any($3)",
-            ("text", "text", "int[]"),
-            (kind, key, slots),
-        )
-        found += (row["term"] for row in rows)
-    return tuple(found)
 
 
 # ------------------------------------------------------------------ of values

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from typing import Optional
 
 from insights_engine.exact.rawsql import Params
-from insights_engine.language import fields, tree
+from insights_engine.language import fields, storage, tree
 from insights_engine.language.errors import InsightsError, visible
 from insights_engine.language.names import MLFLOW_ENTITIES, bare_set, quoted_set
+from insights_engine.language.storage import Source
 
 MAX_CLAUSES = 32
 
@@ -163,7 +164,8 @@ def _meant(name: str, names: Iterable[str]) -> str:
 _ATTRIBUTES = {
     name: field
     for name, field in fields.TRACE_FIELDS.items()
-    if isinstance(field, (tree.TraceText, tree.TraceNumber)) and name != "prompt"
+    if isinstance(field, (tree.TraceText, tree.TraceNumber))
+    and storage.of(field).source is not Source.LINK
 }
 
 
@@ -207,13 +209,16 @@ def _keyed(entity: str, key: str, clean: bool) -> tree.TraceField:
             raise _no_order("span")
         if isinstance(remapped, tree.TraceText):
             # Ordering by links is ordering by the tag that MLflow once kept.
-            return tree.Tag("mlflow.linkedPrompts") if remapped.name == "prompt" else remapped
+            row = storage.of(remapped)
+            return tree.Tag(row.entry.key) if row.source is Source.LINK else remapped
         key = fields.KEY_TO_KEY.get(key.lower(), key)
     if entity == "tags":
         promoted = fields.PROMOTED_TAGS.get(key)
-        return promoted if promoted == tree.TraceText("name") else tree.Tag(key)
+        if isinstance(promoted, tree.TraceText):
+            return promoted if storage.of(promoted).source is not Source.LINK else tree.Tag(key)
+        return tree.Tag(key)
     if entity == "metadata":
-        if key in fields.USAGE_METADATA:
+        if key in storage.USAGE:
             raise InsightsError(
                 f"Ordering by reserved metadata '{key}' is not supported because it is "
                 "represented by multiple columns.",
@@ -240,24 +245,6 @@ def _no_order(kind: str) -> InsightsError:
 
 # ------------------------------------------------------------------- compiling
 
-_COLUMNS = {
-    "trace_id": SortColumn("t.request_id", "text", False, False),
-    "experiment_id": SortColumn("t.experiment_id", "bigint", False, False),
-    "status": SortColumn("t.status", "text", False, False),
-    "client_request_id": SortColumn("t.client_request_id", "text", True, False),
-    "name": SortColumn("t.trace_name", "text", True, False),
-    "session_id": SortColumn("t.session_id", "text", True, False),
-    "request_preview": SortColumn("t.request_preview", "text", True, False),
-    "response_preview": SortColumn("t.response_preview", "text", True, False),
-    "timestamp_ms": SortColumn("t.timestamp_ms", "bigint", False, False),
-    # numeric, because two bigints can add up to more than one.
-    "end_time_ms": SortColumn(
-        "(t.timestamp_ms::numeric + coalesce(t.execution_time_ms, 0))", "numeric", False, False
-    ),
-}
-
-_METADATA_KEYS = {"user": "mlflow.trace.user", "run_id": "mlflow.sourceRun"}
-
 
 def compile_order(
     order: Sequence[Clause], params: Params, schema: str
@@ -280,42 +267,41 @@ def compile_order(
 def _compile(
     field: tree.TraceField, alias: str, params: Params, schema: str
 ) -> tuple[list[SortColumn], str]:
-    if isinstance(field, tree.TraceText) and field.name in _METADATA_KEYS:
-        field = tree.Metadata(_METADATA_KEYS[field.name])
-    if isinstance(field, (tree.Tag, tree.Metadata)):
-        table = "trace_tags" if isinstance(field, tree.Tag) else "trace_request_metadata"
-        key = params.add(field.key, "text")
+    row = storage.of(field)
+    if row.source in (Source.ENTRY, Source.LINK_OR_ENTRY):
+        key = params.add(row.entry.key, "text")
         join = (
-            f"left join {schema}.{table} {alias}"
+            f"left join {schema}.{row.entry.table} {alias}"
             f" on {alias}.request_id = t.request_id and {alias}.key = {key}"
         )
         return [SortColumn(f"{alias}.value", "text", True, False)], join
-    if isinstance(field, tree.Assessment):
+    if row.source is Source.ASSESSMENT:
         columns = [
             SortColumn(f"{alias}.kind", "bigint", True, False),
             SortColumn(f"{alias}.number", "double precision", True, False),
             SortColumn(f"{alias}.text", "text", True, False),
         ]
-        return columns, _newest_assessment(field, alias, params, schema)
-    if isinstance(field, tree.Issue):
-        raise _no_order("issue")
-    if field.name == "span_count":
+        return columns, _newest_assessment(row, alias, params, schema)
+    if row.source is Source.SPAN_COUNT:
         join = (
             f"cross join lateral (select count(*) as value from {schema}.spans s"
             f" where s.trace_id = t.request_id and s.experiment_id = t.experiment_id) {alias}"
         )
         return [SortColumn(f"{alias}.value", "bigint", False, False)], join
-    column = _COLUMNS.get(field.name)
-    if column is None:
-        type_ = "double precision" if field.name.endswith("_cost") else "bigint"
-        column = SortColumn(f"t.{field.name}", type_, True, False)
-    return [column], ""
+    if row.source is Source.SUM:
+        # numeric, because two bigints can add up to more than one.
+        first, second = [f"t.{part.column}" for part in row.parts]
+        added = f"({first}::numeric + coalesce({second}, 0))"
+        return [SortColumn(added, "numeric", row.nullable, False)], ""
+    if not row.of_trace_info:
+        raise TypeError(f"no order for {field}")
+    type_ = "bigint" if row.source is Source.EXPERIMENT else row.sql_type
+    return [SortColumn(f"t.{row.column}", type_, row.nullable, False)], ""
 
 
-def _newest_assessment(field: tree.Assessment, alias: str, params: Params, schema: str) -> str:
-    kinds = ["feedback", "expectation"] if field.kind == "assessment" else [field.kind]
-    name = params.add(field.name, "text")
-    types = params.add(kinds, "text[]")
+def _newest_assessment(row: storage.Row, alias: str, params: Params, schema: str) -> str:
+    name = params.add(row.key, "text")
+    types = params.add(list(row.kinds), "text[]")
     return f"""left join lateral (
     select
         case when a.is_numeric_value then 0 when v.text is not null then 1 end as kind,

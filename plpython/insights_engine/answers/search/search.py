@@ -24,7 +24,7 @@ from insights_engine.base import plans
 from insights_engine.exact import attributes
 from insights_engine.exact.statement import Statement
 from insights_engine.index import indexed, integrity
-from insights_engine.language import printer, tree
+from insights_engine.language import printer, storage, tree
 from insights_engine.language.errors import InsightsError
 
 MAX_RESULTS = 50_000
@@ -38,16 +38,6 @@ PATIENCE = 10
 SHORT_WALK = 5000
 #: As many hits of the index are sorted by something else than time.
 SMALL_SET = 5000
-
-TOKEN_KEYS = (
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "cache_creation_input_tokens_above_1hr",
-)
-COST_KEYS = ("input_cost", "output_cost", "total_cost")
 
 
 def check_max_results(max_results: Optional[int], hint: Optional[str] = None) -> int:
@@ -379,7 +369,11 @@ def read_rows(plpy: Any, schema: str, page: Page) -> Iterator[dict[str, Any]]:
     A trace that is deleted between finding and reading cannot occur: both read
     the same snapshot.
     """
-    numbers = ", ".join(f"t.{name}" for name in TOKEN_KEYS + COST_KEYS)
+    usage = [part for row in storage.USAGE.values() for part in row.parts]
+    numbers = ", ".join(f"t.{part.column}" for part in usage)
+    tags, metadata = (
+        ", ".join(f"'{key}'" for key, _, _ in _SHOWN[kind]) for kind in ("tag", "metadata")
+    )
     plan = plpy.prepare(
         f"""select
     t.request_id, t.experiment_id::text as experiment_id, t.timestamp_ms,
@@ -388,14 +382,12 @@ def read_rows(plpy: Any, schema: str, page: Page) -> Iterator[dict[str, Any]]:
     (
         select pg_catalog.jsonb_object_agg(g.key, g.value)
         from {schema}.trace_tags g
-        where g.request_id = t.request_id and g.key <> 'mlflow.traceName'
+        where g.request_id = t.request_id and g.key not in ({tags})
     ) as tags,
     (
         select pg_catalog.jsonb_object_agg(m.key, m.value)
         from {schema}.trace_request_metadata m
-        where m.request_id = t.request_id and m.key not in (
-            'mlflow.trace.session', 'mlflow.trace.tokenUsage', 'mlflow.trace.cost'
-        )
+        where m.request_id = t.request_id and m.key not in ({metadata})
     ) as metadata,
     (
         select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
@@ -444,23 +436,34 @@ def _shown(row: dict[str, Any], next_page_token: Optional[str]) -> dict[str, Any
         "session_id": row["session_id"],
         "request_preview": row["request_preview"],
         "response_preview": row["response_preview"],
-        "tags": _with(row["tags"], {"mlflow.traceName": row["trace_name"]}),
-        "metadata": _with(row["metadata"], _promoted(row)),
+        "tags": _with(row["tags"], _shown_as("tag", row)),
+        "metadata": _with(row["metadata"], _shown_as("metadata", row)),
         "assessments": _json([_assessment(a) for a in json.loads(stored)]) if stored else "[]",
         "next_page_token": next_page_token,
     }
 
 
-def _promoted(row: dict[str, Any]) -> dict[str, Optional[str]]:
-    """The metadata that MLflow keeps in columns and shows as entries."""
-    promoted = {"mlflow.trace.session": row["session_id"]}
-    for key, columns in (
-        ("mlflow.trace.tokenUsage", TOKEN_KEYS),
-        ("mlflow.trace.cost", COST_KEYS),
-    ):
-        numbers = {column: row[column] for column in columns if row[column] is not None}
-        promoted[key] = json.dumps(numbers) if numbers else None
-    return promoted
+def _shown_as(kind: str, row: dict[str, Any]) -> dict[str, Optional[str]]:
+    """The tags or metadata that MLflow keeps in columns and shows as entries."""
+    shown: dict[str, Optional[str]] = {}
+    for key, column, parts in _SHOWN[kind]:
+        if parts:
+            numbers = {name: row[name] for name in parts if row[name] is not None}
+            shown[key] = json.dumps(numbers) if numbers else None
+        else:
+            shown[key] = row[column]
+    return shown
+
+
+#: By kind the key, and the column or columns that its text is made of.
+_SHOWN = {
+    kind: [
+        (entry.key, row.column, [part.column for part in row.parts])
+        for entry, row in storage.SHOWN.items()
+        if entry.kind == kind
+    ]
+    for kind in storage.ENTRIES
+}
 
 
 def _with(stored: Optional[str], more: dict[str, Optional[str]]) -> str:
