@@ -13,7 +13,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from insights_engine.answers.discovery.findings import measured
-from insights_engine.answers.discovery.splits import best_split
+from insights_engine.answers.discovery.thresholds import best_split
 from insights_engine.answers.discovery.units import CellCounts
 from insights_engine.stats.independence import EXACT_BELOW, SMALL_EXPECTED_COUNT
 from insights_engine.stats.multiple import TargetTests, benjamini_hochberg

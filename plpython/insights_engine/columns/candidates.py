@@ -151,7 +151,7 @@ def items_of(term: Term, signatures: dict[int, Signature]) -> Iterator[Name]:
             yield ("s", "type", signature.type, signature.status)
 
 
-def series_of(
+def number_field_of(
     kind: str, key: str, signature: int, signatures: Mapping[int, Signature]
 ) -> Optional[Name]:
     """The field that numbers of a key and signature belong to, if it is tested."""
@@ -244,7 +244,7 @@ class Items:
         self._terms_made_of = 0
         #: Of each field with numbers the terms of its slices, by signature.
         self.slices: dict[Name, dict[int, dict[tuple[str, int], int]]] = {}
-        #: Where fields are cut (see `series`), with the blocks and positions that this comes from.
+        #: Where fields are cut (see `cells`), with the blocks and positions that this comes from.
         self.cuts: dict[Name, tuple[tuple[tuple[int, int], ...], Any]] = {}
         #: The same of those that the largest blocks have no numbers of.
         self.later_cuts: dict[Name, tuple[tuple[tuple[int, int], ...], Any]] = {}
@@ -342,7 +342,7 @@ class Items:
             self._terms.append(term.number)
 
     def _add_slice(self, term: Term) -> None:
-        name = series_of(term.kind, term.key, term.signature, self.signatures)
+        name = number_field_of(term.kind, term.key, term.signature, self.signatures)
         if name is not None:
             of_signature = self.slices.setdefault(name, {}).setdefault(term.signature, {})
             of_signature[term.role, term.slot] = term.number

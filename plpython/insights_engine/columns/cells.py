@@ -19,19 +19,15 @@ from typing import NamedTuple, Optional, Union
 from insights_engine.columns.candidates import Name
 from insights_engine.language import tree
 from insights_engine.sets import bitmaps, intervals
-from insights_engine.stats.thresholds import roundest
+from insights_engine.stats.thresholds import gaps, roundest
 
-#: A cut in each of so many even parts of the numbers, and in smaller and smaller ones
-#: at both ends; anywhere in a part, so that the numbers are good to read.
-_EVEN = 20
-_TAIL = 6
-#: Numbers of a field that cuts are chosen from, ...
+#: Extremes of a field that cuts are chosen from, ...
 SAMPLE = 20_000
 #: ... unless there are so few traces that all of theirs are looked at.
 FEW_TRACES = 5_000
 
 
-class Numbers(NamedTuple):
+class Extremes(NamedTuple):
     """The smallest and largest number of each trace that has one, as ordered integers."""
 
     positions: Sequence[int]
@@ -125,7 +121,7 @@ def bytes_of(planes: Planes, used: int) -> bytes:
 # ------------------------------------------------------------- numbers as slices
 
 
-class Sliced:
+class StoredSlices:
     """The numbers of traces of one signature, bit by bit, as the index stores them.
 
     Every slice is decoded when it is first asked for, and then at hand.
@@ -181,7 +177,7 @@ class _Low:
 
     __slots__ = ("_sliced",)
 
-    def __init__(self, sliced: Sliced) -> None:
+    def __init__(self, sliced: StoredSlices) -> None:
         self._sliced = sliced
 
     def get(self, bit: int, otherwise: int, /) -> int:
@@ -262,7 +258,7 @@ def partition(slices: bitmaps.Slices, there: int, starts: Sequence[int]) -> dict
     return found
 
 
-def cells_of_slices(several: Sequence[Sliced], cuts: Cuts) -> Cells:
+def cells_of_slices(several: Sequence[StoredSlices], cuts: Cuts) -> Cells:
     """The cells of numbers that the index stores, over all signatures."""
     lows: dict[int, int] = {}
     highs: dict[int, int] = {}
@@ -301,7 +297,7 @@ def _planes(members: Mapping[int, int], order: Sequence[int]) -> Planes:
 # ------------------------------------------------------------- numbers in a list
 
 
-def united(several: Sequence[Numbers]) -> Numbers:
+def united(several: Sequence[Extremes]) -> Extremes:
     """The smallest and largest numbers over several signatures."""
     if len(several) == 1:
         return several[0]
@@ -312,12 +308,12 @@ def united(several: Sequence[Numbers]) -> Numbers:
             low[position] = min(least, low.get(position, least))
             high[position] = max(most, high.get(position, most))
     positions = sorted(low)
-    return Numbers(
+    return Extremes(
         positions, list(map(low.__getitem__, positions)), list(map(high.__getitem__, positions))
     )
 
 
-def cells_of(numbers: Numbers, cuts: Cuts) -> Cells:
+def cells_of(numbers: Extremes, cuts: Cuts) -> Cells:
     """The cells that numbers lie in."""
     low = _cells(numbers.positions, numbers.low, cuts)
     if numbers.high == numbers.low:
@@ -333,7 +329,7 @@ def _cells(positions: Sequence[int], numbers: Sequence[int], cuts: Cuts) -> Plan
     return _planes(sets, sorted(sets))
 
 
-def sampled(numbers: Numbers, most: int) -> list[int]:
+def sampled(numbers: Extremes, most: int) -> list[int]:
     """Some of the numbers, evenly; the largest where they are others than the smallest."""
     step = max(1, len(numbers.positions) // max(most, 1))
     low, high = numbers.low[::step], numbers.high[::step]
@@ -380,34 +376,12 @@ def choose_cuts(name: Name, sample: Iterable[int]) -> Cuts:
     places = sorted(counts)
     cumulative = list(accumulate(map(counts.__getitem__, places)))
     found: dict[int, Union[int, float]] = {}
-    for low, high in _gaps(cumulative):
+    for low, high in gaps(cumulative):
         value = _readable(name, _value(name, places[low]), _value(name, places[high]))
         if value is not None:
             found[_start(name, value)] = value
     starts = sorted(found)
     return Cuts([found[start] for start in starts], starts)
-
-
-def _gaps(cumulative: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs of values, by number: cut somewhere above the first, not above the second."""
-    if len(cumulative) <= _EVEN + 2 * _TAIL:
-        return [(number - 1, number) for number in range(1, len(cumulative))]
-    total = cumulative[-1]
-    step = 1 / _EVEN
-    edges = [step * k for k in range(1, _EVEN)]
-    for k in range(1, _TAIL + 1):
-        edges += [step / 2**k, 1 - step / 2**k]
-    edges.sort()
-    found = []
-    for begin, end in zip([0.0, *edges], [*edges, 1.0]):
-        low = bisect_right(cumulative, begin * total)
-        high = min(bisect_right(cumulative, end * total), len(cumulative) - 1)
-        if low < high:
-            found.append((low, high))
-        else:
-            # A value that is so frequent on its own: below it, and above it.
-            found += [(at - 1, at) for at in (low, low + 1) if 0 < at < len(cumulative)]
-    return found
 
 
 def _readable(

@@ -17,15 +17,15 @@ from typing import Any, Optional
 from insights_engine.base import interrupts, plans
 from insights_engine.columns import cells, stored_cells
 from insights_engine.columns.candidates import Items, Name
-from insights_engine.columns.cells import Cells, Cuts, Sliced
-from insights_engine.columns.columns import Columns, united
+from insights_engine.columns.cells import Cells, Cuts, StoredSlices
+from insights_engine.columns.item_sets import ItemSets, united
 from insights_engine.facts.terms import LARGE_BLOCK
 from insights_engine.index.cache import CACHE
 from insights_engine.index.groups import Block, all_positions
 from insights_engine.sets import bitmaps
 
 #: Fields whose slices are in memory at once.
-SERIES_AT_ONCE = 8
+FIELDS_AT_ONCE = 8
 
 #: About what there is beside the numbers of a field that are kept.
 _BYTES_OF_A_COLUMN = 250
@@ -47,12 +47,12 @@ class Part(ABC):
         return found
 
     @abstractmethod
-    def columns(self) -> Columns:
+    def item_sets(self) -> ItemSets:
         """The items that the traces have."""
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
         """The traces that have some items, as far as there are any."""
-        return self.columns().sets(items)
+        return self.item_sets().sets(items)
 
     @abstractmethod
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
@@ -72,7 +72,7 @@ class Part(ABC):
 
 
 #: By block and field: slices that were read, and will be read again at once.
-AtHand = dict[int, dict[Name, Sequence[Sliced]]]
+AtHand = dict[int, dict[Name, Sequence[StoredSlices]]]
 
 
 class Indexed(Part):
@@ -93,18 +93,18 @@ class Indexed(Part):
         self._at_hand = at_hand
         self.block = block
 
-    def columns(self) -> Columns:
-        known = CACHE.column(self.block.block, "columns")
-        if isinstance(known, Columns):
+    def item_sets(self) -> ItemSets:
+        known = CACHE.column(self.block.block, "items")
+        if isinstance(known, ItemSets):
             return known
         found = self._read()
-        CACHE.keep_column(self.block.block, "columns", found, found.size)
+        CACHE.keep_column(self.block.block, "items", found, found.size)
         return found
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
         wanted = set(items)
-        known = CACHE.column(self.block.block, "columns")
-        if isinstance(known, Columns):
+        known = CACHE.column(self.block.block, "items")
+        if isinstance(known, ItemSets):
             doubts = wanted.intersection(known.doubts)
             found = known.sets(wanted - doubts)
             return {**found, **self._stored_sets(doubts)} if doubts else found
@@ -166,7 +166,7 @@ class Indexed(Part):
                 CACHE.keep_column(self.block.block, ("sample", name), (self.base, numbers), size)
         return found
 
-    def _sliced(self, names: Iterable[Name]) -> Mapping[Name, Sequence[Sliced]]:
+    def _sliced(self, names: Iterable[Name]) -> Mapping[Name, Sequence[StoredSlices]]:
         own = self._at_hand.setdefault(self.block.block, {})
         lacking = [name for name in names if name not in own]
         wanted = {
@@ -180,7 +180,7 @@ class Indexed(Part):
             name, signature, slot = wanted[term]
             found.setdefault(name, {}).setdefault(signature, {})[slot] = members
         for name in lacking:
-            own[name] = [Sliced(slices) for slices in found.get(name, {}).values()]
+            own[name] = [StoredSlices(slices) for slices in found.get(name, {}).values()]
         return own
 
     def _postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
@@ -194,7 +194,7 @@ class Indexed(Part):
         )
         return list(zip(row["terms"] or (), row["members"] or ()))
 
-    def _read(self) -> Columns:
+    def _read(self) -> ItemSets:
         (row,) = plans.run(
             self._plpy,
             # Of most terms it is enough to know that they are there, which an index tells.
@@ -209,7 +209,7 @@ class Indexed(Part):
         everywhere = bitmaps.encode_set(all_positions(self.used), self.used)
         experiment = self._items.number(("e", self.block.experiment_id))
         doubts = {item: () for term in terms if term in doubts_of for item in doubts_of[term]}
-        return Columns(
+        return ItemSets(
             [(-1, everywhere), *stored],
             {**facts_of, -1: (experiment,)},
             doubts,

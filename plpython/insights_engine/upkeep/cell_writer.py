@@ -8,7 +8,7 @@ from typing import Any
 from insights_engine.columns import cells, stored_cells
 from insights_engine.columns.candidates import Items, Name
 from insights_engine.columns.cells import Cells, Cuts
-from insights_engine.columns.parts import SERIES_AT_ONCE, Indexed
+from insights_engine.columns.parts import FIELDS_AT_ONCE, Indexed
 from insights_engine.index.groups import Block, all_positions
 from insights_engine.index.large_blocks import Task
 
@@ -70,5 +70,5 @@ def _part(plpy: Any, items: Items, block: Block) -> Indexed:
 
 
 def _some(names: Sequence[Name]) -> Iterator[Sequence[Name]]:
-    for start in range(0, len(names), SERIES_AT_ONCE):
-        yield names[start : start + SERIES_AT_ONCE]
+    for start in range(0, len(names), FIELDS_AT_ONCE):
+        yield names[start : start + FIELDS_AT_ONCE]

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from insights_engine.columns import candidates, cells, columns
+from insights_engine.columns import candidates, cells, item_sets
 from insights_engine.facts.facts import Series
 from insights_engine.language.parser import parse_filter
 from insights_engine.language.printer import print_apart, print_filter
@@ -32,7 +32,7 @@ numbers = st.dictionaries(
 )
 
 
-def stored(values: dict[int, list[float]]) -> cells.Sliced:
+def stored(values: dict[int, list[float]]) -> cells.StoredSlices:
     """The numbers as the index has them."""
     collected = Series(whole=False)
     for position in sorted(values):
@@ -43,7 +43,7 @@ def stored(values: dict[int, list[float]]) -> cells.Sliced:
         (role, slot): members
         for role, slot, members in sliced(collected, 1, len(collected.positions), extent)
     }
-    return cells.Sliced(slices)
+    return cells.StoredSlices(slices)
 
 
 def ordered(number: float) -> int:
@@ -127,7 +127,7 @@ def test_columns_count_the_members_of_sets(sets: list[set[int]], within: set[int
     last = len(sets)
     items[last - 1] = (0,)
     postings = [(term, bitmaps.encode(sorted(members), USED)) for term, members in enumerate(sets)]
-    found = columns.Columns(postings, items, {last: [postings[-1][1]]}, USED)
+    found = item_sets.ItemSets(postings, items, {last: [postings[-1][1]]}, USED)
     expected = [set().union(*sets), *sets]
     for chosen, members in (
         (None, set(range(USED))),
@@ -142,8 +142,8 @@ def test_columns_count_the_members_of_sets(sets: list[set[int]], within: set[int
     }
 
 
-def test_columns_know_of_doubts_whose_positions_were_not_given() -> None:
-    found = columns.Columns([(1, bitmaps.encode([1, 5], USED))], {1: (0,)}, {1: ()}, USED)
+def test_item_sets_know_of_doubts_whose_positions_were_not_given() -> None:
+    found = item_sets.ItemSets([(1, bitmaps.encode([1, 5], USED))], {1: (0,)}, {1: ()}, USED)
     assert set(found.doubts) == {1}
     assert found.sets((0, 1)) == {0: 0b100010}
 

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from insights_engine.answers.discovery import findings
-from insights_engine.answers.discovery.findings import NOTHING, Shown, Tested, significant
+from insights_engine.answers.discovery.findings import NOTHING, FactTest, ShownFact, significant
 from insights_engine.answers.discovery.grouping import grouped
 from insights_engine.answers.discovery.options import Options
 from insights_engine.answers.discovery.pairing import tested_pair, tested_pairs
 from insights_engine.answers.discovery.population import Population
-from insights_engine.answers.discovery.testing import Question, tested
+from insights_engine.answers.discovery.significance import Question, tested_facts
 from insights_engine.answers.discovery.units import Traces
 from insights_engine.columns import candidates
 from insights_engine.stats.multiple import TargetTests
@@ -40,7 +40,7 @@ def discover(
         # Whether the support is enough turns out when all are counted.
         least = max(1, options.min_support * screen.total // units.total)
         within, most = options._replace(min_support=least), 2 * most
-    facts = list(tested(population, screen, question, within))
+    facts = list(tested_facts(population, screen, question, within))
     found = significant(facts, screen, within)
     if options.pairs:
         facts += tested_pairs(screen, found, within)
@@ -53,8 +53,8 @@ def discover(
 
 
 def _recounted(
-    units: Traces, groups: Sequence[Shown], options: Options, tested: int
-) -> list[Shown]:
+    units: Traces, groups: Sequence[ShownFact], options: Options, tested: int
+) -> list[ShownFact]:
     """What leads in a sample, with its counts among all units: as many as are wanted.
 
     What is left out of them counts as tested, with nothing found.
@@ -62,7 +62,7 @@ def _recounted(
     tests = TargetTests(units.target, units.total)
     # The order may change a little, and some may turn out to be chance.
     at_once = options.max_results + options.max_results // 4 + 1
-    facts: list[Tested] = []
+    facts: list[FactTest] = []
     for start in range(0, len(groups), at_once):
         some = [shown.found.fact for shown in groups[start : start + at_once]]
         counts = units.counted([fact.name for fact in some])

@@ -18,7 +18,7 @@ from insights_engine.stats.multiple import TargetTests, benjamini_hochberg
 
 
 class Searched(Protocol):
-    """A search for a threshold, as `splits.Split` is the outcome of one."""
+    """A search for a threshold, as `thresholds.Split` is the outcome of one."""
 
     @property
     def searched(self) -> int:
@@ -28,7 +28,7 @@ class Searched(Protocol):
         """Pays for the search: the p value of the best of all compared, whose own is ``p``."""
 
 
-class Tested(NamedTuple):
+class FactTest(NamedTuple):
     """A fact with its counts and its p value."""
 
     name: Name
@@ -40,23 +40,23 @@ class Tested(NamedTuple):
     #: What was searched for it, if anything was.
     search: Optional[Searched] = None
 
-    def counted(self, among: int, joint: int, tests: TargetTests) -> Tested:
+    def counted(self, among: int, joint: int, tests: TargetTests) -> FactTest:
         """The fact with other counts, tested."""
         return measured(self.name, among, joint, tests, self.search)
 
 
 #: Counts as tested, with nothing found.
-NOTHING = Tested(("n",), 0, 0, 1.0, "")
+NOTHING = FactTest(("n",), 0, 0, 1.0, "")
 
 
 #: What spans are told apart by, the best first.
 _COLUMNS = ("name", "type")
 
 
-class Found(NamedTuple):
+class Finding(NamedTuple):
     """A significant fact."""
 
-    fact: Tested
+    fact: FactTest
     q_value: float
     #: How strongly it goes with the target, for the ranking.
     strength: float
@@ -75,10 +75,10 @@ class Found(NamedTuple):
         return -self.strength, of_spans, column, len(text), text
 
 
-class Shown(NamedTuple):
+class ShownFact(NamedTuple):
     """A fact that is shown, under its filter."""
 
-    found: Found
+    found: Finding
     filter: str
     #: The filters of weaker facts that are near-identical.
     similar: list[str]
@@ -86,18 +86,18 @@ class Shown(NamedTuple):
 
 def measured(
     name: Name, among: int, joint: int, tests: TargetTests, search: Optional[Searched] = None
-) -> Tested:
+) -> FactTest:
     """A fact that was counted, tested; the search for a threshold is paid for."""
     p_value, test = tests.p_value(among, joint), tests.test(among)
     if search is None:
-        return Tested(name, among, joint, p_value, test)
+        return FactTest(name, among, joint, p_value, test)
     test = f"best of {search.searched} splits, {test}"
-    return Tested(name, among, joint, search.price(p_value), test, search)
+    return FactTest(name, among, joint, search.price(p_value), test, search)
 
 
 def significant(
-    facts: Sequence[Tested], units: Traces, options: Options, tested: Optional[int] = None
-) -> list[Found]:
+    facts: Sequence[FactTest], units: Traces, options: Options, tested: Optional[int] = None
+) -> list[Finding]:
     """The significant facts that go in the direction asked for, the strongest first.
 
     ``tested``: of how many, where not all are given.  In a sample, in which facts are
@@ -111,7 +111,7 @@ def significant(
     found = []
     for one, q_value in units.each(zip(some, q_values)):
         if q_value <= options.fdr and goes(table(units, one.among, one.joint), options.direction):
-            found.append(Found(one, q_value, strength(units, one.among, one.joint, options)))
+            found.append(Finding(one, q_value, strength(units, one.among, one.joint, options)))
     return in_order(found, lambda one: one.order, units.look)
 
 
@@ -142,7 +142,7 @@ def written(name: Name, apart: bool) -> Optional[str]:
 
 
 def row(
-    shown: Shown, units: Traces, restated: candidates.Restated, tested: int, screened: int
+    shown: ShownFact, units: Traces, restated: candidates.Restated, tested: int, screened: int
 ) -> dict[str, Any]:
     """The row of ``insights_discover``; so many facts were tested, among so many units."""
     fact, q_value, _ = shown.found

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Optional
 
-from insights_engine.answers.discovery.findings import Found, Shown, Tested, written
+from insights_engine.answers.discovery.findings import FactTest, Finding, ShownFact, written
 from insights_engine.answers.discovery.units import Traces
 from insights_engine.columns.candidates import Name
 from insights_engine.stats import ranking
@@ -25,7 +25,7 @@ MOST_SIMILAR = 100
 COMPARED_AT_ONCE = 100
 
 
-def grouped(units: Traces, found: Sequence[Found], apart: bool, most: int) -> list[Shown]:
+def grouped(units: Traces, found: Sequence[Finding], apart: bool, most: int) -> list[ShownFact]:
     """The strongest facts, each with the near-identical ones that are weaker."""
     groups = _Groups(units, apart)
     at_once = max(LOOKED_AT_ONCE, most)
@@ -46,17 +46,17 @@ class _Groups:
         self._units = units
         self._apart = apart
         #: The strongest fact of each, in this order.
-        self.leaders: list[Shown] = []
+        self.leaders: list[ShownFact] = []
         #: By the digest of their units the number of the group that facts belong to.
         self._of_units: dict[bytes, int] = {}
         #: Of each group the fact that others are compared with.
-        self._compared: list[Tested] = []
+        self._compared: list[FactTest] = []
 
-    def add(self, some: Sequence[Found]) -> None:
+    def add(self, some: Sequence[Finding]) -> None:
         """Adds facts that are weaker than all before."""
         digests = self._digests(some)
-        distinct: dict[bytes, Found] = {}
-        others: list[Found] = []
+        distinct: dict[bytes, Finding] = {}
+        others: list[Finding] = []
         for one in some:
             digest = digests[one.fact.name]
             if digest is None:
@@ -79,14 +79,14 @@ class _Groups:
                 if text is None:
                     continue
                 place = len(self.leaders)
-                self.leaders.append(Shown(one, text, []))
+                self.leaders.append(ShownFact(one, text, []))
                 self._compared.append(compared.fact)
             else:
                 self._join(place, one)
             if digest is not None:
                 self._of_units[digest] = place
 
-    def _join(self, place: int, one: Found) -> None:
+    def _join(self, place: int, one: Finding) -> None:
         """Adds a fact to a group."""
         group = self.leaders[place]
         leads = _says_where(one.fact.name, group.found.fact.name)
@@ -94,13 +94,13 @@ class _Groups:
             return
         text = written(one.fact.name, self._apart)
         if text is not None and leads:
-            self.leaders[place] = Shown(
+            self.leaders[place] = ShownFact(
                 one, text, [group.filter, *group.similar[: MOST_SIMILAR - 1]]
             )
         elif text is not None:
             group.similar.append(text)
 
-    def _digests(self, some: Sequence[Found]) -> dict[Name, Optional[bytes]]:
+    def _digests(self, some: Sequence[Finding]) -> dict[Name, Optional[bytes]]:
         """What tells the units of facts; None where not all of them are at hand."""
         counts = {one.fact.name: one.fact.among for one in some}
         return {
@@ -108,7 +108,7 @@ class _Groups:
             for name, (digest, count) in self._units.digests(list(counts)).items()
         }
 
-    def _near_identical(self, some: Sequence[Found]) -> dict[Name, set[Name]]:
+    def _near_identical(self, some: Sequence[Finding]) -> dict[Name, set[Name]]:
         """The near-identical facts of each: those that lead a group, and others of these."""
         if not some:
             return {}

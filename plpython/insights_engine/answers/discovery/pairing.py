@@ -8,9 +8,9 @@ from typing import NamedTuple, Optional
 
 from insights_engine.answers.discovery.findings import (
     NOTHING,
-    Found,
+    FactTest,
+    Finding,
     Searched,
-    Tested,
     strength,
     table,
 )
@@ -26,14 +26,14 @@ from insights_engine.stats.multiple import TargetTests
 MOST_MEMBERS = 25
 
 
-def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> list[Tested]:
+def tested_pairs(units: Traces, found: Sequence[Finding], options: Options) -> list[FactTest]:
     """Every pair of the facts that matter most, with p = 1 where it is not the stronger one.
 
     No more units have both facts than have the rarer of them, which rules most
     pairs out before anything is counted.
     """
-    facts: list[Tested] = []
-    likely: list[tuple[Found, Found]] = []
+    facts: list[FactTest] = []
+    likely: list[tuple[Finding, Finding]] = []
     members = _members(units, found)
     for number, one in enumerate(units.each(members)):
         for other in islice(members, number + 1, None):
@@ -47,7 +47,7 @@ def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> lis
             facts.append(NOTHING)
             continue
         name = ("a", one.fact.name, other.fact.name)
-        pair = Tested(name, among, joint, 1.0, "", _search(one, other))
+        pair = FactTest(name, among, joint, 1.0, "", _search(one, other))
         alone = [(member.fact.among, member.fact.joint) for member in (one, other)]
         facts.append(tested_pair(units, pair, alone, options))
     return facts
@@ -55,10 +55,10 @@ def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> lis
 
 def tested_pair(
     units: Traces,
-    pair: Tested,
+    pair: FactTest,
     members: Sequence[tuple[int, int]],
     options: Options,
-) -> Tested:
+) -> FactTest:
     """A pair with its p value; ``members`` are the counts of base and target of its facts.
 
     Two facts that go with the target do so together as well, which is no news.  News
@@ -99,7 +99,7 @@ class _Searches(NamedTuple):
         return min(1.0, sum([search.price(p) for search in self.searches]))
 
 
-def _search(one: Found, other: Found) -> Optional[_Searches]:
+def _search(one: Finding, other: Finding) -> Optional[_Searches]:
     searches = [one.fact.search, other.fact.search]
     found = tuple([search for search in searches if search is not None])
     return _Searches(found) if found else None
@@ -120,7 +120,7 @@ def _is_stronger(
     )
 
 
-def _members(units: Traces, found: Sequence[Found]) -> list[Found]:
+def _members(units: Traces, found: Sequence[Finding]) -> list[Finding]:
     """The facts that pairs are made of: the strongest, and the most significant.
 
     Of near-identical ones only the strongest is among them.
@@ -139,7 +139,7 @@ def _members(units: Traces, found: Sequence[Found]) -> list[Found]:
     return chosen + others[:MOST_MEMBERS]
 
 
-def _may_be_stronger(units: Traces, one: Found, other: Found, options: Options) -> bool:
+def _may_be_stronger(units: Traces, one: Finding, other: Finding, options: Options) -> bool:
     """Whether a pair can be stronger than both of its members."""
     first, second = one.fact, other.fact
     joint = min(first.joint, second.joint)

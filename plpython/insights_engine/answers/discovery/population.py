@@ -17,7 +17,8 @@ from insights_engine.base.interrupts import Watched
 from insights_engine.columns import cells, stored_cells
 from insights_engine.columns.candidates import MARK_OF_SESSIONS, Items, Name, node_of, uncertain_by
 from insights_engine.columns.cells import Cuts
-from insights_engine.columns.parts import SERIES_AT_ONCE, AtHand, Indexed, Part
+from insights_engine.columns.parts import FIELDS_AT_ONCE, AtHand, Indexed, Part
+from insights_engine.exact import given
 from insights_engine.exact.statement import Statement
 from insights_engine.facts.rows import Placed
 from insights_engine.index import large_blocks
@@ -195,33 +196,26 @@ class Population:
             if isinstance(part, Indexed):
                 found.append(sets[part.block.block])
                 continue
-            statement = self._statement.again()
-            ids = [trace_id for trace_id in part.trace_ids() if trace_id is not None]
-            given = statement.params.add(ids, "text[]")
-            (row,) = statement.run(
-                self.plpy,
-                "select pg_catalog.array_agg(u.n - 1 order by u.n) as positions"
-                f" from {statement.traces}"
-                f" join pg_catalog.unnest({given}) with ordinality as u (trace_id, n)"
-                f" on t.request_id = u.trace_id where {statement.where(node, 'probe')}",
-            )
-            found.append(bitmaps.of_positions(row["positions"] or ()))
+            trace_ids = [trace_id for trace_id in part.trace_ids() if trace_id is not None]
+            known = given.matching(self.plpy, self._statement, node, trace_ids)
+            places = [place for place, one in enumerate(trace_ids) if one in known]
+            found.append(bitmaps.of_positions(places))
         return found
 
     # ------------------------------------------------------------------ numbers
 
-    def series(self) -> list[Name]:
-        """The fields with numbers; known once the columns of all parts were read."""
+    def number_fields(self) -> list[Name]:
+        """The fields with numbers; known once the item sets of all parts were read."""
         found = set(self._known.slices) if self._known is not None else set()
         for part in self.parts:
             if isinstance(part, Unindexed):
-                found |= part.series
+                found |= part.number_fields
         return sorted(found)
 
-    def some_series(self, names: Sequence[Name]) -> Iterator[Sequence[Name]]:
+    def some_number_fields(self, names: Sequence[Name]) -> Iterator[Sequence[Name]]:
         """The fields, a few at a time: what was read of them is at hand until the next."""
-        for start in range(0, len(names), SERIES_AT_ONCE):
-            yield names[start : start + SERIES_AT_ONCE]
+        for start in range(0, len(names), FIELDS_AT_ONCE):
+            yield names[start : start + FIELDS_AT_ONCE]
             self._at_hand.clear()
 
     def cuts(self, names: Sequence[Name]) -> dict[Name, Cuts]:
@@ -357,14 +351,9 @@ class Population:
         if not ids:
             return
         statement = self._statement.again()
-        given = statement.params.add(list(ids), "text[]")
-        flag = statement.condition(self._target, "probe")
-        rows = statement.run(
-            self.plpy,
-            f"select t.request_id, t.experiment_id, {flag} as wanted from {statement.traces}"
-            f" where t.request_id = any({given}) and {statement.where(self._base, 'probe')}"
-            " order by t.request_id",
-        )
+        columns = ("t.request_id", "t.experiment_id")
+        sql = given.select(statement, ids, (self._target,), columns, self._base)
+        rows = statement.run(self.plpy, f"{sql} order by t.request_id")
         for start in range(0, len(rows), READ_AT_ONCE):
             self._add_unindexed(rows[start : start + READ_AT_ONCE])
 
@@ -373,8 +362,8 @@ class Population:
         statement = self._statement.again()
         flag = statement.condition(self._target, "set")
         sql = (
-            f"select t.request_id, t.experiment_id, {flag} as wanted from {statement.traces}"
-            f" where {statement.where(self._base)}"
+            f"select t.request_id, t.experiment_id, array[{flag}] as matches"
+            f" from {statement.traces} where {statement.where(self._base)}"
         )
         plan = self.plpy.prepare(sql, statement.params.types)
         cursor = self.plpy.cursor(plan, statement.params.values)
@@ -390,7 +379,7 @@ class Population:
             Placed(position, row["request_id"], row["experiment_id"])
             for position, row in enumerate(rows)
         ]
-        wanted = [position for position, row in enumerate(rows) if row["wanted"]]
+        wanted = [position for position, row in enumerate(rows) if row["matches"][0]]
         if traces:
             part = Unindexed(
                 self.plpy, self._statement, self.items, traces, bitmaps.of_positions(wanted)

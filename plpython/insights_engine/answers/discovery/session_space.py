@@ -22,7 +22,7 @@ from typing import Callable, NamedTuple
 from insights_engine.base.interrupts import go_on
 from insights_engine.columns.candidates import Name
 from insights_engine.columns.cells import Cells, Cuts, bytes_of
-from insights_engine.columns.columns import ALL_POSITIONS, Columns
+from insights_engine.columns.item_sets import ALL_POSITIONS, ItemSets
 from insights_engine.columns.parts import Part
 from insights_engine.index.groups import all_positions
 from insights_engine.sets import bitmaps
@@ -150,14 +150,14 @@ class _Fold:
 class SessionPart(Part):
     """Some sessions, by number."""
 
-    def __init__(self, space: Space, number: int, columns: Columns, target: int) -> None:
-        super().__init__(columns.used, all_positions(columns.used), target)
+    def __init__(self, space: Space, number: int, item_sets: ItemSets, target: int) -> None:
+        super().__init__(item_sets.used, all_positions(item_sets.used), target)
         self._space = space
         self._number = number
-        self._columns = columns
+        self._item_sets = item_sets
 
-    def columns(self) -> Columns:
-        return self._columns
+    def item_sets(self) -> ItemSets:
+        return self._item_sets
 
     def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
         return {name: of_parts[self._number] for name, of_parts in self._space.cells(cuts).items()}
@@ -208,18 +208,18 @@ class Space:
         self.numbers = array("i", known)
         #: How many sessions there are.
         self.size = len(known)
-        self._columns: list[Columns] = []
+        self._item_sets: list[ItemSets] = []
         self._cells: dict[Name, tuple[Cuts, list[Cells]]] = {}
         #: How many traces each has, if that matters.
         self._counts: Counter[int] = Counter()
         for own in self._sessions if every else ():
             self._counts.update(own)
 
-    def size_with(self, series: int) -> int:
+    def size_with(self, number_fields: int) -> int:
         """About how many bytes of memory it takes, once so many fields were looked at."""
         per_position = _FOLD_BYTES * sum([part.used for part in self._parts])
-        of_cells = series * _PLANES * (self.size // 7)
-        return per_position + of_cells + sum([columns.size for columns in self._columns])
+        of_cells = number_fields * _PLANES * (self.size // 7)
+        return per_position + of_cells + sum([one.size for one in self._item_sets])
 
     # ---------------------------------------------------------------------- sets
 
@@ -283,21 +283,21 @@ class Space:
 
     def as_parts(self, target: int) -> list[Part]:
         """The sessions as parts, of which a target is given."""
-        if not self._columns:
-            self._columns = self._read()
+        if not self._item_sets:
+            self._item_sets = self._read()
         found: list[Part] = []
-        for number, columns in enumerate(self._columns):
-            found.append(SessionPart(self, number, columns, self.part_of(target, number)))
+        for number, sets in enumerate(self._item_sets):
+            found.append(SessionPart(self, number, sets, self.part_of(target, number)))
         return found
 
     def part_of(self, sessions: int, number: int) -> int:
         """Of a set of sessions those in one of the parts."""
         return sessions >> number * bitmaps.POSITIONS & all_positions(bitmaps.POSITIONS)
 
-    def _read(self) -> list[Columns]:
+    def _read(self) -> list[ItemSets]:
         lists, sets = self._items()
         doubts: Mapping[int, Sequence[bytes]] = dict.fromkeys(
-            {item for part in self._parts for item in part.columns().doubts}, ()
+            {item for part in self._parts for item in part.item_sets().doubts}, ()
         )
         found = []
         for start in range(0, self.size, bitmaps.POSITIONS):
@@ -309,7 +309,7 @@ class Space:
             for item, some in lists.items():
                 self._look()
                 listed[item] = _between(some, start, used)
-            found.append(Columns.of_sets(listed, own, doubts, used, self._look))
+            found.append(ItemSets.of_sets(listed, own, doubts, used, self._look))
         return found
 
     def _items(self) -> tuple[dict[int, Sequence[int]], dict[int, int]]:
@@ -317,7 +317,7 @@ class Space:
         listed: dict[int, array[int]] = {}
         large: dict[int, None] = {}
         for part, sessions in zip(self._parts, self._sessions):
-            facts = part.columns().facts
+            facts = part.item_sets().facts
             for place, item in enumerate(facts.listed_items):
                 self._look()
                 own = map(sessions.__getitem__, facts.listed(place))
@@ -336,7 +336,7 @@ class Space:
         items = list(large)
 
         def sets(number: int, start: int, end: int) -> list[int]:
-            own = self._parts[number].columns().sets(items[start:end])
+            own = self._parts[number].item_sets().sets(items[start:end])
             return [own.get(item, 0) for item in items[start:end]]
 
         return lists, dict(zip(items, self._sets(len(items), sets)))

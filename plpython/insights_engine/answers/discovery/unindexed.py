@@ -18,10 +18,10 @@ from insights_engine.columns.candidates import (
     Signature,
     Term,
     items_of,
-    series_of,
+    number_field_of,
 )
-from insights_engine.columns.cells import Cells, Cuts, Numbers
-from insights_engine.columns.columns import Columns
+from insights_engine.columns.cells import Cells, Cuts, Extremes
+from insights_engine.columns.item_sets import ItemSets
 from insights_engine.columns.parts import Part
 from insights_engine.exact.statement import Statement
 from insights_engine.facts.facts import Facts, Number, Series
@@ -42,21 +42,21 @@ class Unindexed(Part):
         self._statement = statement
         self._items = items
         self._traces = traces
-        self._columns: Optional[Columns] = None
-        self._numbers: dict[Name, Numbers] = {}
+        self._item_sets: Optional[ItemSets] = None
+        self._numbers: dict[Name, Extremes] = {}
         #: The fields that have been found to have numbers.
-        self.series: set[Name] = set()
+        self.number_fields: set[Name] = set()
         #: Whether what was found is kept between two questions.
         self.keep = False
 
-    def columns(self) -> Columns:
-        if self._columns is not None:
-            return self._columns
+    def item_sets(self) -> ItemSets:
+        if self._item_sets is not None:
+            return self._item_sets
         return self._collect()[0]
 
     def knows(self, doubts: Iterable[int]) -> bool:
         """Whether it is at hand which traces have a fact that these items make uncertain."""
-        return self._columns is not None and self._columns.doubts.isdisjoint(doubts)
+        return self._item_sets is not None and self._item_sets.doubts.isdisjoint(doubts)
 
     def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
         most = cells.SAMPLE // SAMPLED
@@ -69,27 +69,27 @@ class Unindexed(Part):
             for name, chosen in cuts.items()
         }
 
-    def _some(self, names: Iterable[Name]) -> dict[Name, Numbers]:
-        numbers = self._numbers if self._columns is not None else self._collect()[1]
+    def _some(self, names: Iterable[Name]) -> dict[Name, Extremes]:
+        numbers = self._numbers if self._item_sets is not None else self._collect()[1]
         return {name: numbers[name] for name in names if name in numbers}
 
-    def _collect(self) -> tuple[Columns, dict[Name, Numbers]]:
+    def _collect(self) -> tuple[ItemSets, dict[Name, Extremes]]:
         vocabulary = _Vocabulary()
         facts = Facts(vocabulary)
         _Reader(self._plpy, self._statement).collect(facts, self._traces)
         found = self._of(facts, vocabulary)
-        numbers: dict[Name, list[Numbers]] = {}
+        numbers: dict[Name, list[Extremes]] = {}
         for (kind, key, signature), one in interrupts.each(self._plpy, facts.series.items()):
-            name = series_of(kind, key, signature, vocabulary.signatures)
+            name = number_field_of(kind, key, signature, vocabulary.signatures)
             if name is not None and len(one.positions) > 1:
                 numbers.setdefault(name, []).append(_numbers(one))
         united = {name: cells.united(several) for name, several in numbers.items()}
-        self.series.update(united)
+        self.number_fields.update(united)
         if self.keep:
-            self._columns, self._numbers = found, united
+            self._item_sets, self._numbers = found, united
         return found, united
 
-    def _of(self, facts: Facts, vocabulary: _Vocabulary) -> Columns:
+    def _of(self, facts: Facts, vocabulary: _Vocabulary) -> ItemSets:
         of_term: dict[int, tuple[int, ...]] = {}
         stored: list[tuple[int, bytes]] = []
         doubts: dict[int, list[bytes]] = {}
@@ -111,7 +111,7 @@ class Unindexed(Part):
         for experiment_id, positions in by_experiment.items():
             of_term[len(stored)] = (self._items.number(("e", experiment_id)),)
             stored.append((len(stored), bitmaps.encode(positions, self.used)))
-        return Columns(stored, of_term, doubts, self.used, partial(interrupts.look, self._plpy))
+        return ItemSets(stored, of_term, doubts, self.used, partial(interrupts.look, self._plpy))
 
     def trace_ids(self) -> Sequence[Optional[str]]:
         return [trace.trace_id for trace in self._traces]
@@ -127,7 +127,7 @@ def _terms(facts: Facts) -> Iterator[tuple[Term, Sequence[int]]]:
             yield Term(0, texts.kind, texts.key, signature, "v", 0, text), positions[1:]
 
 
-def _numbers(collected: Series) -> Numbers:
+def _numbers(collected: Series) -> Extremes:
     """The numbers of one key and signature."""
 
     def place(number: Number) -> int:
@@ -138,15 +138,15 @@ def _numbers(collected: Series) -> Numbers:
     positions = collected.positions[1:]
     low = [place(number) for number in collected.low[1:]]
     if not collected.high:
-        return Numbers(positions, low, low)
+        return Extremes(positions, low, low)
     high = [
         place(collected.high[position]) if position in collected.high else least
         for position, least in zip(positions, low)
     ]
-    return Numbers(positions, low, high)
+    return Extremes(positions, low, high)
 
 
-NO_NUMBERS = Numbers((), (), ())
+NO_NUMBERS = Extremes((), (), ())
 
 
 class _Vocabulary:

@@ -22,7 +22,7 @@ from insights_engine.columns.candidates import Name
 from insights_engine.columns.cells import Cuts, Histogram
 from insights_engine.columns.parts import Indexed, Part
 from insights_engine.index.cache import CACHE
-from insights_engine.index.sessions import Numbers
+from insights_engine.index.sessions import SessionNumbers
 from insights_engine.index.sessions import Sessions as SessionsOfBlocks
 from insights_engine.sets import bitmaps
 from insights_engine.stats import ranking
@@ -93,12 +93,12 @@ class Traces:
         counts: list[int] = []
         joints: list[int] = []
         for part in self.parts:
-            columns = part.columns()
+            sets = part.item_sets()
             for totals in (counts, joints):
                 totals += [0] * (len(self._population.items) - len(totals))
-            columns.add_base_counts(counts, part.base)
-            columns.add_counts(joints, part.target)
-            for item in columns.doubts:
+            sets.add_base_counts(counts, part.base)
+            sets.add_counts(joints, part.target)
+            for item in sets.doubts:
                 counts[item] = 1
         return counts, joints
 
@@ -290,7 +290,7 @@ def _space(population: Population, plpy: Any, schema: str, every: bool) -> Space
     others: list[Part] = Watched(plpy)
     others += [part for part in population.parts if not isinstance(part, Indexed)]
     look = partial(interrupts.look, plpy)
-    numbers = Numbers()
+    numbers = SessionNumbers()
     lasting = _of_blocks(population, numbers.generation, indexed, every) if indexed else None
     columns = [_looked_up(plpy, schema, part, numbers) for part in others]
     if lasting is None:
@@ -304,7 +304,7 @@ def _of_blocks(
     """The sessions of indexed traces, by numbers of a generation."""
     key = ("space", every, generation, tuple([(part.block.block, part.base) for part in parts]))
     for known in CACHE.columns(key).values():
-        if isinstance(known, Kept):
+        if isinstance(known, KeptSpace):
             return known.space
     assert population.index is not None
     numbers = SessionsOfBlocks(population.index).numbers(
@@ -312,19 +312,19 @@ def _of_blocks(
     )
     space = Space(parts, numbers, every, partial(interrupts.look, population.plpy))
     space.as_parts(0)
-    size = space.size_with(len(population.series()))
-    CACHE.keep(key, {parts[0].block.block: Kept(space, size)})
+    size = space.size_with(len(population.number_fields()))
+    CACHE.keep(key, {parts[0].block.block: KeptSpace(space, size)})
     return space
 
 
-class Kept(NamedTuple):
+class KeptSpace(NamedTuple):
     """Sessions that are kept from one call to the next."""
 
     space: Space
     nbytes: int
 
 
-def _looked_up(plpy: Any, schema: str, part: Part, numbers: Numbers) -> Sequence[int]:
+def _looked_up(plpy: Any, schema: str, part: Part, numbers: SessionNumbers) -> Sequence[int]:
     """The number of the session at each position; 0: none."""
     (row,) = plans.run(
         plpy,

@@ -21,7 +21,7 @@ from insights_engine.answers.search import narrowing, paging
 from insights_engine.answers.search.ordering import Clause, SortColumn, compile_order
 from insights_engine.answers.search.paging import Position
 from insights_engine.base import plans
-from insights_engine.exact import attributes
+from insights_engine.exact import attributes, given
 from insights_engine.exact.statement import Statement
 from insights_engine.index import indexed, integrity
 from insights_engine.language import printer, tree
@@ -357,13 +357,7 @@ def _typed(text: Optional[str], type: str) -> Any:
 def match_trace_ids(plpy: Any, query: Query, trace_ids: Sequence[str], now_ms: int) -> list[str]:
     """Those of the given traces that match, in the order given."""
     statement = Statement(query.schema, query.experiments, now_ms)
-    given = statement.params.add(list(trace_ids), "text[]")
-    rows = statement.run(
-        plpy,
-        f"select t.request_id from {statement.traces}\n"
-        f"where t.request_id = any({given}) and {statement.where(query.filter, 'probe')}",
-    )
-    found = {row["request_id"] for row in rows}
+    found = given.matching(plpy, statement, query.filter, trace_ids)
     return [trace_id for trace_id in dict.fromkeys(trace_ids) if trace_id in found]
 
 

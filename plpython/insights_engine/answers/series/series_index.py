@@ -17,17 +17,18 @@ from insights_engine.answers.series.series_rows import (
     FINEST,
     NOTHING,
     NULL,
-    Bucket,
     Columns,
     Row,
+    TimeBucket,
     columns_of,
     nothing,
     sum_of,
     texts_of_percentiles,
     texts_of_totals,
 )
-from insights_engine.answers.series.timelines import Sliced, Timeline, timelines
+from insights_engine.answers.series.timelines import OrderedSlices, Timeline, timelines
 from insights_engine.base import plans
+from insights_engine.exact import given
 from insights_engine.exact.statement import Statement
 from insights_engine.index import sessions
 from insights_engine.index.cache import CACHE
@@ -82,7 +83,7 @@ def of_index(
     return collected.columns()
 
 
-class Kept(NamedTuple):
+class KeptStretch(NamedTuple):
     """What is told of the buckets of a stretch, see `_Stretch`."""
 
     #: Where the buckets begin, and the last one ends.
@@ -106,7 +107,7 @@ class Kept(NamedTuple):
 _KEPT_BYTES = 1200
 
 
-class AllKept(dict[int, Kept]):
+class KeptStretches(dict[int, KeptStretch]):
     """What is kept of the stretches of which a block is the first, by when they begin."""
 
     @property
@@ -115,7 +116,7 @@ class AllKept(dict[int, Kept]):
         return sum(one.nbytes for one in self.values())
 
 
-class _Part:
+class _BlockSpan:
     """A block with the buckets that it has traces in: from ``first`` to before ``end``."""
 
     __slots__ = ("block", "end", "first", "universe", "whole")
@@ -134,15 +135,17 @@ class _Stretch:
 
     __slots__ = ("columns", "edges", "end", "first", "kept", "looked_at", "parts")
 
-    def __init__(self, first: int, end: int, parts: Sequence[_Part], edges: array[int]) -> None:
+    def __init__(
+        self, first: int, end: int, parts: Sequence[_BlockSpan], edges: array[int]
+    ) -> None:
         self.first = first
         self.end = end
         self.parts = parts
-        #: These two as in `Kept`.
+        #: These two as in `KeptStretch`.
         self.edges = edges
         self.looked_at = tuple((part.block.block, part.universe) for part in parts)
         self.columns = None if parts else nothing(end - first)
-        self.kept: Optional[Kept] = None
+        self.kept: Optional[KeptStretch] = None
 
 
 class _Collected:
@@ -161,10 +164,10 @@ class _Collected:
         self._unit = unit
         self._key = key
         self._sessions = sessions.Sessions(index)
-        self._buckets: dict[int, Bucket] = {}
+        self._buckets: dict[int, TimeBucket] = {}
         last = len(edges) - 1
         parts = [
-            _Part(
+            _BlockSpan(
                 block,
                 index.universe(block),
                 max(bisect_right(edges, block.first_ms) - 1, 0),
@@ -179,7 +182,7 @@ class _Collected:
         self._pending = {number for number in map(self._number, moments) if number is not None}
         for number in self._pending:
             self._filled[number] = 1
-        known: Mapping[int, AllKept] = {} if key is None else CACHE.columns(key)
+        known: Mapping[int, KeptStretches] = {} if key is None else CACHE.columns(key)
         for stretch in self._stretches:
             if stretch.parts:
                 self._begin(stretch, known.get(stretch.parts[0].block.block, {}))
@@ -188,14 +191,14 @@ class _Collected:
             part for part in parts if part.whole or self._filled.find(1, part.first, part.end) >= 0
         ]
 
-    def _divide(self, parts: Sequence[_Part]) -> Iterator[_Stretch]:
+    def _divide(self, parts: Sequence[_BlockSpan]) -> Iterator[_Stretch]:
         """All buckets."""
-        begin: dict[int, list[_Part]] = {}
-        finish: dict[int, list[_Part]] = {}
+        begin: dict[int, list[_BlockSpan]] = {}
+        finish: dict[int, list[_BlockSpan]] = {}
         for part in parts:
             begin.setdefault(part.first, []).append(part)
             finish.setdefault(part.end, []).append(part)
-        now: dict[int, _Part] = {}
+        now: dict[int, _BlockSpan] = {}
         ends = sorted({0, len(self._edges) - 1, *begin, *finish})
         for first, end in zip(ends, ends[1:]):
             for part in finish.get(first, ()):
@@ -204,7 +207,7 @@ class _Collected:
                 now[part.block.block] = part
             yield _Stretch(first, end, tuple(now.values()), self._edges[first : end + 1])
 
-    def _begin(self, stretch: _Stretch, known: Mapping[int, Kept]) -> None:
+    def _begin(self, stretch: _Stretch, known: Mapping[int, KeptStretch]) -> None:
         kept = known.get(stretch.edges[0])
         if kept is not None and kept.edges == stretch.edges and kept.looked_at == stretch.looked_at:
             stretch.kept = kept
@@ -222,13 +225,13 @@ class _Collected:
         """Has the buckets of a stretch filled by one block after the other."""
         self._filled[stretch.first : stretch.end] = b"\1" * (stretch.end - stretch.first)
 
-    def _bucket(self, number: int) -> Bucket:
+    def _bucket(self, number: int) -> TimeBucket:
         found = self._buckets.get(number)
         if found is None:
-            found = self._buckets[number] = Bucket()
+            found = self._buckets[number] = TimeBucket()
         return found
 
-    def add(self, part: _Part, timeline: Timeline, matching: int, failed: int) -> None:
+    def add(self, part: _BlockSpan, timeline: Timeline, matching: int, failed: int) -> None:
         """Adds the traces of a block: those that match, and those that failed."""
         odd = timeline.odd & matching
         if odd:
@@ -251,7 +254,7 @@ class _Collected:
 
     def keep(self) -> None:
         """Keeps what has become known of buckets, before pending traces are added."""
-        found: dict[int, AllKept] = {}
+        found: dict[int, KeptStretches] = {}
         fresh = set()
         for stretch in self._stretches:
             if stretch.columns is None:
@@ -260,9 +263,9 @@ class _Collected:
             if stretch.parts:
                 block = stretch.parts[0].block.block
                 if stretch.kept is None:
-                    stretch.kept = Kept(stretch.edges, stretch.looked_at, stretch.columns)
+                    stretch.kept = KeptStretch(stretch.edges, stretch.looked_at, stretch.columns)
                     fresh.add(block)
-                found.setdefault(block, AllKept())[stretch.edges[0]] = stretch.kept
+                found.setdefault(block, KeptStretches())[stretch.edges[0]] = stretch.kept
         if fresh and self._key is not None:
             # In place of what was kept of other stretches, which are no more.
             CACHE.keep(self._key, {block: found[block] for block in fresh})
@@ -286,7 +289,9 @@ class _Collected:
             found.append(columns)
         return tuple(map(",".join, zip(*found)))
 
-    def _in_order(self, part: _Part, timeline: Timeline, matching: int, failed: int) -> _InOrder:
+    def _in_order(
+        self, part: _BlockSpan, timeline: Timeline, matching: int, failed: int
+    ) -> _InOrder:
         numbers: Sequence[int] = ()
         if self._unit != sessions.TRACE:
             (by_position,) = self._sessions.numbers([part.block], [part.universe])
@@ -321,13 +326,13 @@ class _Collected:
             texts_of_totals(costs),
         ]
         for number in many:
-            bucket = Bucket()
+            bucket = TimeBucket()
             self._add_run(bucket, traces, *runs[number])
             for texts, text in zip(columns, bucket.row(self._unit)):
                 texts[number] = text
         if self._unit != sessions.TRACE:
             for number, (start, end) in enumerate(runs):
-                bucket = Bucket()
+                bucket = TimeBucket()
                 sets = traces.part(start, end)
                 self._add_sessions(bucket, traces.sessions[start:end], *sets)
                 for texts, text in zip(columns, bucket.counts(self._unit)):
@@ -352,7 +357,7 @@ class _Collected:
             start = end
             number += 1
 
-    def _add_run(self, bucket: Bucket, traces: _InOrder, start: int, end: int) -> None:
+    def _add_run(self, bucket: TimeBucket, traces: _InOrder, start: int, end: int) -> None:
         """Adds the traces at some places in time, which a bucket has of a block."""
         timeline = traces.timeline
         first, last = start >> 3, (end + 7) >> 3
@@ -388,12 +393,12 @@ class _Collected:
             bucket.spent = (cost << ((exponent or 0) - FINEST)) + (bucket.spent or 0)
 
     def _add_few(
-        self, bucket: Bucket, timeline: Timeline, start: int, end: int, matching: int
+        self, bucket: TimeBucket, timeline: Timeline, start: int, end: int, matching: int
     ) -> None:
         """Adds the numbers of a few traces, for which slices would be too much to look at."""
         first, last, shift = start >> 3, (end + 7) >> 3, start & 7
         execution, tokens, costs = timeline.numbers
-        ways: Sequence[tuple[Sliced, array[Any], Callable[[Any], None]]] = (
+        ways: Sequence[tuple[OrderedSlices, array[Any], Callable[[Any], None]]] = (
             (timeline.execution, execution, bucket.latencies.others.extend),
             (timeline.tokens, tokens, bucket.add_tokens),
             (timeline.costs, costs, bucket.costs.extend),
@@ -407,7 +412,7 @@ class _Collected:
                 add(bitmaps.chosen(numbers[start:end], having))
 
     def _add_sessions(
-        self, bucket: Bucket, numbers: Sequence[int], universe: int, matching: int, failed: int
+        self, bucket: TimeBucket, numbers: Sequence[int], universe: int, matching: int, failed: int
     ) -> None:
         sets = (universe, matching, failed)
         if self._unit == sessions.SESSION_ALL:
@@ -441,8 +446,9 @@ class _Collected:
         if number is None:
             return
         bucket = self._bucket(number)
-        matches = int(row["matches"])
-        failed = int(row["matches"] and row["failed"])
+        (matching,) = row["matches"]
+        matches = int(matching)
+        failed = int(matching and row["failed"])
         if self._unit != sessions.TRACE and row["session_id"] is not None:
             session = self._sessions.number(row["session_id"])
             self._add_sessions(bucket, (session,), 1, matches, failed)
@@ -539,13 +545,10 @@ def _cut(numbers: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
 
 
 def _pending(index: Index, statement: Statement, node: tree.Node) -> Sequence[Any]:
-    """The traces that have to be asked about one by one."""
-    condition = statement.condition(node, "probe")
-    given = statement.params.add(index.pending, "text[]")
-    found: Sequence[Any] = statement.run(
-        index.plpy,
-        "select t.timestamp_ms, t.execution_time_ms, t.total_tokens, t.total_cost,"
-        f" t.session_id, t.status = 'ERROR' as failed, {condition} as matches"
-        f" from {statement.traces} where t.request_id = any({given}) and {statement.scope()}",
+    """The pending traces in scope."""
+    columns = (
+        *("t.timestamp_ms", "t.execution_time_ms", "t.total_tokens", "t.total_cost"),
+        *("t.session_id", "t.status = 'ERROR' as failed"),
     )
-    return found
+    sql = given.select(statement, index.pending, (node,), columns)
+    return statement.run(index.plpy, sql)

@@ -14,7 +14,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Optional
 
-from insights_engine.answers.series.timelines import Part
+from insights_engine.answers.series.timelines import SlicedBytes
 from insights_engine.index import sessions
 from insights_engine.sets import bitmaps
 
@@ -27,7 +27,7 @@ PERCENTILES = (0.5, 0.95, 0.99)
 FINEST = -1200
 
 
-class Numbers:
+class Integers:
     """Integers of some traces: parts of whole bytes of slices, and others one by one."""
 
     __slots__ = ("_parts", "_within", "others")
@@ -37,7 +37,7 @@ class Numbers:
         self._parts: list[dict[int, bytes]] = []
         self.others: list[int] = []
 
-    def add(self, part: Part, within: bytes) -> None:
+    def add(self, part: SlicedBytes, within: bytes) -> None:
         """Adds those of a part that are ``within`` and have a number."""
         chosen = int.from_bytes(part.there, "little") & int.from_bytes(within, "little")
         if chosen:
@@ -55,7 +55,7 @@ class Numbers:
             slices = bitmaps.transpose(patterns)
             part = {bit: bits.to_bytes(size, "little") for bit, bits in slices.items()}
             all_there = ((1 << len(patterns)) - 1).to_bytes(size, "little")
-            self.add(Part(all_there, part), all_there)
+            self.add(SlicedBytes(all_there, part), all_there)
             self.others = []
         return percentiles_of_slices(*self._joined(), fractions)
 
@@ -75,7 +75,7 @@ class Numbers:
         return int.from_bytes(b"".join(self._within), "little"), found
 
 
-class Bucket:
+class TimeBucket:
     """What is known of the traces of a bucket."""
 
     __slots__ = (
@@ -85,7 +85,7 @@ class Bucket:
 
     def __init__(self) -> None:
         self.total = self.matched = self.errors = 0
-        self.latencies = Numbers()
+        self.latencies = Integers()
         self.tokens: Optional[int] = None
         #: The sum of costs, in multiples of a power of two; further costs by themselves.
         self.spent: Optional[int] = None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from insights_engine.answers.discovery import grouping
-from insights_engine.answers.discovery.findings import Found, Tested
+from insights_engine.answers.discovery.findings import FactTest, Finding
 from insights_engine.answers.discovery.units import Traces
 from insights_engine.base import interrupts
 from insights_engine.columns.candidates import Name
@@ -48,22 +48,22 @@ def nothing_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def world(
     facts: dict[Name, list[int]], targets: list[int]
-) -> tuple[Traces, list[Found], Population]:
+) -> tuple[Traces, list[Finding], Population]:
     """Traces in parts, and the facts in some order."""
     population = Population(facts)
     parts: Any = [Part(number, target) for number, target in enumerate(targets)]
     some: Any = population
     units = Traces(some, parts)
-    found: list[Found] = []
+    found: list[Finding] = []
     for name, sets in facts.items():
         among = sum(bits.bit_count() for bits in sets)
         joint = sum((bits & target).bit_count() for bits, target in zip(sets, targets, strict=True))
-        found.append(Found(Tested(name, among, joint, 0.0, ""), 0.0, -float(len(found))))
+        found.append(Finding(FactTest(name, among, joint, 0.0, ""), 0.0, -float(len(found))))
     return units, found, population
 
 
 def by_comparing_all(
-    units: Traces, found: list[Found], facts: dict[Name, list[int]], most: int
+    units: Traces, found: list[Finding], facts: dict[Name, list[int]], most: int
 ) -> list[tuple[Name, int]]:
     """Each leader, and how many others are in its group."""
     # The sets of all parts as one.
@@ -71,7 +71,7 @@ def by_comparing_all(
         name: sum(bits << part * POSITIONS for part, bits in enumerate(sets))
         for name, sets in facts.items()
     }
-    groups: list[tuple[Found, list[Found]]] = []
+    groups: list[tuple[Finding, list[Finding]]] = []
     at_once = max(grouping.LOOKED_AT_ONCE, most)
     for start in range(0, len(found), at_once):
         for one in found[start : start + at_once]:
@@ -132,7 +132,7 @@ def test_what_is_not_wholly_at_hand_is_not_taken_for_the_same() -> None:
     first: Name = ("v", "tag", "a", "x")
     second: Name = ("v", "tag", "b", "x")
     units, _, _ = world({first: [0], second: [0]}, [1])
-    found = [Found(Tested(name, 7, 3, 0.0, ""), 0.0, 1.0) for name in (first, second)]
+    found = [Finding(FactTest(name, 7, 3, 0.0, ""), 0.0, 1.0) for name in (first, second)]
     assert len(grouping.grouped(units, found, True, 10)) == 2
 
 

@@ -28,9 +28,9 @@ class TenTimes(NamedTuple):
         return 10 * p
 
 
-def judged(among: int, joint: int, search: Any = None) -> findings.Tested:
+def judged(among: int, joint: int, search: Any = None) -> findings.FactTest:
     name = ("a", ("v", "tag", "a", "1"), ("v", "tag", "b", "1"))
-    pair = findings.Tested(name, among, joint, 1.0, "", search)
+    pair = findings.FactTest(name, among, joint, 1.0, "", search)
     units: Any = Units()
     return pairing.tested_pair(units, pair, MEMBERS, OPTIONS)
 

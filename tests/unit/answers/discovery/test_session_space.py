@@ -11,7 +11,7 @@ from insights_engine.answers.discovery import session_space
 from insights_engine.answers.discovery.session_space import Enlarged, Space
 from insights_engine.columns import cells
 from insights_engine.columns.candidates import Name
-from insights_engine.columns.columns import Columns
+from insights_engine.columns.item_sets import ItemSets
 from insights_engine.columns.parts import Part
 from insights_engine.sets import bitmaps
 
@@ -44,10 +44,10 @@ class Given(Part):
         super().__init__(len(traces), members([base for base, *_ in traces]), 0)
         self._traces = traces
 
-    def columns(self) -> Columns:
+    def item_sets(self) -> ItemSets:
         sets = {item: self.having(item) for item in range(12)}
         listed = {item: bits for item, bits in sets.items() if item % 2 and bits}
-        return Columns.of_sets(
+        return ItemSets.of_sets(
             {
                 item: bitmaps.listed_positions(bitmaps.encode_set(bits, 10**6))
                 for item, bits in listed.items()
@@ -129,11 +129,11 @@ def test_what_sessions_have(
             min(4, space.size - start) for start in range(0, space.size, 4)
         ]
         found = {
-            item: joined([part.columns().sets([item]).get(item, 0) for part in as_parts])
+            item: joined([part.item_sets().sets([item]).get(item, 0) for part in as_parts])
             for item in range(12)
         }
         assert found == expected
-        assert all(set(part.columns().doubts) == {12} for part in as_parts)
+        assert all(set(part.item_sets().doubts) == {12} for part in as_parts)
         for op, cut in [(op, cut) for op in ("<", ">=") for cut in (1, 2, 3)]:
             matching = joined(
                 [part.cells({NAME: CUTS})[NAME].members(op, cut) for part in as_parts]

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from insights_engine.answers.discovery.findings import measured
-from insights_engine.answers.discovery.splits import Search, Split, best_split, normal_quantile
+from insights_engine.answers.discovery.thresholds import Split, best_split
 from insights_engine.answers.discovery.units import CellCounts
 from insights_engine.stats import independence, statistics
 from insights_engine.stats.multiple import TargetTests
-from insights_engine.stats.thresholds import MOST_CUTS
+from insights_engine.stats.thresholds import MOST_CUTS, Search, normal_quantile
 from scipy import special, stats
 
 CELLS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=2, max_size=12)

@@ -100,7 +100,7 @@ class _Sets:
         return self._positions[self.ends[place - 1] if place else 0 : self.ends[place]]
 
 
-class Columns:
+class ItemSets:
     """The items that some traces have, with their positions.
 
     Of what makes facts uncertain, which is seldom counted, it is known that it is
@@ -164,7 +164,7 @@ class Columns:
         doubts: Mapping[int, Sequence[bytes]],
         used: int,
         look: Callable[[], None] = go_on,
-    ) -> Columns:
+    ) -> ItemSets:
         """Of the positions of facts, ascending, where they are few, and the sets of others."""
         facts = _Sets()
         for item, positions in lists.items():

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from insights_engine.answers.discovery.findings import NOTHING, Tested, measured, written
+from insights_engine.answers.discovery.findings import NOTHING, FactTest, measured, written
 from insights_engine.answers.discovery.options import Options
 from insights_engine.answers.discovery.population import Population
-from insights_engine.answers.discovery.splitting import Threshold, best_thresholds
+from insights_engine.answers.discovery.thresholds import Threshold, best_thresholds
 from insights_engine.answers.discovery.units import Traces
 from insights_engine.columns import candidates
 from insights_engine.columns.candidates import Name
@@ -19,7 +19,7 @@ from insights_engine.stats.multiple import TargetTests
 #: significant: the most promising of them, so many.
 MOST_SETTLED = 50
 #: Fields whose thresholds are searched.
-MOST_SERIES = 500
+MOST_NUMBER_FIELDS = 500
 
 
 class Question(NamedTuple):
@@ -30,9 +30,9 @@ class Question(NamedTuple):
     restated: candidates.Restated
 
 
-def tested(
+def tested_facts(
     population: Population, units: Traces, question: Question, options: Options
-) -> Iterator[Tested]:
+) -> Iterator[FactTest]:
     """Every fact that is tested; p may be 1 where it is far above what counts.
 
     Their counts are exact, but in a sample, where what the index leaves uncertain
@@ -65,7 +65,7 @@ def tested(
         if p_value > options.fdr:
             yield NOTHING  # it is never shown, and there are many of them
         else:
-            yield Tested(items.name(item), count, joints[item], p_value, tests.test(count))
+            yield FactTest(items.name(item), count, joints[item], p_value, tests.test(count))
     for item in _promising(units, options, tests, unsure, counts, joints):
         name = items.name(item)
         if written(name, apart=True) is not None:
@@ -100,12 +100,14 @@ def _tested_thresholds(
     options: Options,
     tests: TargetTests,
     counts: Sequence[int],
-) -> Iterator[Tested]:
+) -> Iterator[FactTest]:
     """The best threshold of every field with numbers, with the search for it paid for."""
     items = population.items
     names = [
-        name for name in population.series() if options.restatements or not question.restated(name)
-    ][:MOST_SERIES]
+        name
+        for name in population.number_fields()
+        if options.restatements or not question.restated(name)
+    ][:MOST_NUMBER_FIELDS]
     unsure: list[Threshold] = []
     for threshold in best_thresholds(
         population, units, names, options.direction, options.min_support

@@ -15,16 +15,15 @@ smallest; those are two searches, both of which are paid for.
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 from insights_engine.answers.discovery.options import goes
-from insights_engine.answers.discovery.units import CellCounts
+from insights_engine.answers.discovery.population import Population
+from insights_engine.answers.discovery.units import CellCounts, Traces
+from insights_engine.columns.candidates import Name
 from insights_engine.stats import independence
-from insights_engine.stats.thresholds import quantile_cuts
+from insights_engine.stats.thresholds import Search, quantile_cuts
 
 
 class Split(NamedTuple):
@@ -154,116 +153,40 @@ def _searches(sides: Sequence[_Side], several: bool, target: int, total: int) ->
     ]
 
 
-# ----------------------------------------------------------------- the price
+# ------------------------------------------------------------------- the fields
 
 
-@dataclass(frozen=True)
-class Search:
-    """What a search for a threshold compared.
+class Threshold(NamedTuple):
+    """A field compared with a constant, the best of all constants that were."""
 
-    ``below`` are the numbers of units below the cut, ascending, for each fact
-    ``value < cut``; ``at_least_below`` the same for each ``value >= cut``.
-    ``missing`` units of ``total`` have no value and match neither.
-    """
-
-    below: Sequence[int]
-    at_least_below: Sequence[int]
-    missing: int
-    target: int
-    total: int
+    name: Name
+    value: Union[int, float]
+    split: Split
 
     @property
-    def size(self) -> int:
-        """How many different facts those are, a fact and its negation being one."""
-        if not self.missing:
-            return len({*self.below, *self.at_least_below})
-        return len(set(self.below)) + len(set(self.at_least_below))
-
-    def price(self, p: float) -> float:
-        """The p value of the best of these thresholds, whose own is ``p``.
-
-        That is an upper bound of the probability that some threshold of the
-        search would reach ``p`` if the target were independent of the number.
-        Bonferroni's is p times their number, far too much where neighbouring
-        cuts nearly agree.  The improved one (Worsley, Biometrika 69, 1982;
-        Hothorn and Lausen, Computational Statistics and Data Analysis 43, 2003)
-        counts of each further threshold only the case that it reaches p while
-        its neighbour does not,
-
-            P(|Z_i| >= b, |Z_j| < b) <= 2 phi(b) / b erf(a b / sqrt(2)),
-            a = sqrt((1 - r) / (1 + r)),
-
-        with b the normal quantile of p and r the correlation of the two, which
-        for a threshold in a threshold is that of a Brownian bridge.  (The left
-        side is at most 4 T(b, a) with Owen's function T, and the right one
-        bounds that; Lausen and Schumacher's expansion of the same probability
-        is no bound and turns negative for small p.)  The asymptotic formula of
-        Lausen and Schumacher (Biometrics 48, 1992) is for all cuts of an
-        interval: of 32 cuts it asks twice the price at p = 0.001, more than Bonferroni.
-
-        The normal approximation of two counts at once is trusted only at
-        expected counts of 5.  A threshold with less, or whose neighbour has
-        less, is counted in full; for those alone the price is Bonferroni's, of
-        Fisher's exact p values, and thus never too low.  That it is never too
-        low elsewhere either, the tests show by exact computation, for 60 to
-        20,000 units and p down to 1e-5.  The actual error is 0.5 to 0.8 of the
-        promised one where counts allow; by Bonferroni's price 0.3 to 0.6.
-        """
-        if not 0 < p < 1:
-            return p
-        b = normal_quantile(p)
-        factor = 0.0
-        for index, count in enumerate(self.below):
-            factor += self._added(self.below[index - 1], count, b) if index else 1.0
-        # Each of the others joins its predecessor, or the last that is below
-        # within it, whichever it resembles more.  The neighbourhoods together
-        # are a tree, which is what the bound requires.
-        for index, count in enumerate(self.at_least_below):
-            # "Not at least" includes the units without a value.
-            outer = count + self.missing
-            added = 1.0
-            if index:
-                added = self._added(self.at_least_below[index - 1] + self.missing, outer, b)
-            position = bisect_right(self.below, count)
-            if position:
-                added = min(added, self._added(self.below[position - 1], outer, b))
-            factor += added
-        return min(1.0, p * factor)
-
-    def _added(self, inner: int, outer: int, b: float) -> float:
-        """The part of p that one of two nested sets adds to the other's."""
-        if inner == outer:
-            return 0.0
-        total = self.total
-        if self._is_small(inner) or self._is_small(outer):
-            return 1.0
-        # 1 - r², of r² = s (n - t) / (t (n - s)) for sets of s and t units.
-        apart = total * (outer - inner) / (outer * (total - inner))
-        a = math.sqrt(apart) / (1 + math.sqrt(max(0.0, 1 - apart)))
-        # 2 phi(b) / b is at most (1 + 1 / b²) P(|Z| >= b).
-        return min(1.0, (1 + 1 / (b * b)) * math.erf(a * b / math.sqrt(2)))
-
-    def _is_small(self, count: int) -> bool:
-        return independence.needs_fisher(
-            self.target, count, self.total, independence.SMALL_EXPECTED_COUNT
-        )
+    def fact(self) -> Name:
+        """The name of the fact."""
+        return (*self.name, self.split.op, self.value, self.split.cut)
 
 
-def normal_quantile(p: float) -> float:
-    """The b with ``P(|Z| >= b) = p`` of a standard normal Z, for p in (0, 1].
+def best_thresholds(
+    population: Population,
+    units: Traces,
+    names: Sequence[Name],
+    direction: str,
+    min_support: int,
+) -> list[Optional[Threshold]]:
+    """The best threshold of each field, None where none goes in that direction.
 
-    By Newton's method on the logarithm of erfc, which is concave: from
-    ``sqrt(-2 log(p))``, which is above b, it descends without overshooting.
+    Fields that have no threshold at all are left out.
     """
-    b = math.sqrt(-2 * math.log(p))
-    if p < 1e-290:
-        # Close enough, where erfc loses its digits and then underflows.
-        return b
-    for _ in range(50):
-        tail = math.erfc(b / math.sqrt(2))
-        density = math.sqrt(2 / math.pi) * math.exp(-b * b / 2)
-        step = math.log(p / tail) * tail / density
-        b -= step
-        if step < 1e-12:
-            break
-    return b
+    found: list[Optional[Threshold]] = []
+    for some in population.some_number_fields(names):
+        cuts = {name: chosen for name, chosen in population.cuts(some).items() if chosen.values}
+        for name, counts in units.cells(cuts).items():
+            searched, best = best_split(counts, units.target, units.total, direction, min_support)
+            if best is not None:
+                found.append(Threshold(name, cuts[name].values[best.cut - 1], best))
+            elif searched:
+                found.append(None)
+    return found
