@@ -283,7 +283,7 @@ def discover(
     base_filter: Optional[str],
     *chosen: Any,
 ) -> Iterator[dict[str, Any]]:
-    """What goes with a target; ``chosen``: see `options.options`."""
+    """Facts associated with a target; ``chosen``: see `options.options`."""
 
     def answer() -> Iterator[dict[str, Any]]:
         experiments = experiment_ids(exp_ids)

@@ -16,7 +16,7 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import NamedTuple, Optional, Union
 
-from insights_engine.columns.candidates import Name
+from insights_engine.columns.names import NumberField
 from insights_engine.language import tree
 from insights_engine.sets import bitmaps, intervals
 from insights_engine.stats.thresholds import gaps, roundest
@@ -339,26 +339,26 @@ def sampled(numbers: Extremes, most: int) -> list[int]:
 # -------------------------------------------------------------------- the fields
 
 
-def is_whole(name: Name) -> bool:
+def is_whole(name: NumberField) -> bool:
     """Whether numbers are stored as 64-bit integers, not as doubles."""
-    kind, key = name[1], name[2]
+    kind, key = name.kind, name.key
     if kind == "span":
         return True
     return kind == "trace" and key in tree.TRACE_NUMBER_FIELDS and not key.endswith("_cost")
 
 
-def _value(name: Name, place: int) -> Union[int, float]:
+def _value(name: NumberField, place: int) -> Union[int, float]:
     """The number that an ordered integer stands for, in the unit of the field."""
     pattern = place ^ _SIGN
     if not is_whole(name):
         return bitmaps.double_of(pattern)
     number = pattern - (1 << bitmaps.WIDTH) if pattern & _SIGN else pattern
-    return number / 1e6 if name[1] == "span" else number
+    return number / 1e6 if name.kind == "span" else number
 
 
-def _start(name: Name, value: Union[int, float]) -> int:
+def _start(name: NumberField, value: Union[int, float]) -> int:
     """The first ordered integer that is not below a constant."""
-    if name[1] == "span":
+    if name.kind == "span":
         return intervals.bounds_of_duration(float(value))[0]
     if not is_whole(name):
         return intervals.bounds_of_double(float(value))[0]
@@ -370,7 +370,7 @@ def _start(name: Name, value: Union[int, float]) -> int:
 # ---------------------------------------------------------------------- the cuts
 
 
-def choose_cuts(name: Name, sample: Iterable[int]) -> Cuts:
+def choose_cuts(name: NumberField, sample: Iterable[int]) -> Cuts:
     """Where to cut a field, of some of its numbers."""
     counts = Counter(sample)
     places = sorted(counts)
@@ -385,12 +385,12 @@ def choose_cuts(name: Name, sample: Iterable[int]) -> Cuts:
 
 
 def _readable(
-    name: Name, low: Union[int, float], high: Union[int, float]
+    name: NumberField, low: Union[int, float], high: Union[int, float]
 ) -> Optional[Union[int, float]]:
     """A number above ``low`` and not above ``high`` that is good to read."""
     if not low < high:
         return None
-    if name[1:3] == ("trace", "timestamp_ms"):
+    if (name.kind, name.key) == ("trace", "timestamp_ms"):
         for unit in _TIME_UNITS:
             value = int(high) // unit * unit
             if value > low:

@@ -16,9 +16,10 @@ from typing import Any, Optional
 
 from insights_engine.base import interrupts, plans
 from insights_engine.columns import cells, stored_cells
-from insights_engine.columns.candidates import Items, Name
+from insights_engine.columns.candidates import Items
 from insights_engine.columns.cells import Cells, Cuts, StoredSlices
 from insights_engine.columns.item_sets import ItemSets, united
+from insights_engine.columns.names import Experiment, NumberField
 from insights_engine.facts.terms import LARGE_BLOCK
 from insights_engine.index.cache import CACHE
 from insights_engine.index.groups import Block, all_positions
@@ -55,15 +56,15 @@ class Part(ABC):
         return self.item_sets().sets(items)
 
     @abstractmethod
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+    def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
         """Where their numbers lie."""
 
-    def known_cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+    def known_cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
         """The same of the fields for which it is quickly told."""
         return self.cells(cuts)
 
     @abstractmethod
-    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+    def sample(self, names: Sequence[NumberField]) -> dict[NumberField, Sequence[int]]:
         """Some of the numbers in the base, for `cells.choose_cuts`; all of few traces."""
 
     @abstractmethod
@@ -72,7 +73,7 @@ class Part(ABC):
 
 
 #: By block and field: slices that were read, and will be read again at once.
-AtHand = dict[int, dict[Name, Sequence[StoredSlices]]]
+AtHand = dict[int, dict[NumberField, Sequence[StoredSlices]]]
 
 
 class Indexed(Part):
@@ -117,12 +118,12 @@ class Indexed(Part):
             for item in wanted.intersection(of_term[term]):
                 stored.setdefault(item, []).append(members)
         found = {item: united(several, self.used) for item, several in stored.items()}
-        experiment = self._items.number(("e", self.block.experiment_id))
+        experiment = self._items.number(Experiment(self.block.experiment_id))
         if experiment in wanted:
             found[experiment] = all_positions(self.used)
         return found
 
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+    def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
         found = self.known_cells(cuts)
         rest = {name: chosen for name, chosen in cuts.items() if name not in found}
         if rest:
@@ -132,9 +133,9 @@ class Indexed(Part):
                 CACHE.keep_column(self.block.block, name, one, one.size)
         return found
 
-    def known_cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+    def known_cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
         """The cells that the session knows, or that are stored with the index."""
-        found: dict[Name, Cells] = {}
+        found: dict[NumberField, Cells] = {}
         for name, chosen in cuts.items():
             known = CACHE.column(self.block.block, name)
             if isinstance(known, Cells) and known.cuts == chosen:
@@ -144,13 +145,13 @@ class Indexed(Part):
             found.update(stored_cells.read(self._plpy, self.block.block, lacking))
         return found
 
-    def worked_out(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+    def worked_out(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
         """The cells, of the numbers bit by bit."""
         sliced = self._sliced(cuts)
         return {name: cells.cells_of_slices(sliced[name], chosen) for name, chosen in cuts.items()}
 
-    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
-        found: dict[Name, Sequence[int]] = {}
+    def sample(self, names: Sequence[NumberField]) -> dict[NumberField, Sequence[int]]:
+        found: dict[NumberField, Sequence[int]] = {}
         for name in names:
             known = CACHE.column(self.block.block, ("sample", name))
             if known is not None and known[0] == self.base:
@@ -166,7 +167,7 @@ class Indexed(Part):
                 CACHE.keep_column(self.block.block, ("sample", name), (self.base, numbers), size)
         return found
 
-    def _sliced(self, names: Iterable[Name]) -> Mapping[Name, Sequence[StoredSlices]]:
+    def _sliced(self, names: Iterable[NumberField]) -> Mapping[NumberField, Sequence[StoredSlices]]:
         own = self._at_hand.setdefault(self.block.block, {})
         lacking = [name for name in names if name not in own]
         wanted = {
@@ -175,7 +176,7 @@ class Indexed(Part):
             for signature, slices in self._items.slices.get(name, {}).items()
             for slot, term in slices.items()
         }
-        found: dict[Name, dict[int, dict[tuple[str, int], bytes]]] = {}
+        found: dict[NumberField, dict[int, dict[tuple[str, int], bytes]]] = {}
         for term, members in self._postings(list(wanted)) if wanted else ():
             name, signature, slot = wanted[term]
             found.setdefault(name, {}).setdefault(signature, {})[slot] = members
@@ -207,7 +208,7 @@ class Indexed(Part):
         facts_of, doubts_of = self._items.facts_of, self._items.doubts_of
         stored = self._postings([term for term in terms if term in facts_of])
         everywhere = bitmaps.encode_set(all_positions(self.used), self.used)
-        experiment = self._items.number(("e", self.block.experiment_id))
+        experiment = self._items.number(Experiment(self.block.experiment_id))
         doubts = {item: () for term in terms if term in doubts_of for item in doubts_of[term]}
         return ItemSets(
             [(-1, everywhere), *stored],

@@ -270,6 +270,6 @@ def _reason(plpy: Any, statement: Statement) -> str:
     if not state["complete"]:
         return "it has missed a change (insights_refresh catches up)"
     return (
-        "too many traces are pending (insights_refresh): MLflow's tables are asked about all"
+        "too many traces are pending (insights_refresh): exact SQL answers for all"
         " traces, and discoveries read the facts of those that are pending"
     )

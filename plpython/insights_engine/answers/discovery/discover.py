@@ -23,6 +23,7 @@ from insights_engine.answers.discovery.population import Population
 from insights_engine.answers.discovery.significance import Question, tested_facts
 from insights_engine.answers.discovery.units import Traces
 from insights_engine.columns import candidates
+from insights_engine.columns.names import Both, singles
 from insights_engine.stats.multiple import TargetTests
 
 
@@ -70,8 +71,8 @@ def _recounted(
             among, joint = counts[fact.name]
             if not options.min_support <= among < units.total:
                 facts.append(NOTHING)
-            elif fact.name[0] == "a":
-                members = [counts[member] for member in fact.name[1:]]
+            elif isinstance(fact.name, Both):
+                members = [counts[member] for member in singles(fact.name)]
                 pair = fact._replace(among=among, joint=joint)
                 facts.append(tested_pair(units, pair, members, options))
             else:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Optional, Protocol
 from insights_engine.answers.discovery.options import Options, goes
 from insights_engine.answers.discovery.units import Traces
 from insights_engine.base.interrupts import in_order
-from insights_engine.columns import candidates
-from insights_engine.columns.candidates import Name
+from insights_engine.columns import candidates, names
+from insights_engine.columns.names import Both, Experiment, Fact, SpanStatus, Value
 from insights_engine.language import printer
 from insights_engine.language.errors import FilterError
 from insights_engine.language.parser import parse_filter
@@ -31,7 +31,7 @@ class Searched(Protocol):
 class FactTest(NamedTuple):
     """A fact with its counts and its p value."""
 
-    name: Name
+    name: Fact
     #: Units of the base, and of the target, that have the fact.
     among: int
     joint: int
@@ -46,7 +46,7 @@ class FactTest(NamedTuple):
 
 
 #: Counts as tested, with nothing found.
-NOTHING = FactTest(("n",), 0, 0, 1.0, "")
+NOTHING = FactTest(Value("", "", ""), 0, 0, 1.0, "")
 
 
 #: What spans are told apart by, the best first.
@@ -69,9 +69,13 @@ class Finding(NamedTuple):
         by their name and else by their type; then what is shorter to say.
         """
         name = self.fact.name
-        text = repr(name)
-        of_spans = name[0] in ("s", "a") or name[1] in ("span", "attribute")
-        column = _COLUMNS.index(name[1]) if name[0] == "s" else len(_COLUMNS)
+        text = names.ordered_by(name)
+        column = len(_COLUMNS)
+        if isinstance(name, SpanStatus):
+            column = _COLUMNS.index(name.column)
+        of_spans = isinstance(name, (SpanStatus, Both)) or (
+            not isinstance(name, Experiment) and name.kind in ("span", "attribute")
+        )
         return -self.strength, of_spans, column, len(text), text
 
 
@@ -85,7 +89,7 @@ class ShownFact(NamedTuple):
 
 
 def measured(
-    name: Name, among: int, joint: int, tests: TargetTests, search: Optional[Searched] = None
+    name: Fact, among: int, joint: int, tests: TargetTests, search: Optional[Searched] = None
 ) -> FactTest:
     """A fact that was counted, tested; the search for a threshold is paid for."""
     p_value, test = tests.p_value(among, joint), tests.test(among)
@@ -125,14 +129,16 @@ def strength(units: Traces, among: int, joint: int, options: Options) -> float:
     return ranking.strength(statistics.odds_ratio(*table(units, among, joint)), options.direction)
 
 
-def written(name: Name, apart: bool) -> Optional[str]:
+def written(name: Fact, apart: bool) -> Optional[str]:
     """The filter of a fact; None where no filter can say it: not every key or value can be.
 
     ``apart``: it can be joined to other conditions on spans without speaking of their spans.
     """
-    node = candidates.node_of(name)
-    if name[0] == "a":
-        text = " AND ".join([printer.print_apart(candidates.node_of(one)) for one in name[1:]])
+    node = names.node_of(name)
+    if isinstance(name, Both):
+        text = " AND ".join(
+            [printer.print_apart(names.node_of(one)) for one in names.singles(name)]
+        )
     else:
         text = printer.print_apart(node) if apart else printer.print_filter(node)
     try:
@@ -153,7 +159,7 @@ def row(
     outside = (among - joint) / (total - target)
     return {
         "filter": shown.filter,
-        **candidates.label(fact.name)._asdict(),
+        **names.label(fact.name)._asdict(),
         "target_count": target,
         "fact_count": among,
         "joint_count": joint,

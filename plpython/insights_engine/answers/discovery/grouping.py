@@ -14,7 +14,7 @@ from typing import Optional
 
 from insights_engine.answers.discovery.findings import FactTest, Finding, ShownFact, written
 from insights_engine.answers.discovery.units import Traces
-from insights_engine.columns.candidates import Name
+from insights_engine.columns.names import Fact, SpanStatus, Value
 from insights_engine.stats import ranking
 
 #: The strongest facts are looked at so many at a time, until there are enough groups.
@@ -100,7 +100,7 @@ class _Groups:
         elif text is not None:
             group.similar.append(text)
 
-    def _digests(self, some: Sequence[Finding]) -> dict[Name, Optional[bytes]]:
+    def _digests(self, some: Sequence[Finding]) -> dict[Fact, Optional[bytes]]:
         """What tells the units of facts; None where not all of them are at hand."""
         counts = {one.fact.name: one.fact.among for one in some}
         return {
@@ -108,7 +108,7 @@ class _Groups:
             for name, (digest, count) in self._units.digests(list(counts)).items()
         }
 
-    def _near_identical(self, some: Sequence[Finding]) -> dict[Name, set[Name]]:
+    def _near_identical(self, some: Sequence[Finding]) -> dict[Fact, set[Fact]]:
         """The near-identical facts of each: those that lead a group, and others of these."""
         if not some:
             return {}
@@ -119,7 +119,7 @@ class _Groups:
         sizes = [fact.among for fact in facts]
         # Of near-identical facts the smaller has at least phi squared of the larger's units.
         share = ranking.NEAR_IDENTICAL_PHI**2 - _ROUNDING
-        least: dict[tuple[Name, Name], tuple[int, int]] = {}
+        least: dict[tuple[Fact, Fact], tuple[int, int]] = {}
         for fact in self._units.each(facts):
             if fact.name not in fresh:
                 continue
@@ -140,16 +140,16 @@ class _Groups:
                     and inside + outside <= small + large - 2 * wanted
                 ):
                     least[fact.name, other.name] = (fact.among, other.among)
-        found: dict[Name, set[Name]] = {}
+        found: dict[Fact, set[Fact]] = {}
         for one, other_name in self._units.near_identical(least) if least else ():
             found.setdefault(one, set()).add(other_name)
             found.setdefault(other_name, set()).add(one)
         return found
 
 
-def _says_where(name: Name, other: Name) -> bool:
+def _says_where(name: Fact, other: Fact) -> bool:
     """Whether one fact is a status of certain spans, and the other that status of any."""
-    return name[0] == "s" and other == ("v", "span", "status", name[3])
+    return isinstance(name, SpanStatus) and other == Value("span", "status", name.status)
 
 
 #: What sizes are divided by may be off by so much.

@@ -18,6 +18,7 @@ from insights_engine.answers.discovery.grouping import grouped
 from insights_engine.answers.discovery.options import Options, goes
 from insights_engine.answers.discovery.units import Traces
 from insights_engine.base.interrupts import in_order
+from insights_engine.columns.names import Both
 from insights_engine.stats import ranking, statistics
 from insights_engine.stats.independence import g_squared
 from insights_engine.stats.multiple import TargetTests
@@ -46,7 +47,10 @@ def tested_pairs(units: Traces, found: Sequence[Finding], options: Options) -> l
         if not options.min_support <= among < units.total:
             facts.append(NOTHING)
             continue
-        name = ("a", one.fact.name, other.fact.name)
+        first, second = one.fact.name, other.fact.name
+        assert not isinstance(first, Both)
+        assert not isinstance(second, Both)
+        name = Both(first, second)
         pair = FactTest(name, among, joint, 1.0, "", _search(one, other))
         alone = [(member.fact.among, member.fact.joint) for member in (one, other)]
         facts.append(tested_pair(units, pair, alone, options))

@@ -15,8 +15,18 @@ from insights_engine.answers.discovery.unindexed import Unindexed
 from insights_engine.base import plans
 from insights_engine.base.interrupts import Watched
 from insights_engine.columns import cells, stored_cells
-from insights_engine.columns.candidates import MARK_OF_SESSIONS, Items, Name, node_of, uncertain_by
+from insights_engine.columns.candidates import MARK_OF_SESSIONS, Items, uncertain_by
 from insights_engine.columns.cells import Cuts
+from insights_engine.columns.names import (
+    Beyond,
+    Both,
+    Experiment,
+    Fact,
+    NumberField,
+    Single,
+    node_of,
+    singles,
+)
 from insights_engine.columns.parts import FIELDS_AT_ONCE, AtHand, Indexed, Part
 from insights_engine.exact import given
 from insights_engine.exact.statement import Statement
@@ -78,52 +88,52 @@ class Population:
             known = CACHE.items(Items)
             known.read(plpy)
             for block in index.blocks:
-                known.number(("e", block.experiment_id))
+                known.number(Experiment(block.experiment_id))
             self.index, self._known, self._blocks = index, known, index.blocks
             # From here on it stays as it is: the numbers of what else is found follow.
             self.items = Items(known)
             away = index.pending + self._add_blocks(index, known)
             self._add_given(away)
 
-    def sets(self, part: Part, names: Iterable[Name]) -> dict[Name, int]:
+    def sets(self, part: Part, names: Iterable[Fact]) -> dict[Fact, int]:
         """The traces of a part's base that have some facts, as far as there are any."""
-        numbers: dict[Name, list[Name]] = {}
-        items: dict[int, Name] = {}
+        numbers: dict[NumberField, list[Beyond]] = {}
+        items: dict[int, Single] = {}
         names = set(names)
-        pairs = [name for name in names if name[0] == "a"]
-        for name in names.union(*(pair[1:] for pair in pairs)):
-            if name[0] == "n":
-                numbers.setdefault(name[:4], []).append(name)
+        pairs = [name for name in names if isinstance(name, Both)]
+        for one in {one for name in names for one in singles(name)}:
+            if isinstance(one, Beyond):
+                numbers.setdefault(one.field, []).append(one)
             else:
-                item = self.items.known(name)
+                item = self.items.known(one)
                 if item is not None:
-                    items[item] = name
-        found = {items[item]: bits for item, bits in part.sets(items).items()}
+                    items[item] = one
+        found: dict[Fact, int] = {items[item]: bits for item, bits in part.sets(items).items()}
         if numbers:
             for field, cells in part.cells(self.cuts(list(numbers))).items():
                 for name in numbers[field]:
-                    found[name] = cells.members(name[4], name[6])
+                    found[name] = cells.members(name.op, name.cut)
             self._at_hand.clear()
         for pair in pairs:
-            found[pair] = found.get(pair[1], 0) & found.get(pair[2], 0)
+            found[pair] = found.get(pair.one, 0) & found.get(pair.other, 0)
         return {name: bits & part.base for name, bits in found.items() if name in names}
 
-    def facts(self, parts: Sequence[Part], names: Collection[Name]) -> dict[Name, list[int]]:
+    def facts(self, parts: Sequence[Part], names: Collection[Single]) -> dict[Fact, list[int]]:
         """For each of some parts the traces of its base that have each of some facts.
 
         Exactly: what the index leaves uncertain is asked about.
         """
-        items = {name: self.items.known(name) for name in names if name[0] != "n"}
+        items = {name: self.items.known(name) for name in names if not isinstance(name, Beyond)}
         doubts = {name: set(map(self.items.known, uncertain_by(name))) for name in names}
         everything = set(items.values()).union(*doubts.values())
         looked_at = [item for item in everything if item is not None]
-        fields: dict[Name, list[Name]] = {}
+        fields: dict[NumberField, list[Beyond]] = {}
         for name in names:
-            if name[0] == "n":
-                fields.setdefault(name[:4], []).append(name)
+            if isinstance(name, Beyond):
+                fields.setdefault(name.field, []).append(name)
         cuts = self.cuts(list(fields))
-        found: dict[Name, list[int]] = {name: [] for name in names}
-        asked: dict[Name, list[int]] = {name: [] for name in names}
+        found: dict[Fact, list[int]] = {name: [] for name in names}
+        asked: dict[Single, list[int]] = {name: [] for name in names}
         there: set[Optional[int]] = set()
         for number, part in enumerate(parts):
             sets = {item: bits & part.base for item, bits in part.sets(looked_at).items()}
@@ -132,13 +142,13 @@ class Population:
                 found[name].append(0 if item is None else sets.get(item, 0))
             cells = part.known_cells(cuts) if cuts else {}
             for field, of_field in fields.items():
-                for name in of_field:
+                for fact in of_field:
                     if field in cells:
-                        bits = cells[field].members(name[4], name[6]) & part.base
-                        found[name].append(bits)
+                        bits = cells[field].members(fact.op, fact.cut) & part.base
+                        found[fact].append(bits)
                     else:
-                        found[name].append(0)
-                        asked[name].append(number)
+                        found[fact].append(0)
+                        asked[fact].append(number)
         for name, some in doubts.items():
             if not there.isdisjoint(some):
                 asked[name] = list(range(len(parts)))
@@ -168,7 +178,7 @@ class Population:
             found.append(one)
         return found
 
-    def having(self, name: Name, parts: Sequence[Part]) -> list[int]:
+    def having(self, name: Single, parts: Sequence[Part]) -> list[int]:
         """For each of some parts the traces that have a fact, whatever makes it uncertain."""
         doubts = [item for item in map(self.items.known, uncertain_by(name)) if item is not None]
         found: dict[int, int] = {}
@@ -204,7 +214,7 @@ class Population:
 
     # ------------------------------------------------------------------ numbers
 
-    def number_fields(self) -> list[Name]:
+    def number_fields(self) -> list[NumberField]:
         """The fields with numbers; known once the item sets of all parts were read."""
         found = set(self._known.slices) if self._known is not None else set()
         for part in self.parts:
@@ -212,13 +222,13 @@ class Population:
                 found |= part.number_fields
         return sorted(found)
 
-    def some_number_fields(self, names: Sequence[Name]) -> Iterator[Sequence[Name]]:
+    def some_number_fields(self, names: Sequence[NumberField]) -> Iterator[Sequence[NumberField]]:
         """The fields, a few at a time: what was read of them is at hand until the next."""
         for start in range(0, len(names), FIELDS_AT_ONCE):
             yield names[start : start + FIELDS_AT_ONCE]
             self._at_hand.clear()
 
-    def cuts(self, names: Sequence[Name]) -> dict[Name, Cuts]:
+    def cuts(self, names: Sequence[NumberField]) -> dict[NumberField, Cuts]:
         """Where to cut the fields, whatever the target is.
 
         Of few traces all numbers in the base say so, wherever the traces are.  Of many
@@ -259,8 +269,8 @@ class Population:
         ]
 
     def _cuts_of(
-        self, names: Sequence[Name], parts: Sequence[Part], later: bool = False
-    ) -> dict[Name, Cuts]:
+        self, names: Sequence[NumberField], parts: Sequence[Part], later: bool = False
+    ) -> dict[NumberField, Cuts]:
         """Cuts chosen from the numbers of some parts, as before if they are what they were.
 
         ``later``: of fields without numbers in the parts that are asked first.
@@ -274,8 +284,10 @@ class Population:
             known[name] = (sample, cuts)
         return {name: known[name][1] for name in names}
 
-    def _chosen(self, names: Sequence[Name], parts: Sequence[Part]) -> dict[Name, Cuts]:
-        samples: dict[Name, list[int]] = {name: [] for name in names}
+    def _chosen(
+        self, names: Sequence[NumberField], parts: Sequence[Part]
+    ) -> dict[NumberField, Cuts]:
+        samples: dict[NumberField, list[int]] = {name: [] for name in names}
         for part in parts if names else ():
             for name, numbers in part.sample(names).items():
                 samples[name] += numbers
@@ -340,7 +352,10 @@ class Population:
             " where v.kind = $1 and v.key = $2 and v.role = 'o' and v.slot = $3"
             " and p.block = any($4)",
             ("text", "text", "smallint", "int[]"),
-            (*MARK_OF_SESSIONS[1:], [block.block for block in index.blocks]),
+            (
+                *(MARK_OF_SESSIONS.kind, MARK_OF_SESSIONS.key, MARK_OF_SESSIONS.slot),
+                [block.block for block in index.blocks],
+            ),
         )
         return {row["block"]: bitmaps.decode(row["members"]) for row in rows}
 

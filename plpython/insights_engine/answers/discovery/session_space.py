@@ -20,9 +20,9 @@ from operator import itemgetter
 from typing import Callable, NamedTuple
 
 from insights_engine.base.interrupts import go_on
-from insights_engine.columns.candidates import Name
 from insights_engine.columns.cells import Cells, Cuts, bytes_of
 from insights_engine.columns.item_sets import ALL_POSITIONS, ItemSets
+from insights_engine.columns.names import NumberField
 from insights_engine.columns.parts import Part
 from insights_engine.index.groups import all_positions
 from insights_engine.sets import bitmaps
@@ -159,10 +159,10 @@ class SessionPart(Part):
     def item_sets(self) -> ItemSets:
         return self._item_sets
 
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+    def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
         return {name: of_parts[self._number] for name, of_parts in self._space.cells(cuts).items()}
 
-    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+    def sample(self, names: Sequence[NumberField]) -> dict[NumberField, Sequence[int]]:
         raise TypeError("where to cut is chosen by the numbers of traces")
 
     def trace_ids(self) -> Sequence[None]:
@@ -209,7 +209,7 @@ class Space:
         #: How many sessions there are.
         self.size = len(known)
         self._item_sets: list[ItemSets] = []
-        self._cells: dict[Name, tuple[Cuts, list[Cells]]] = {}
+        self._cells: dict[NumberField, tuple[Cuts, list[Cells]]] = {}
         #: How many traces each has, if that matters.
         self._counts: Counter[int] = Counter()
         for own in self._sessions if every else ():
@@ -343,7 +343,7 @@ class Space:
 
     # --------------------------------------------------------------------- cells
 
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, list[Cells]]:
+    def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, list[Cells]]:
         """Of a few fields, for each part, the cells that decide about ``<``, and about ``>=``.
 
         If some trace is enough that is the one of the smallest, and of the largest,
@@ -358,7 +358,7 @@ class Space:
             self._fold_cells(lacking)
         return {name: self._cells[name][1] for name in cuts}
 
-    def _fold_cells(self, cuts: Mapping[Name, Cuts]) -> None:
+    def _fold_cells(self, cuts: Mapping[NumberField, Cuts]) -> None:
         low, high = _LAST if self._every else _FIRST
 
         def columns(number: int) -> list[bytes]:

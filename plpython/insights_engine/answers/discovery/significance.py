@@ -11,7 +11,7 @@ from insights_engine.answers.discovery.population import Population
 from insights_engine.answers.discovery.thresholds import Threshold, best_thresholds
 from insights_engine.answers.discovery.units import Traces
 from insights_engine.columns import candidates
-from insights_engine.columns.candidates import Name
+from insights_engine.columns.names import STORED, Doubt, SpanStatus, Stored, Value, kind_of
 from insights_engine.language import tree
 from insights_engine.stats.multiple import TargetTests
 
@@ -42,14 +42,16 @@ def tested_facts(
     counts, joints = units.items(options.min_support)
     items = population.items
     question.restated.is_of_roots = _of_roots(items, counts)
+    facts: dict[int, Stored] = {}
     chosen: list[int] = []
     unsure: dict[int, tuple[int, ...]] = {}
     for item, count in enumerate(units.each(counts)):
         if not options.min_support <= count < units.total:
             continue
         name = items.name(item)
-        if name[0] not in candidates.FACTS or not _is_wanted(name, items, question, options):
+        if not isinstance(name, STORED) or not _is_wanted(name, items, question, options):
             continue
+        facts[item] = name
         opaque = () if units.sampled else _there(items, candidates.uncertain_by(name), counts)
         if opaque:
             unsure[item] = opaque
@@ -65,9 +67,9 @@ def tested_facts(
         if p_value > options.fdr:
             yield NOTHING  # it is never shown, and there are many of them
         else:
-            yield FactTest(items.name(item), count, joints[item], p_value, tests.test(count))
+            yield FactTest(facts[item], count, joints[item], p_value, tests.test(count))
     for item in _promising(units, options, tests, unsure, counts, joints):
-        name = items.name(item)
+        name = facts[item]
         if written(name, apart=True) is not None:
             fact = measured(name, *units.having(name), tests)
             if options.min_support <= fact.among < units.total:
@@ -79,14 +81,14 @@ def tested_facts(
 def _of_roots(items: candidates.Items, counts: Sequence[int]) -> Callable[[str], bool]:
     def is_of_roots(span_name: str) -> bool:
         """Whether spans of a name are in no more traces than MLflow has called by it."""
-        spans, traces = [items.known(("v", kind, "name", span_name)) for kind in ("span", "trace")]
+        spans, traces = [items.known(Value(kind, "name", span_name)) for kind in ("span", "trace")]
         return spans is not None and traces is not None and 0 < counts[spans] <= counts[traces]
 
     return is_of_roots
 
 
 def _there(
-    items: candidates.Items, names: Iterable[Name], counts: Sequence[int]
+    items: candidates.Items, names: Iterable[Doubt], counts: Sequence[int]
 ) -> tuple[int, ...]:
     """Those of some items that some trace has."""
     known = [items.known(name) for name in names]
@@ -163,25 +165,25 @@ def _promising(
     return [item for _, item in sorted(promises)[:MOST_SETTLED]]
 
 
-def _is_wanted(name: Name, items: candidates.Items, question: Question, options: Options) -> bool:
-    if candidates.kind_of(name) not in options.kinds:
+def _is_wanted(name: Stored, items: candidates.Items, question: Question, options: Options) -> bool:
+    if kind_of(name) not in options.kinds:
         return False
     if not options.restatements and question.restated(name):
         return False
-    if name[0] == "v":
+    if isinstance(name, Value):
         # Of what is measured no single value is of interest.
-        numeric = items.numeric_values(name[1], name[2])
+        numeric = items.numeric_values(name.kind, name.key)
         if numeric > candidates.MOST_EQUAL_NUMBERS and candidates.reads_as_number(name):
             return False
     return True
 
 
-def _is_whole(name: Name, count: int, items: candidates.Items, counts: Sequence[int]) -> bool:
+def _is_whole(name: Stored, count: int, items: candidates.Items, counts: Sequence[int]) -> bool:
     """Whether a name or type with a status says no more than the name or type.
 
     That spans failed is worth saying also where all of that name did.
     """
-    if name[0] != "s" or name[3] == "ERROR":
+    if not isinstance(name, SpanStatus) or name.status == "ERROR":
         return False
-    number = items.known(("v", "span", name[1], name[2]))
+    number = items.known(Value("span", name.column, name.text))
     return number is not None and counts[number] == count

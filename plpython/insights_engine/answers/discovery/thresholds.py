@@ -21,7 +21,7 @@ from typing import NamedTuple, Optional, Union
 from insights_engine.answers.discovery.options import goes
 from insights_engine.answers.discovery.population import Population
 from insights_engine.answers.discovery.units import CellCounts, Traces
-from insights_engine.columns.candidates import Name
+from insights_engine.columns.names import Beyond, NumberField
 from insights_engine.stats import independence
 from insights_engine.stats.thresholds import Search, quantile_cuts
 
@@ -159,20 +159,21 @@ def _searches(sides: Sequence[_Side], several: bool, target: int, total: int) ->
 class Threshold(NamedTuple):
     """A field compared with a constant, the best of all constants that were."""
 
-    name: Name
+    name: NumberField
     value: Union[int, float]
     split: Split
 
     @property
-    def fact(self) -> Name:
+    def fact(self) -> Beyond:
         """The name of the fact."""
-        return (*self.name, self.split.op, self.value, self.split.cut)
+        field, split = self.name, self.split
+        return Beyond(field.kind, field.key, field.span_name, split.op, self.value, split.cut)
 
 
 def best_thresholds(
     population: Population,
     units: Traces,
-    names: Sequence[Name],
+    names: Sequence[NumberField],
     direction: str,
     min_support: int,
 ) -> list[Optional[Threshold]]:

@@ -12,9 +12,7 @@ from typing import Any, Optional
 from insights_engine.base import interrupts
 from insights_engine.columns import cells
 from insights_engine.columns.candidates import (
-    FACTS,
     Items,
-    Name,
     Signature,
     Term,
     items_of,
@@ -22,6 +20,7 @@ from insights_engine.columns.candidates import (
 )
 from insights_engine.columns.cells import Cells, Cuts, Extremes
 from insights_engine.columns.item_sets import ItemSets
+from insights_engine.columns.names import STORED, Experiment, NumberField
 from insights_engine.columns.parts import Part
 from insights_engine.exact.statement import Statement
 from insights_engine.facts.facts import Facts, Number, Series
@@ -43,9 +42,9 @@ class Unindexed(Part):
         self._items = items
         self._traces = traces
         self._item_sets: Optional[ItemSets] = None
-        self._numbers: dict[Name, Extremes] = {}
+        self._numbers: dict[NumberField, Extremes] = {}
         #: The fields that have been found to have numbers.
-        self.number_fields: set[Name] = set()
+        self.number_fields: set[NumberField] = set()
         #: Whether what was found is kept between two questions.
         self.keep = False
 
@@ -58,27 +57,27 @@ class Unindexed(Part):
         """Whether it is at hand which traces have a fact that these items make uncertain."""
         return self._item_sets is not None and self._item_sets.doubts.isdisjoint(doubts)
 
-    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+    def sample(self, names: Sequence[NumberField]) -> dict[NumberField, Sequence[int]]:
         most = cells.SAMPLE // SAMPLED
         return {name: cells.sampled(one, most) for name, one in self._some(names).items()}
 
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+    def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
         numbers = self._some(cuts)
         return {
             name: cells.cells_of(numbers.get(name, NO_NUMBERS), chosen)
             for name, chosen in cuts.items()
         }
 
-    def _some(self, names: Iterable[Name]) -> dict[Name, Extremes]:
+    def _some(self, names: Iterable[NumberField]) -> dict[NumberField, Extremes]:
         numbers = self._numbers if self._item_sets is not None else self._collect()[1]
         return {name: numbers[name] for name in names if name in numbers}
 
-    def _collect(self) -> tuple[ItemSets, dict[Name, Extremes]]:
+    def _collect(self) -> tuple[ItemSets, dict[NumberField, Extremes]]:
         vocabulary = _Vocabulary()
         facts = Facts(vocabulary)
         _Reader(self._plpy, self._statement).collect(facts, self._traces)
         found = self._of(facts, vocabulary)
-        numbers: dict[Name, list[Extremes]] = {}
+        numbers: dict[NumberField, list[Extremes]] = {}
         for (kind, key, signature), one in interrupts.each(self._plpy, facts.series.items()):
             name = number_field_of(kind, key, signature, vocabulary.signatures)
             if name is not None and len(one.positions) > 1:
@@ -98,7 +97,7 @@ class Unindexed(Part):
             found = []
             for name in items_of(term, vocabulary.signatures):
                 item = self._items.number(name)
-                if name[0] in FACTS:
+                if isinstance(name, STORED):
                     found.append(item)
                 else:
                     doubts.setdefault(item, []).append(members)
@@ -109,7 +108,7 @@ class Unindexed(Part):
         for trace in self._traces:
             by_experiment.setdefault(trace.experiment_id, []).append(trace.position)
         for experiment_id, positions in by_experiment.items():
-            of_term[len(stored)] = (self._items.number(("e", experiment_id)),)
+            of_term[len(stored)] = (self._items.number(Experiment(experiment_id)),)
             stored.append((len(stored), bitmaps.encode(positions, self.used)))
         return ItemSets(stored, of_term, doubts, self.used, partial(interrupts.look, self._plpy))
 

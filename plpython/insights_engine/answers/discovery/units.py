@@ -18,8 +18,8 @@ from insights_engine.answers.discovery.session_space import Enlarged, Space
 from insights_engine.answers.discovery.unindexed import Unindexed
 from insights_engine.base import interrupts, plans
 from insights_engine.base.interrupts import Watched
-from insights_engine.columns.candidates import Name
 from insights_engine.columns.cells import Cuts, Histogram
+from insights_engine.columns.names import Both, Fact, NumberField, Single, singles
 from insights_engine.columns.parts import Indexed, Part
 from insights_engine.index.cache import CACHE
 from insights_engine.index.sessions import SessionNumbers
@@ -114,7 +114,7 @@ class Traces:
                 )
         return found
 
-    def having(self, name: Name) -> tuple[int, int]:
+    def having(self, name: Single) -> tuple[int, int]:
         """How many units of the base, and of the target, have a fact."""
         return self._measured(self._population.having(name, self.parts), self.parts)
 
@@ -127,8 +127,8 @@ class Traces:
         return among, joint
 
     def near_identical(
-        self, pairs: Mapping[tuple[Name, Name], tuple[int, int]]
-    ) -> set[tuple[Name, Name]]:
+        self, pairs: Mapping[tuple[Fact, Fact], tuple[int, int]]
+    ) -> set[tuple[Fact, Fact]]:
         """Those pairs of facts, of these counts, that match nearly the same units."""
         met = dict.fromkeys(pairs, 0)
         for sets in self._sets({name for pair in pairs for name in pair}):
@@ -142,7 +142,7 @@ class Traces:
             if ranking.near_identical(*sizes, met[pair], self.total)
         }
 
-    def digests(self, names: Iterable[Name]) -> dict[Name, tuple[bytes, int]]:
+    def digests(self, names: Iterable[Fact]) -> dict[Fact, tuple[bytes, int]]:
         """Of each fact a digest of the units that have it, and how many these are."""
         counts = dict.fromkeys(names, 0)
         digests = {name: hashlib.blake2b(digest_size=16) for name in counts}
@@ -154,12 +154,12 @@ class Traces:
                     digests[name].update(bits.to_bytes(bitmaps.POSITIONS // 8, "little"))
         return {name: (digests[name].digest(), count) for name, count in counts.items()}
 
-    def _sets(self, names: Collection[Name]) -> Iterator[Mapping[Name, int]]:
+    def _sets(self, names: Collection[Fact]) -> Iterator[Mapping[Fact, int]]:
         """For each part the units of its base that have some facts, as far as there are any."""
         for part in self.parts:
             yield self._population.sets(part, names)
 
-    def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
+    def both(self, pairs: Sequence[Sequence[Fact]]) -> Iterator[tuple[int, int]]:
         """How many units have a trace with both of two facts: of the base, of the target."""
         among = [0] * len(pairs)
         joint = [0] * len(pairs)
@@ -192,25 +192,26 @@ class Traces:
         some += [part for part in self.parts if isinstance(part, Unindexed)]
         return Traces(self._population, some, sampled=True)
 
-    def counted(self, names: Iterable[Name]) -> dict[Name, tuple[int, int]]:
+    def counted(self, names: Iterable[Fact]) -> dict[Fact, tuple[int, int]]:
         """How many units of the base, and of the target, have some facts; and members of pairs.
 
         Exactly, whatever the index leaves uncertain.
         """
-        single = {one for name in names for one in (name[1:] if name[0] == "a" else (name,))}
-        pairs = [name for name in names if name[0] == "a"]
-        counts = dict.fromkeys([*single, *pairs], (0, 0))
+        single = {one for name in names for one in singles(name)}
+        pairs = [name for name in names if isinstance(name, Both)]
+        counts: dict[Fact, tuple[int, int]] = dict.fromkeys([*single, *pairs], (0, 0))
         for start in range(0, len(self.parts), _PARTS_AT_ONCE):
             parts = self.parts[start : start + _PARTS_AT_ONCE]
             facts = self._population.facts(parts, single)
             for pair in pairs:
-                facts[pair] = [one & other for one, other in zip(facts[pair[1]], facts[pair[2]])]
+                members = zip(facts[pair.one], facts[pair.other])
+                facts[pair] = [one & other for one, other in members]
             for name, sets in facts.items():
                 before, more = counts[name], self._measured(sets, parts)
                 counts[name] = before[0] + more[0], before[1] + more[1]
         return counts
 
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, CellCounts]:
+    def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, CellCounts]:
         """Where the numbers of some fields lie."""
         found = {name: CellCounts() for name in cuts}
         for part in self.parts:
@@ -245,31 +246,31 @@ class Sessions(Traces):
         found = self._traces.opaque(items)
         return {item: (2 * base, base) for item, (base, _) in found.items()}
 
-    def having(self, name: Name) -> tuple[int, int]:
+    def having(self, name: Single) -> tuple[int, int]:
         return self._counts(self._space.set_of(self._population.having(name, self._traces.parts)))
 
     def _counts(self, sessions: int) -> tuple[int, int]:
         return bitmaps.count(sessions), bitmaps.count(sessions & self._target)
 
-    def _sets(self, names: Collection[Name]) -> Iterator[Mapping[Name, int]]:
-        single = [name for name in names if name[0] != "a"]
+    def _sets(self, names: Collection[Fact]) -> Iterator[Mapping[Fact, int]]:
+        single = [name for name in names if not isinstance(name, Both)]
         # Both facts of a pair are had by the same trace.
-        pairs = [name for name in names if name[0] == "a"]
-        both: dict[Name, int] = {}
+        pairs = [name for name in names if isinstance(name, Both)]
+        both: dict[Fact, int] = {}
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
             some = pairs[start : start + _PAIRS_AT_ONCE]
-            both.update(zip(some, self._both([name[1:] for name in some])))
+            both.update(zip(some, self._both([singles(name) for name in some])))
         for number, part in enumerate(self.parts):
             sets = self._population.sets(part, single)
             for name, bits in both.items():
                 sets[name] = self._space.part_of(bits, number)
             yield sets
 
-    def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
+    def both(self, pairs: Sequence[Sequence[Fact]]) -> Iterator[tuple[int, int]]:
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
             yield from map(self._counts, self._both(pairs[start : start + _PAIRS_AT_ONCE]))
 
-    def _both(self, pairs: Sequence[tuple[Name, Name]]) -> list[int]:
+    def _both(self, pairs: Sequence[Sequence[Fact]]) -> list[int]:
         """The sessions of traces with both of two facts."""
         names = {name for pair in pairs for name in pair}
         of_parts = []

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 from insights_engine.answers.discovery import findings, pairing
 from insights_engine.answers.discovery.options import options
+from insights_engine.columns.names import Both, Value
 from scipy.stats import fisher_exact
 
 #: Units of the target and of the base; and of each part: of the base, and of the target.
@@ -29,7 +30,7 @@ class TenTimes(NamedTuple):
 
 
 def judged(among: int, joint: int, search: Any = None) -> findings.FactTest:
-    name = ("a", ("v", "tag", "a", "1"), ("v", "tag", "b", "1"))
+    name = Both(Value("tag", "a", "1"), Value("tag", "b", "1"))
     pair = findings.FactTest(name, among, joint, 1.0, "", search)
     units: Any = Units()
     return pairing.tested_pair(units, pair, MEMBERS, OPTIONS)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from insights_engine.answers.discovery import session_space
 from insights_engine.answers.discovery.session_space import Enlarged, Space
 from insights_engine.columns import cells
-from insights_engine.columns.candidates import Name
 from insights_engine.columns.item_sets import ItemSets
+from insights_engine.columns.names import NumberField
 from insights_engine.columns.parts import Part
 from insights_engine.sets import bitmaps
 
-NAME: Name = ("n", "trace", "x", "")
+NAME = NumberField("trace", "x", "")
 CUTS = cells.Cuts([10, 20, 30], [10, 20, 30])
 LAST = len(CUTS.values) + 1
 
@@ -60,7 +60,7 @@ class Given(Part):
     def having(self, item: int) -> int:
         return members([item in items for _, _, items, _ in self._traces])
 
-    def cells(self, cuts: Mapping[Name, cells.Cuts]) -> dict[Name, cells.Cells]:
+    def cells(self, cuts: Mapping[NumberField, cells.Cuts]) -> dict[NumberField, cells.Cells]:
         planes = [
             [members([both[which] >> bit & 1 for *_, both in self._traces]) for bit in range(3)]
             for which in (0, 1)
@@ -71,7 +71,7 @@ class Given(Part):
             for name in cuts
         }
 
-    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+    def sample(self, names: Sequence[NumberField]) -> dict[NumberField, Sequence[int]]:
         raise AssertionError
 
     def trace_ids(self) -> Sequence[str | None]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from insights_engine.answers.discovery.findings import measured
 from insights_engine.answers.discovery.thresholds import Split, best_split
 from insights_engine.answers.discovery.units import CellCounts
+from insights_engine.columns.names import Value
 from insights_engine.stats import independence, statistics
 from insights_engine.stats.multiple import TargetTests
 from insights_engine.stats.thresholds import MOST_CUTS, Search, normal_quantile
@@ -95,7 +96,7 @@ def test_it_is_the_smallest_p_value_in_the_direction(cells: list[Cell], missing:
         )
         table = number.table(found.among, found.joint)
         assert tables[found.op, found.cut] == table
-        fact = measured(("n",), found.among, found.joint, tests, found)
+        fact = measured(Value("tag", "k", "v"), found.among, found.joint, tests, found)
         single = independence.p_value(*table)
         assert single is not None
         assert single <= fact.p_value <= found.searched * single + 1e-12
