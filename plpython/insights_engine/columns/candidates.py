@@ -1,4 +1,4 @@
-"""Every fact that a discovery tests, named independently of where it is stored.
+"""The items that facts are counted by, and the terms of the index that make them up.
 
 An *item* is a set of traces that can be counted: a fact that is a filter of its
 own (``tags.env = 'prod'``, ``span.name = 'retrieve'``, ``feedback.quality IS NOT
@@ -65,7 +65,7 @@ MOST_EQUAL_NUMBERS = 32
 MARK_OF_SESSIONS = NotCaptured("trace", "assessments", SESSION)
 _ANY_SPAN = NotCaptured("span", "", "")
 
-#: What MLflow notes for itself: how much it has stored, where, and in which form.
+#: MLflow's own bookkeeping: how much it has stored, where, and in which form.
 _BOOKKEEPING = frozenset(
     (
         ("tag", "mlflow.artifactLocation"),
@@ -212,11 +212,18 @@ _not_captured = lru_cache(maxsize=5000)(NotCaptured)
 
 @lru_cache(maxsize=5000)
 def _lost(key: str) -> tuple[NotCaptured, ...]:
-    """Where it is not known whether a span has an attribute."""
+    """The items whose traces may have an attribute that the index does not know."""
     top, _, part = key.partition(SEPARATOR)
     hidden = hidden_slot_of(top)
     found = (NotCaptured("attribute", "", CONTENT), NotCaptured("attribute", "", hidden))
     return (*found, NotCaptured("attribute", top, PARTS)) if part else found
+
+
+class SampledCuts(NamedTuple):
+    """The cuts of a field (see `cells`), and the blocks and positions they were chosen from."""
+
+    sample: tuple[tuple[int, int], ...]
+    cuts: Any
 
 
 class Items:
@@ -240,10 +247,10 @@ class Items:
         self._terms_made_of = 0
         #: Of each field with numbers the terms of its slices, by signature.
         self.slices: dict[NumberField, dict[int, dict[tuple[str, int], int]]] = {}
-        #: Where fields are cut (see `cells`), with the blocks and positions that this comes from.
-        self.cuts: dict[NumberField, tuple[tuple[tuple[int, int], ...], Any]] = {}
-        #: The same of those that the largest blocks have no numbers of.
-        self.later_cuts: dict[NumberField, tuple[tuple[tuple[int, int], ...], Any]] = {}
+        #: The cuts of fields.
+        self.cuts: dict[NumberField, SampledCuts] = {}
+        #: The cuts of fields without numbers in the largest blocks.
+        self.later_cuts: dict[NumberField, SampledCuts] = {}
         self._last_term = 0
 
     def __len__(self) -> int:
@@ -295,7 +302,7 @@ class Items:
         return self.facts_of.get(term, ()) + self.doubts_of.get(term, ())
 
     def read(self, plpy: Any) -> None:
-        """Adds what the vocabulary of the index has more.
+        """Add the terms that the vocabulary of the index has gained.
 
         Terms are only ever added, by one writer at a time, so their numbers ascend;
         those that are gone have no postings any more.
@@ -365,10 +372,10 @@ def reads_as_number(name: Value) -> bool:
 
 
 class Restated:
-    """Tells the facts that merely restate a filter: those about a field of it.
+    """A predicate for facts that merely restate a filter: those about a field of it.
 
-    Whoever asks about ``status = 'ERROR'`` knows that ``status = 'OK'`` goes against
-    it.  A field counts under all its names, and with what it is computed from.
+    Whoever asks about ``status = 'ERROR'`` knows that ``status = 'OK'`` is
+    rare there.  A field counts under all its names, and with what it is computed from.
     """
 
     def __init__(self, nodes: Iterable[tree.Node]) -> None:
@@ -458,7 +465,7 @@ _USAGE = {
 
 
 def has_span_condition(node: tree.Node) -> bool:
-    """Whether a filter has plain conditions on spans, which others would join."""
+    """Whether a filter has plain conditions on spans, to which AND would join others."""
     if isinstance(node, (tree.And, tree.Or)):
         return any(has_span_condition(item) for item in node.items)
     if isinstance(node, tree.Not):

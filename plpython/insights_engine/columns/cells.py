@@ -1,9 +1,9 @@
-"""The numbers of traces, cut into cells: what thresholds are chosen from.
+"""The numbers of traces, divided into cells by the constants that thresholds are chosen from.
 
 The numbers of a field are compared as `bitmaps.ordered` orders them, so that a cell
-holds exactly what the raw predicate says is between two constants.  Where to cut is
+holds exactly what exact SQL finds between two constants.  Where to cut is
 chosen once, from a sample of the traces and without a look at any target, and at
-numbers that are good to read; of each trace it is then kept in which cell its
+readable numbers; of each trace it is then kept in which cell its
 smallest and its largest number lie, a few bits each.
 """
 
@@ -21,9 +21,9 @@ from insights_engine.language import tree
 from insights_engine.sets import bitmaps, intervals
 from insights_engine.stats.thresholds import gaps, roundest
 
-#: Extremes of a field that cuts are chosen from, ...
+#: Numbers of a field that cuts are chosen from, ...
 SAMPLE = 20_000
-#: ... unless there are so few traces that all of theirs are looked at.
+#: ... except in a base of so few traces, where all numbers are.
 FEW_TRACES = 5_000
 
 
@@ -60,7 +60,7 @@ class Cells:
         self.low = low
         self.high = high
         self.cuts = cuts
-        # The set that was last counted as a base, and its `counts`: as a rule all traces.
+        # The last base, as a rule all traces, and its `counts`.
         self._last: tuple[int, tuple[Histogram, Histogram]] = (-1, ({}, {}))
         planes = low if high is low else (*low, *high)
         #: About how many bytes of memory it takes.
@@ -72,7 +72,7 @@ class Cells:
         return low, low if self.high is self.low else histogram(self.high, within)
 
     def base_counts(self, base: int) -> tuple[Histogram, Histogram]:
-        """The same of a set that will be asked about again: the base of a discovery."""
+        """The counts in a set that is counted again and again: the base of a discovery."""
         if self._last[0] != base:
             self._last = base, self.counts(base)
         return self._last[1]
@@ -124,7 +124,7 @@ def bytes_of(planes: Planes, used: int) -> bytes:
 class StoredSlices:
     """The numbers of traces of one signature, bit by bit, as the index stores them.
 
-    Every slice is decoded when it is first asked for, and then at hand.
+    Slices are decoded on first use and kept.
     """
 
     def __init__(self, slices: Mapping[tuple[str, int], bytes]) -> None:
@@ -199,7 +199,7 @@ _WINDOW = 256
 
 
 def _windows(bits: int, used: int) -> int:
-    """Some stretches of a set, one after the other."""
+    """Some stretches of a set, joined."""
     if used <= _WINDOWS * _WINDOW or not bits:
         return bits
     stored = bits.to_bytes((used + 7) >> 3, "little")
@@ -371,7 +371,7 @@ def _start(name: NumberField, value: Union[int, float]) -> int:
 
 
 def choose_cuts(name: NumberField, sample: Iterable[int]) -> Cuts:
-    """Where to cut a field, of some of its numbers."""
+    """The cuts of a field, chosen from some of its numbers."""
     counts = Counter(sample)
     places = sorted(counts)
     cumulative = list(accumulate(map(counts.__getitem__, places)))
@@ -387,7 +387,7 @@ def choose_cuts(name: NumberField, sample: Iterable[int]) -> Cuts:
 def _readable(
     name: NumberField, low: Union[int, float], high: Union[int, float]
 ) -> Optional[Union[int, float]]:
-    """A number above ``low`` and not above ``high`` that is good to read."""
+    """A readable number above ``low`` and not above ``high``."""
     if not low < high:
         return None
     if (name.kind, name.key) == ("trace", "timestamp_ms"):

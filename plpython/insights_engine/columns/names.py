@@ -112,7 +112,7 @@ ASSESSMENTS = ("feedback", "expectation")
 
 
 class Label(NamedTuple):
-    """What a row shows of a fact."""
+    """The columns that describe a fact."""
 
     kind: str
     key: str

@@ -1,4 +1,4 @@
-"""Traces that a discovery is about, by position: a part of them at a time.
+"""The traces of a discovery by position, one part at a time.
 
 A part is a block of the index, or some traces that the index does not answer for
 (see `unindexed`).
@@ -28,12 +28,12 @@ from insights_engine.sets import bitmaps
 #: Fields whose slices are in memory at once.
 FIELDS_AT_ONCE = 8
 
-#: About what there is beside the numbers of a field that are kept.
+#: Overhead of a cached sample in memory.
 _BYTES_OF_A_COLUMN = 250
 
 
 class Part(ABC):
-    """Some traces by position: which are in the base, and which in the target as well."""
+    """Some traces by position, with the sets of base and target."""
 
     def __init__(self, used: int, base: int, target: int) -> None:
         self.used = used
@@ -41,7 +41,7 @@ class Part(ABC):
         self.target = target
 
     def without_target(self) -> Part:
-        """The same, of what is not in the target."""
+        """The part without the traces of the target."""
         found = copy(self)
         found.base &= ~self.target
         found.target = 0
@@ -52,15 +52,15 @@ class Part(ABC):
         """The items that the traces have."""
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
-        """The traces that have some items, as far as there are any."""
+        """By item the traces that have it; items without traces are left out."""
         return self.item_sets().sets(items)
 
     @abstractmethod
     def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
-        """Where their numbers lie."""
+        """The cells that their numbers lie in."""
 
     def known_cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
-        """The same of the fields for which it is quickly told."""
+        """The cells of the fields for which they are cheap."""
         return self.cells(cuts)
 
     @abstractmethod
@@ -72,7 +72,7 @@ class Part(ABC):
         """The trace at each position, where there is one in the base."""
 
 
-#: By block and field: slices that were read, and will be read again at once.
+#: Slices by block and field that the next step needs again.
 AtHand = dict[int, dict[NumberField, Sequence[StoredSlices]]]
 
 
@@ -146,7 +146,7 @@ class Indexed(Part):
         return found
 
     def worked_out(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
-        """The cells, of the numbers bit by bit."""
+        """The cells, computed from the bit-sliced numbers."""
         sliced = self._sliced(cuts)
         return {name: cells.cells_of_slices(sliced[name], chosen) for name, chosen in cuts.items()}
 
@@ -198,7 +198,7 @@ class Indexed(Part):
     def _read(self) -> ItemSets:
         (row,) = plans.run(
             self._plpy,
-            # Of most terms it is enough to know that they are there, which an index tells.
+            # For most terms their presence is enough, and an index-only scan gives it.
             "select pg_catalog.array_agg(p.term) as terms from insights.posting p"
             " where p.block = $1",
             ("int",),

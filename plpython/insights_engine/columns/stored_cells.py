@@ -84,7 +84,7 @@ def read(plpy: Any, block: int, cuts: Mapping[NumberField, Cuts]) -> dict[Number
 def write(
     plpy: Any, block: int, used: int, sample: Sequence[int], cells: Mapping[NumberField, Cells]
 ) -> None:
-    """Stores the cells of a block, in place of what was stored of it."""
+    """Store the cells of a block, in place of what was stored of it."""
     plans.run(plpy, "delete from insights.cells c where c.block = $1", ("int",), (block,))
     for name, one in cells.items():
         plans.run(

@@ -24,13 +24,13 @@ from typing import Any, Protocol
 #: fill one page of 8 KiB.
 POSITIONS = 32_000
 
-# How a set is stored says its first byte: as a list of positions, of 16 bits each,
-# the lowest byte first; as a bitmap, position 0 the lowest bit of the first byte;
-# or as such a bitmap, deflated.
+# The first byte of a stored set is its format: a list of positions of 16 bits each, in
+# little-endian order; a bitmap, position 0 the lowest bit of the first byte; or a deflated
+# bitmap.
 _LISTED, _BITMAP, _DEFLATED = b"\x00", b"\x01", b"\x02"
-#: Reading a longer list takes longer than inflating a bitmap.
+#: A longer list takes longer to read than a bitmap to inflate.
 _LONGEST_LIST = 100
-#: Below, the head of a row is most of it.
+#: In shorter bitmaps the row header dominates the size.
 _SHORTEST_DEFLATED = 64
 
 
@@ -63,12 +63,12 @@ def _as_list(length: int, used: int) -> bool:
 def _bitmap(bitmap: bytes) -> bytes:
     if len(bitmap) < _SHORTEST_DEFLATED:
         return _BITMAP + bitmap
-    # What does not shrink takes longest to try: its beginning tells.
+    # Incompressible data takes longest; a trial with the beginning avoids it.
     start = bitmap[: len(bitmap) >> 3]
     if len(start) > 100 and 10 * len(zlib.compress(start, 1)) > 9 * len(start):
         return _BITMAP + bitmap
     deflated = zlib.compress(bitmap, 1)
-    # A little less to read is not worth inflating it.
+    # A small gain in size does not pay for inflating.
     if 4 * len(deflated) < 3 * len(bitmap):
         return _DEFLATED + deflated
     return _BITMAP + bitmap
@@ -209,12 +209,12 @@ class Slices(Protocol):
 
 
 def pattern_of_integer(number: int) -> int:
-    """64 bits for an integer within int64: two's complement, which see `ordered`."""
+    """The 64 bits of an integer in two's complement; see `ordered`."""
     return number & _ALL
 
 
 def pattern_of_double(number: float) -> int:
-    """64 bits for a finite double, which see `ordered`.
+    """The 64 bits of a finite double; see `ordered`.
 
     IEEE 754 doubles order like integers, negative ones backwards.  -0.0 is 0.0.
     """

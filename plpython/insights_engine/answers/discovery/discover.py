@@ -1,4 +1,4 @@
-"""What goes with a target: every fact counted, tested, ranked.
+"""Facts associated with a target: every fact counted, tested, ranked.
 
 Counting is exact and comes first: part by part, how many traces of the base and
 of the target have each item of the vocabulary.  What is left are numbers: which
@@ -38,7 +38,7 @@ def discover(
         return
     within, most = options, options.max_results
     if screen is not units:
-        # Whether the support is enough turns out when all are counted.
+        # The count of all units decides later whether the support is enough.
         least = max(1, options.min_support * screen.total // units.total)
         within, most = options._replace(min_support=least), 2 * most
     facts = list(tested_facts(population, screen, question, within))
@@ -56,12 +56,12 @@ def discover(
 def _recounted(
     units: Traces, groups: Sequence[ShownFact], options: Options, tested: int
 ) -> list[ShownFact]:
-    """What leads in a sample, with its counts among all units: as many as are wanted.
+    """The leading facts of a sample, counted among all units, as many as are wanted.
 
-    What is left out of them counts as tested, with nothing found.
+    Facts that are left out count as tested.
     """
     tests = TargetTests(units.target, units.total)
-    # The order may change a little, and some may turn out to be chance.
+    # The order may change a little, and some facts may turn out to be chance.
     at_once = options.max_results + options.max_results // 4 + 1
     facts: list[FactTest] = []
     for start in range(0, len(groups), at_once):

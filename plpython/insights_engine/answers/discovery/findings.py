@@ -1,4 +1,4 @@
-"""Facts with what was counted and tested of them, and the rows they are shown as."""
+"""Facts with their counts and tests, and the rows that show them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Searched(Protocol):
         """How many different thresholds were compared."""
 
     def price(self, p: float) -> float:
-        """Pays for the search: the p value of the best of all compared, whose own is ``p``."""
+        """The p value of the best of all compared, whose own is ``p``: it pays for the search."""
 
 
 class FactTest(NamedTuple):
@@ -37,7 +37,7 @@ class FactTest(NamedTuple):
     joint: int
     p_value: float
     test: str
-    #: What was searched for it, if anything was.
+    #: The search that found it, if there was one.
     search: Optional[Searched] = None
 
     def counted(self, among: int, joint: int, tests: TargetTests) -> FactTest:
@@ -45,11 +45,11 @@ class FactTest(NamedTuple):
         return measured(self.name, among, joint, tests, self.search)
 
 
-#: Counts as tested, with nothing found.
+#: A fact that counts as tested and is never shown.
 NOTHING = FactTest(Value("", "", ""), 0, 0, 1.0, "")
 
 
-#: What spans are told apart by, the best first.
+#: Columns that tell spans apart, the best first.
 _COLUMNS = ("name", "type")
 
 
@@ -58,15 +58,15 @@ class Finding(NamedTuple):
 
     fact: FactTest
     q_value: float
-    #: How strongly it goes with the target, for the ranking.
+    #: The strength of the association, for the ranking.
     strength: float
 
     @property
     def order(self) -> tuple[float, bool, int, int, str]:
-        """Sorts the strongest first.
+        """A key that sorts the strongest first.
 
-        Of equals what is said of traces; then what tells which spans have which status,
-        by their name and else by their type; then what is shorter to say.
+        Among equals, facts about traces come first; then the status of spans by name, then
+        by type; then the shorter fact.
         """
         name = self.fact.name
         text = names.ordered_by(name)
@@ -91,7 +91,7 @@ class ShownFact(NamedTuple):
 def measured(
     name: Fact, among: int, joint: int, tests: TargetTests, search: Optional[Searched] = None
 ) -> FactTest:
-    """A fact that was counted, tested; the search for a threshold is paid for."""
+    """The test of a counted fact, with the search for its threshold paid for."""
     p_value, test = tests.p_value(among, joint), tests.test(among)
     if search is None:
         return FactTest(name, among, joint, p_value, test)
@@ -102,10 +102,10 @@ def measured(
 def significant(
     facts: Sequence[FactTest], units: Traces, options: Options, tested: Optional[int] = None
 ) -> list[Finding]:
-    """The significant facts that go in the direction asked for, the strongest first.
+    """The significant facts of the direction in ``options``, the strongest first.
 
-    ``tested``: of how many, where not all are given.  In a sample, in which facts are
-    only sought, they are judged one by one.
+    ``tested``: the number of all facts, where not all are given.  A sample serves to find
+    facts only, so each is judged by itself.
     """
     # No q value is below its p value, and those above the rate change none below it.
     some = [one for one in units.each(facts) if one is not NOTHING and one.p_value <= options.fdr]
@@ -125,14 +125,14 @@ def table(units: Traces, among: int, joint: int) -> tuple[int, int, int, int]:
 
 
 def strength(units: Traces, among: int, joint: int, options: Options) -> float:
-    """How strongly a fact of these counts goes with the target, in the direction asked for."""
+    """The strength of association of a fact with these counts, in the direction asked for."""
     return ranking.strength(statistics.odds_ratio(*table(units, among, joint)), options.direction)
 
 
 def written(name: Fact, apart: bool) -> Optional[str]:
-    """The filter of a fact; None where no filter can say it: not every key or value can be.
+    """The filter of a fact; None where the language cannot express its key or value.
 
-    ``apart``: it can be joined to other conditions on spans without speaking of their spans.
+    ``apart``: AND with other conditions on spans must not bind it to their spans.
     """
     node = names.node_of(name)
     if isinstance(name, Both):
@@ -150,7 +150,7 @@ def written(name: Fact, apart: bool) -> Optional[str]:
 def row(
     shown: ShownFact, units: Traces, restated: candidates.Restated, tested: int, screened: int
 ) -> dict[str, Any]:
-    """The row of ``insights_discover``; so many facts were tested, among so many units."""
+    """The row of ``insights_discover``; ``tested`` facts were tested, among ``screened`` units."""
     fact, q_value, _ = shown.found
     target, total, among, joint = units.target, units.total, fact.among, fact.joint
     cells = table(units, among, joint)

@@ -1,4 +1,4 @@
-"""Facts that are nearly the same are shown as one, under the strongest of them.
+"""Groups of near-identical facts, each shown under its strongest fact.
 
 Facts are compared with those that lead a group, of which there are no more than are
 wanted.  Most facts need no comparison: facts of the very same units are known by a digest
@@ -17,11 +17,11 @@ from insights_engine.answers.discovery.units import Traces
 from insights_engine.columns.names import Fact, SpanStatus, Value
 from insights_engine.stats import ranking
 
-#: The strongest facts are looked at so many at a time, until there are enough groups.
+#: Strongest facts that are grouped at a time, until there are enough groups.
 LOOKED_AT_ONCE = 60
-#: Filters that a group has beside its leader's: the strongest.
+#: Filters of a group beside its leader's; the strongest are listed.
 MOST_SIMILAR = 100
-#: Facts that are compared with the leaders at a time: bounds the pairs that are in memory.
+#: Facts that are compared with the leaders at a time, to bound the pairs in memory.
 COMPARED_AT_ONCE = 100
 
 
@@ -35,25 +35,25 @@ def grouped(units: Traces, found: Sequence[Finding], apart: bool, most: int) -> 
             groups.add(found[first : min(end, first + COMPARED_AT_ONCE)])
         if len(groups.leaders) >= most:
             break
-    # Whoever took the lead of a group may be a little weaker than the one before.
+    # A new leader of a group may be a little weaker than the one before.
     return sorted(groups.leaders, key=lambda shown: shown.found.order)[:most]
 
 
 class _Groups:
-    """Groups of near-identical facts in the making."""
+    """Groups of near-identical facts, to which facts are added."""
 
     def __init__(self, units: Traces, apart: bool) -> None:
         self._units = units
         self._apart = apart
         #: The strongest fact of each, in this order.
         self.leaders: list[ShownFact] = []
-        #: By the digest of their units the number of the group that facts belong to.
+        #: The number of the group by the digest of its units.
         self._of_units: dict[bytes, int] = {}
-        #: Of each group the fact that others are compared with.
+        #: For each group the fact that others are compared with.
         self._compared: list[FactTest] = []
 
     def add(self, some: Sequence[Finding]) -> None:
-        """Adds facts that are weaker than all before."""
+        """Add facts that are weaker than all before."""
         digests = self._digests(some)
         distinct: dict[bytes, Finding] = {}
         others: list[Finding] = []
@@ -87,7 +87,7 @@ class _Groups:
                 self._of_units[digest] = place
 
     def _join(self, place: int, one: Finding) -> None:
-        """Adds a fact to a group."""
+        """Add a fact to a group."""
         group = self.leaders[place]
         leads = _says_where(one.fact.name, group.found.fact.name)
         if not leads and len(group.similar) >= MOST_SIMILAR:
@@ -101,7 +101,7 @@ class _Groups:
             group.similar.append(text)
 
     def _digests(self, some: Sequence[Finding]) -> dict[Fact, Optional[bytes]]:
-        """What tells the units of facts; None where not all of them are at hand."""
+        """A digest of the units of each fact; None where not all of them are at hand."""
         counts = {one.fact.name: one.fact.among for one in some}
         return {
             name: digest if count == counts[name] else None
@@ -152,7 +152,7 @@ def _says_where(name: Fact, other: Fact) -> bool:
     return isinstance(name, SpanStatus) and other == Value("span", "status", name.status)
 
 
-#: What sizes are divided by may be off by so much.
+#: Bound of the rounding error in quotients of sizes.
 _ROUNDING = 1e-9
 
 _least_joint = lru_cache(maxsize=10_000)(ranking.least_joint_of_near_identical)

@@ -1,4 +1,4 @@
-"""Pairs of facts, ``a AND b``, that go with a target more strongly than either alone."""
+"""Pairs of facts, ``a AND b``, associated with a target more strongly than either alone."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from insights_engine.stats import ranking, statistics
 from insights_engine.stats.independence import g_squared
 from insights_engine.stats.multiple import TargetTests
 
-#: Pairs are made of so many of the strongest facts, and of the most significant others.
+#: Strongest facts that pairs are made of, and as many of the most significant others.
 MOST_MEMBERS = 25
 
 
 def tested_pairs(units: Traces, found: Sequence[Finding], options: Options) -> list[FactTest]:
-    """Every pair of the facts that matter most, with p = 1 where it is not the stronger one.
+    """Every pair of the leading facts; p is 1 where a member alone is as strong.
 
     No more units have both facts than have the rarer of them, which rules most
     pairs out before anything is counted.
@@ -65,7 +65,7 @@ def tested_pair(
 ) -> FactTest:
     """A pair with its p value; ``members`` are the counts of base and target of its facts.
 
-    Two facts that go with the target do so together as well, which is no news.  News
+    Two facts that are associated with the target are so together, which is no news.  News
     are pairs in which each fact tells something among the traces that have the other:
     p is the largest of both tests and that of the pair itself, as all three have to
     hold (Berger, Technometrics 24, 1982).
@@ -99,7 +99,7 @@ class _Searches(NamedTuple):
         return sum([search.searched for search in self.searches])
 
     def price(self, p: float) -> float:
-        """Pays for all of them."""
+        """The p value after paying for all of them."""
         return min(1.0, sum([search.price(p) for search in self.searches]))
 
 
@@ -118,7 +118,7 @@ def _is_stronger(
     """Whether a pair says more than its members; all given as counts of base and target."""
     needed = max(strength(units, among, joint, options) for among, joint in members)
     return strength(units, *pair, options) > needed and not any(
-        # Nearly all of one fact with the other is that fact once more.
+        # A pair with nearly all units of one member repeats that member.
         ranking.near_identical(among, pair[0], pair[0], units.total)
         for among, _ in members
     )

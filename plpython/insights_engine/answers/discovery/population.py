@@ -15,7 +15,7 @@ from insights_engine.answers.discovery.unindexed import Unindexed
 from insights_engine.base import plans
 from insights_engine.base.interrupts import Watched
 from insights_engine.columns import cells, stored_cells
-from insights_engine.columns.candidates import MARK_OF_SESSIONS, Items, uncertain_by
+from insights_engine.columns.candidates import MARK_OF_SESSIONS, Items, SampledCuts, uncertain_by
 from insights_engine.columns.cells import Cuts
 from insights_engine.columns.names import (
     Beyond,
@@ -38,18 +38,18 @@ from insights_engine.index.index_reader import Index, Prepared, decided, open_in
 from insights_engine.language import tree
 from insights_engine.sets import bitmaps
 
-#: Traces that are not indexed are read so many at a time, ...
+#: Traces outside the index that are read at a time, ...
 READ_AT_ONCE = 4_000
-#: ... and these bytes of what was found in them are kept, to be looked at again.
+#: ... and the bytes of their facts that are kept for a second look.
 KEPT_BYTES = 64 * 2**20
 
-#: Cuts are chosen from a sample, unless there are few traces, among no more positions than these.
+#: Cuts come from all numbers up to `cells.FEW_TRACES` traces among these positions, else a sample.
 FEW_POSITIONS = 2 * bitmaps.POSITIONS
 
-#: With no more positions than these, a session keeps what single facts match.
+#: Positions up to which a session keeps which traces match a single fact.
 KEPT_POSITIONS = 1_000_000
 
-#: Whatever a filter asks, facts about assessments are looked at.
+#: Discoveries test facts about assessments, whatever the filters ask.
 _ASSESSED = tree.IsNull(tree.Assessment("assessment", "any"), negated=True)
 
 
@@ -62,7 +62,7 @@ def _passing(node: tree.Node) -> Prepared:
 
 
 class Population:
-    """The parts; ``base`` and ``target`` are filters, of which the second includes the first."""
+    """The parts; ``base`` and ``target`` are filters, and ``target`` implies ``base``."""
 
     def __init__(self, plpy: Any, statement: Statement, base: tree.Node, target: tree.Node) -> None:
         self.plpy = plpy
@@ -76,7 +76,7 @@ class Population:
         self._known: Optional[Items] = None
         self._blocks: Sequence[Block] = ()
         self.items = Items()
-        #: Those of the index come first.
+        #: The parts of the index come first.
         self.parts: list[Part] = Watched(plpy)
         if statement.experiments == []:
             return
@@ -96,7 +96,7 @@ class Population:
             self._add_given(away)
 
     def sets(self, part: Part, names: Iterable[Fact]) -> dict[Fact, int]:
-        """The traces of a part's base that have some facts, as far as there are any."""
+        """By fact the traces of a part's base that have it; facts of none are left out."""
         numbers: dict[NumberField, list[Beyond]] = {}
         items: dict[int, Single] = {}
         names = set(names)
@@ -119,9 +119,9 @@ class Population:
         return {name: bits & part.base for name, bits in found.items() if name in names}
 
     def facts(self, parts: Sequence[Part], names: Collection[Single]) -> dict[Fact, list[int]]:
-        """For each of some parts the traces of its base that have each of some facts.
+        """For each fact and part the traces of the part's base that have the fact.
 
-        Exactly: what the index leaves uncertain is asked about.
+        Exactly: exact SQL decides what the index leaves uncertain.
         """
         items = {name: self.items.known(name) for name in names if not isinstance(name, Beyond)}
         doubts = {name: set(map(self.items.known, uncertain_by(name))) for name in names}
@@ -160,7 +160,7 @@ class Population:
         return found
 
     def targets(self) -> list[Part]:
-        """The indexed traces of the target, to be looked at one by one."""
+        """The indexed traces of the target, as parts whose facts are read trace by trace."""
         traces: list[Placed] = []
         for part in self.parts:
             if isinstance(part, Indexed) and self.index is not None:
@@ -179,7 +179,7 @@ class Population:
         return found
 
     def having(self, name: Single, parts: Sequence[Part]) -> list[int]:
-        """For each of some parts the traces that have a fact, whatever makes it uncertain."""
+        """For each part the traces that have a fact, however uncertain the index is."""
         doubts = [item for item in map(self.items.known, uncertain_by(name)) if item is not None]
         found: dict[int, int] = {}
         asked: list[Part] = []
@@ -192,12 +192,12 @@ class Population:
         return [found[number] if number in found else next(rest) for number in range(len(parts))]
 
     def matching(self, node: tree.Node, parts: Sequence[Part]) -> list[int]:
-        """For each of some parts the traces that match a filter of its own."""
+        """For each part the traces that match a filter."""
         sets: dict[int, int] = {}
         blocks = [part.block for part in parts if isinstance(part, Indexed)]
         if self.index is not None and blocks:
             index = self.index.of_blocks(blocks)
-            # Of many traces it is not to be kept: other things are worth more.
+            # For many traces the cache has better uses.
             few = sum(block.used for block in blocks) <= KEPT_POSITIONS
             matching = self._sets(index, node, lasting=few)
             sets = {block.block: members for block, (members,) in zip(blocks, matching)}
@@ -223,7 +223,7 @@ class Population:
         return sorted(found)
 
     def some_number_fields(self, names: Sequence[NumberField]) -> Iterator[Sequence[NumberField]]:
-        """The fields, a few at a time: what was read of them is at hand until the next."""
+        """The fields, a few at a time; their slices stay in memory until the next few."""
         for start in range(0, len(names), FIELDS_AT_ONCE):
             yield names[start : start + FIELDS_AT_ONCE]
             self._at_hand.clear()
@@ -247,9 +247,11 @@ class Population:
         known = self._known
         sample = large_blocks.sample_of(self._blocks)
         everywhere = tuple([(block.block, all_positions(block.used)) for block in sample])
-        if any(known.cuts.get(name, ((), None))[0] != everywhere for name in names):
+        if any(name not in known.cuts or known.cuts[name].sample != everywhere for name in names):
             stored = stored_cells.cuts_of(self.plpy, [block.block for block in sample])
-            known.cuts.update({name: (everywhere, cuts) for name, cuts in stored.items()})
+            known.cuts.update(
+                {name: SampledCuts(everywhere, cuts) for name, cuts in stored.items()}
+            )
         found = self._cuts_of(names, self._whole(sample))
         rest = sorted(
             [block for block in self._blocks if block not in sample],
@@ -271,7 +273,7 @@ class Population:
     def _cuts_of(
         self, names: Sequence[NumberField], parts: Sequence[Part], later: bool = False
     ) -> dict[NumberField, Cuts]:
-        """Cuts chosen from the numbers of some parts, as before if they are what they were.
+        """Cuts chosen from the numbers of some parts; the known ones where these are the same.
 
         ``later``: of fields without numbers in the parts that are asked first.
         """
@@ -279,10 +281,10 @@ class Population:
         if self._known is None or len(blocks) < len(parts):
             return self._chosen(names, parts)
         sample, known = tuple(blocks), self._known.later_cuts if later else self._known.cuts
-        lacking = [name for name in names if known.get(name, ((), None))[0] != sample]
+        lacking = [name for name in names if name not in known or known[name].sample != sample]
         for name, cuts in self._chosen(lacking, parts).items():
-            known[name] = (sample, cuts)
-        return {name: known[name][1] for name in names}
+            known[name] = SampledCuts(sample, cuts)
+        return {name: known[name].cuts for name in names}
 
     def _chosen(
         self, names: Sequence[NumberField], parts: Sequence[Part]
@@ -296,7 +298,7 @@ class Population:
     # ---------------------------------------------------------------- the index
 
     def _add_blocks(self, index: Index, known: Items) -> list[str]:
-        """Adds the blocks; the traces of theirs that have to be looked at one by one."""
+        """Add the blocks; return the ids of their traces that need a look one by one."""
         sets = self._sets(index, self._base, self._target)
         marked = self._marked(index)
         away: list[str] = []
@@ -314,12 +316,12 @@ class Population:
     def _sets(
         self, index: Index, *nodes: tree.Node, lasting: bool = True
     ) -> Iterable[Sequence[int]]:
-        """What matches some filters, by block."""
+        """For each block the positions that match each filter."""
         prepared = [prepare(node) if lasting else _passing(node) for node in nodes]
         found = list(decided(index, prepared))
         if not index.overcharged:
             return found
-        # The index leaves too much open: MLflow's tables are asked about all.
+        # The index leaves too much open, so exact SQL answers for all traces.
         index.overcharged = False
         raw = [self._raw_sets(index, node) for node in nodes]
         return [[one.get(block.block, 0) for one in raw] for block in index.blocks]
@@ -344,7 +346,7 @@ class Population:
         }
 
     def _marked(self, index: Index) -> dict[int, int]:
-        """By block the traces whose session has assessments in another experiment."""
+        """For each block the traces whose session has assessments in another experiment."""
         rows = plans.run(
             self.plpy,
             "select p.block, p.members from insights.term v"
@@ -362,7 +364,7 @@ class Population:
     # ------------------------------------------------------------- other traces
 
     def _add_given(self, ids: Sequence[str]) -> None:
-        """Adds those of some traces that are in the base."""
+        """Add the given traces that are in the base."""
         if not ids:
             return
         statement = self._statement.again()
@@ -373,7 +375,7 @@ class Population:
             self._add_unindexed(rows[start : start + READ_AT_ONCE])
 
     def _add_everything(self) -> None:
-        """Adds all traces in the base."""
+        """Add all traces in the base."""
         statement = self._statement.again()
         flag = statement.condition(self._target, "set")
         sql = (
@@ -399,11 +401,11 @@ class Population:
             part = Unindexed(
                 self.plpy, self._statement, self.items, traces, bitmaps.of_positions(wanted)
             )
-            # Those that come first are kept; the others are read once more if need be.
+            # Cache until KEPT_BYTES are used; the others are read again if needed.
             part.keep = self._left > 0
             self._left -= len(traces) * _BYTES_OF_A_TRACE
             self.parts.append(part)
 
 
-#: About what is kept of a trace of 40 facts.
+#: Estimate for a trace with 40 facts.
 _BYTES_OF_A_TRACE = 400

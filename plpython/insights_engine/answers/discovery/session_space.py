@@ -67,7 +67,7 @@ def _records(columns: bytes, width: int) -> list[bytes]:
 
 
 def _getter(places: Sequence[int]) -> Callable[[Sequence[bytes]], Iterable[bytes]]:
-    """Looks up the records at some places."""
+    """Look up the records at some places."""
     if len(places) < 2:
         return lambda records: [records[place] for place in places]
     return itemgetter(*places)

@@ -1,4 +1,4 @@
-"""Every fact tested: which of them there are, how many units have each, and its p value."""
+"""The significance of every fact: its counts and its p value."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from insights_engine.columns.names import STORED, Doubt, SpanStatus, Stored, Val
 from insights_engine.language import tree
 from insights_engine.stats.multiple import TargetTests
 
-#: Facts that the index leaves uncertain are counted one by one if they might be
-#: significant: the most promising of them, so many.
+#: Facts that the index leaves uncertain and that are counted by exact SQL: the most
+#: promising of those that might be significant.
 MOST_SETTLED = 50
 #: Fields whose thresholds are searched.
 MOST_NUMBER_FIELDS = 500
 
 
 class Question(NamedTuple):
-    """A target among a base, as trees; and what tells which facts restate it."""
+    """A base and a target, as trees, and the facts that restate the target."""
 
     base: tree.Node
     target: tree.Node
@@ -33,10 +33,10 @@ class Question(NamedTuple):
 def tested_facts(
     population: Population, units: Traces, question: Question, options: Options
 ) -> Iterator[FactTest]:
-    """Every fact that is tested; p may be 1 where it is far above what counts.
+    """Every fact that is tested; p may be 1 where it is far from significant.
 
-    Their counts are exact, but in a sample, where what the index leaves uncertain
-    is left out: nobody sees them.
+    Counts are exact.  In a sample, whose counts are never shown, uncertain facts count
+    as the index has them.
     """
     tests = TargetTests(units.target, units.total)
     counts, joints = units.items(options.min_support)
@@ -90,7 +90,7 @@ def _of_roots(items: candidates.Items, counts: Sequence[int]) -> Callable[[str],
 def _there(
     items: candidates.Items, names: Iterable[Doubt], counts: Sequence[int]
 ) -> tuple[int, ...]:
-    """Those of some items that some trace has."""
+    """The items that some trace has."""
     known = [items.known(name) for name in names]
     return tuple([item for item in known if item is not None and counts[item]])
 
@@ -151,8 +151,8 @@ def _promising(
     for item, others in units.each(unsure.items()):
         count, joint = counts[item], joints[item]
         # At most so many more; the same unit may be among them twice.
-        base = sum([opaque[other][0] for other in others])
-        inside = sum([opaque[other][1] for other in others])
+        base = sum([opaque[other].among for other in others])
+        inside = sum([opaque[other].joint for other in others])
         outside = min(base - inside, total - target - (count - joint))
         inside = min(inside, target - joint)
         promise = 1.0
@@ -171,7 +171,7 @@ def _is_wanted(name: Stored, items: candidates.Items, question: Question, option
     if not options.restatements and question.restated(name):
         return False
     if isinstance(name, Value):
-        # Of what is measured no single value is of interest.
+        # A measured number has thresholds; its single values tell nothing.
         numeric = items.numeric_values(name.kind, name.key)
         if numeric > candidates.MOST_EQUAL_NUMBERS and candidates.reads_as_number(name):
             return False

@@ -1,4 +1,4 @@
-"""Numbers against a target: the threshold that tells most, and its fair price.
+"""The best threshold of a number against a target.
 
 The best of 32 thresholds is significant by chance far more often than one in
 twenty times, so the search is paid for in the p value.  A threshold is found
@@ -45,7 +45,7 @@ class Split(NamedTuple):
         return sum([search.size for search in self.searches])
 
     def price(self, p: float) -> float:
-        """Pays for the search: the p value of the best of all compared, whose own is ``p``."""
+        """The p value of the best of all compared, whose own is ``p``: it pays for the search."""
         return min(1.0, sum([search.price(p) for search in self.searches]))
 
 
@@ -67,12 +67,12 @@ def best_split(
 
     Considered are those that ``min_support`` units of the base or more match
     (not all of them), at the `quantile_cuts` of the cells; the best is of those
-    that go with the ``target`` of ``total`` units in the ``direction`` wanted:
+    associated with the ``target`` of ``total`` units in the ``direction`` wanted:
     ``positive``, ``negative`` or ``both``.  The price is that of all considered
-    in either direction.  Where none goes there after a search, p is 1.
+    in either direction.  Where none is, the search counts with p = 1.
 
     Of equal p values (0 where a strong one underflows) the greater G² wins, then
-    the fact that goes with the target and not its negation, then the lower cut.
+    the fact that is positively associated and not its negation, then the lower cut.
     """
     sides = _sides(counts, min_support, total)
     best: Optional[tuple[tuple[float, float, bool, int], _Side, int]] = None
@@ -157,7 +157,7 @@ def _searches(sides: Sequence[_Side], several: bool, target: int, total: int) ->
 
 
 class Threshold(NamedTuple):
-    """A field compared with a constant, the best of all constants that were."""
+    """The best constant to compare a field with."""
 
     name: NumberField
     value: Union[int, float]
@@ -177,7 +177,7 @@ def best_thresholds(
     direction: str,
     min_support: int,
 ) -> list[Optional[Threshold]]:
-    """The best threshold of each field, None where none goes in that direction.
+    """The best threshold of each field, None where none has that direction.
 
     Fields that have no threshold at all are left out.
     """

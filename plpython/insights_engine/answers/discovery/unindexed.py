@@ -31,7 +31,7 @@ from insights_engine.sets import bitmaps
 
 
 class Unindexed(Part):
-    """Traces whose facts are collected when they are asked for."""
+    """Traces whose facts are collected on demand."""
 
     def __init__(
         self, plpy: Any, statement: Statement, items: Items, traces: Sequence[Placed], target: int
@@ -43,9 +43,9 @@ class Unindexed(Part):
         self._traces = traces
         self._item_sets: Optional[ItemSets] = None
         self._numbers: dict[NumberField, Extremes] = {}
-        #: The fields that have been found to have numbers.
+        #: The fields with numbers, once facts have been collected.
         self.number_fields: set[NumberField] = set()
-        #: Whether what was found is kept between two questions.
+        #: Whether collected facts are cached.
         self.keep = False
 
     def item_sets(self) -> ItemSets:
@@ -54,7 +54,7 @@ class Unindexed(Part):
         return self._collect()[0]
 
     def knows(self, doubts: Iterable[int]) -> bool:
-        """Whether it is at hand which traces have a fact that these items make uncertain."""
+        """Whether cached facts decide a fact that these items make uncertain."""
         return self._item_sets is not None and self._item_sets.doubts.isdisjoint(doubts)
 
     def sample(self, names: Sequence[NumberField]) -> dict[NumberField, Sequence[int]]:
@@ -149,7 +149,7 @@ NO_NUMBERS = Extremes((), (), ())
 
 
 class _Vocabulary:
-    """What a collection of facts starts with: nothing, but signatures get numbers."""
+    """An empty vocabulary that numbers signatures."""
 
     def __init__(self) -> None:
         self.signatures: dict[int, Signature] = {}
@@ -166,7 +166,7 @@ class _Vocabulary:
         return ()
 
     def full_keys(self) -> set[tuple[str, str]]:
-        """None are."""
+        """None are full."""
         return set()
 
     def values(self, kind: str, key: str) -> frozenset[tuple[int, str]]:
@@ -175,7 +175,7 @@ class _Vocabulary:
 
 
 class _Reader(Reader):
-    """Reads what others of the same session lend from MLflow's tables alone.
+    """A reader that takes assessments lent within sessions from MLflow's tables alone.
 
     ``insights.carrier`` knows indexed traces only, and not every role may read it.
     """

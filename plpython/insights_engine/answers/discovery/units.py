@@ -30,20 +30,27 @@ from insights_engine.stats import ranking
 #: How many units have their smallest, and their largest, number in each cell.
 Histograms = tuple[Histogram, Histogram]
 
-#: With more positions than these, and than a session may keep the items of, facts are
-#: sought in a sample, ...
+#: Positions beyond which facts are sought in a sample, unless the cache has room for the item
+#: sets of more, ...
 MOST_POSITIONS = 400_000
 BYTES_OF_A_POSITION = 220
-#: ... of about so many.
+#: ... and positions of the sample.
 SAMPLED_POSITIONS = 250_000
 
-#: Parts whose sets of some facts are in memory at once.
+#: Parts that are counted together, to bound memory.
 _PARTS_AT_ONCE = 64
 
 #: Pairs of facts that are looked at together.
 _PAIRS_AT_ONCE = 200
 
 Item = TypeVar("Item")
+
+
+class Counted(NamedTuple):
+    """How many units have something: of the base, and of the target."""
+
+    among: int
+    joint: int
 
 
 class CellCounts:
@@ -59,7 +66,7 @@ class CellCounts:
 
 
 class Traces:
-    """Counts traces."""
+    """Counts of traces."""
 
     def __init__(
         self,
@@ -67,9 +74,9 @@ class Traces:
         parts: Optional[Sequence[Part]] = None,
         sampled: bool = False,
     ) -> None:
-        """``parts``: other ones than the population's, as a sample of it."""
+        """``parts``: a sample of the population's parts, instead of all."""
         self._population = population
-        #: Whether these are a sample of the units that are meant.
+        #: Whether these are a sample.
         self.sampled = sampled
         self.parts = population.parts if parts is None else parts
         #: Units of the base, and of the target.
@@ -77,7 +84,7 @@ class Traces:
         self.target = sum(bitmaps.count(part.target) for part in self.parts)
 
     def look(self) -> None:
-        """Raises plpy.SPIError if the statement has been cancelled."""
+        """Raise plpy.SPIError if the statement has been cancelled."""
         interrupts.look(self._population.plpy)
 
     def each(self, items: Iterable[Item]) -> Iterator[Item]:
@@ -85,10 +92,10 @@ class Traces:
         return interrupts.each(self._population.plpy, items)
 
     def items(self, least: int) -> tuple[list[int], list[int]]:
-        """Of each item: how many units of the base have it, and how many of the target.
+        """By item how many units of the base have it, and how many of the target.
 
-        Items of fewer than ``least`` units may be given as having none.  Of those that
-        are no facts it is only told, by a 1, that some trace has them, in the base or not.
+        Items of fewer than ``least`` units may count as 0.  An item that is no fact
+        counts as 1 where any trace has it, in the base or not.
         """
         counts: list[int] = []
         joints: list[int] = []
@@ -102,34 +109,34 @@ class Traces:
                 counts[item] = 1
         return counts, joints
 
-    def opaque(self, items: Iterable[int]) -> dict[int, tuple[int, int]]:
+    def opaque(self, items: Iterable[int]) -> dict[int, Counted]:
         """How many units of the base, and of the target, items that are no facts may concern."""
-        found = dict.fromkeys(items, (0, 0))
+        found = dict.fromkeys(items, Counted(0, 0))
         for part in self.parts:
             for item, bits in part.sets(found).items():
-                base, target = found[item]
-                found[item] = (
-                    base + bitmaps.count(bits & part.base),
-                    target + bitmaps.count(bits & part.target),
+                before = found[item]
+                found[item] = Counted(
+                    before.among + bitmaps.count(bits & part.base),
+                    before.joint + bitmaps.count(bits & part.target),
                 )
         return found
 
-    def having(self, name: Single) -> tuple[int, int]:
+    def having(self, name: Single) -> Counted:
         """How many units of the base, and of the target, have a fact."""
         return self._measured(self._population.having(name, self.parts), self.parts)
 
-    def _measured(self, sets: Sequence[int], parts: Sequence[Part]) -> tuple[int, int]:
-        """How many units of the base, and of the target, a set for each part comes to."""
+    def _measured(self, sets: Sequence[int], parts: Sequence[Part]) -> Counted:
+        """How many units of the base, and of the target, the sets of the parts hold."""
         among = joint = 0
         for part, bits in zip(parts, sets):
             among += bitmaps.count(bits & part.base)
             joint += bitmaps.count(bits & part.target)
-        return among, joint
+        return Counted(among, joint)
 
     def near_identical(
         self, pairs: Mapping[tuple[Fact, Fact], tuple[int, int]]
     ) -> set[tuple[Fact, Fact]]:
-        """Those pairs of facts, of these counts, that match nearly the same units."""
+        """The pairs of facts that match nearly the same units, given the counts of each pair."""
         met = dict.fromkeys(pairs, 0)
         for sets in self._sets({name for pair in pairs for name in pair}):
             for pair in self.each(pairs):
@@ -143,7 +150,7 @@ class Traces:
         }
 
     def digests(self, names: Iterable[Fact]) -> dict[Fact, tuple[bytes, int]]:
-        """Of each fact a digest of the units that have it, and how many these are."""
+        """By fact a digest of the units that have it, and their number."""
         counts = dict.fromkeys(names, 0)
         digests = {name: hashlib.blake2b(digest_size=16) for name in counts}
         for number, sets in enumerate(self._sets(counts)):
@@ -155,11 +162,11 @@ class Traces:
         return {name: (digests[name].digest(), count) for name, count in counts.items()}
 
     def _sets(self, names: Collection[Fact]) -> Iterator[Mapping[Fact, int]]:
-        """For each part the units of its base that have some facts, as far as there are any."""
+        """For each part, by fact, the units of its base that have it; facts of none are absent."""
         for part in self.parts:
             yield self._population.sets(part, names)
 
-    def both(self, pairs: Sequence[Sequence[Fact]]) -> Iterator[tuple[int, int]]:
+    def both(self, pairs: Sequence[Sequence[Fact]]) -> Iterator[Counted]:
         """How many units have a trace with both of two facts: of the base, of the target."""
         among = [0] * len(pairs)
         joint = [0] * len(pairs)
@@ -171,7 +178,7 @@ class Traces:
                 if one in sets and other in sets:
                     among[number] += bitmaps.count(sets[one] & sets[other])
                     joint[number] += bitmaps.count(inside[one] & inside[other])
-        yield from zip(among, joint)
+        yield from map(Counted, among, joint)
 
     def screen(self) -> Traces:
         """These units, or a sample of them where looking at all would take too long.
@@ -182,7 +189,7 @@ class Traces:
         positions = sum(part.used for part in blocks)
         if positions <= max(MOST_POSITIONS, CACHE.limit // BYTES_OF_A_POSITION):
             return self
-        # Evenly over time; the same ones each time, which the session then keeps.
+        # Evenly over time, and the same blocks each time, so that the cache has them.
         blocks.sort(key=lambda part: (part.block.last_ms, part.block.block))
         step = max(1, -(-positions // SAMPLED_POSITIONS))
         some: list[Part] = [*blocks[step // 2 :: step]]
@@ -192,14 +199,14 @@ class Traces:
         some += [part for part in self.parts if isinstance(part, Unindexed)]
         return Traces(self._population, some, sampled=True)
 
-    def counted(self, names: Iterable[Fact]) -> dict[Fact, tuple[int, int]]:
+    def counted(self, names: Iterable[Fact]) -> dict[Fact, Counted]:
         """How many units of the base, and of the target, have some facts; and members of pairs.
 
         Exactly, whatever the index leaves uncertain.
         """
         single = {one for name in names for one in singles(name)}
         pairs = [name for name in names if isinstance(name, Both)]
-        counts: dict[Fact, tuple[int, int]] = dict.fromkeys([*single, *pairs], (0, 0))
+        counts: dict[Fact, Counted] = dict.fromkeys([*single, *pairs], Counted(0, 0))
         for start in range(0, len(self.parts), _PARTS_AT_ONCE):
             parts = self.parts[start : start + _PARTS_AT_ONCE]
             facts = self._population.facts(parts, single)
@@ -208,7 +215,7 @@ class Traces:
                 facts[pair] = [one & other for one, other in members]
             for name, sets in facts.items():
                 before, more = counts[name], self._measured(sets, parts)
-                counts[name] = before[0] + more[0], before[1] + more[1]
+                counts[name] = Counted(before.among + more.among, before.joint + more.joint)
         return counts
 
     def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, CellCounts]:
@@ -230,7 +237,7 @@ def _add(totals: Histograms, more: Histograms) -> None:
 
 
 class Sessions(Traces):
-    """Counts sessions: those of which some trace matches, or all do."""
+    """Counts of sessions of which some trace matches, or all do."""
 
     def __init__(self, population: Population, plpy: Any, schema: str, every: bool) -> None:
         self._traces = Traces(population)
@@ -241,20 +248,20 @@ class Sessions(Traces):
         parts += self._space.as_parts(self._target)
         super().__init__(population, parts)
 
-    def opaque(self, items: Iterable[int]) -> dict[int, tuple[int, int]]:
+    def opaque(self, items: Iterable[int]) -> dict[int, Counted]:
         # Whether the traces concerned are those of the target's sessions is left open.
         found = self._traces.opaque(items)
-        return {item: (2 * base, base) for item, (base, _) in found.items()}
+        return {item: Counted(2 * one.among, one.among) for item, one in found.items()}
 
-    def having(self, name: Single) -> tuple[int, int]:
+    def having(self, name: Single) -> Counted:
         return self._counts(self._space.set_of(self._population.having(name, self._traces.parts)))
 
-    def _counts(self, sessions: int) -> tuple[int, int]:
-        return bitmaps.count(sessions), bitmaps.count(sessions & self._target)
+    def _counts(self, sessions: int) -> Counted:
+        return Counted(bitmaps.count(sessions), bitmaps.count(sessions & self._target))
 
     def _sets(self, names: Collection[Fact]) -> Iterator[Mapping[Fact, int]]:
         single = [name for name in names if not isinstance(name, Both)]
-        # Both facts of a pair are had by the same trace.
+        # One and the same trace has both facts of a pair.
         pairs = [name for name in names if isinstance(name, Both)]
         both: dict[Fact, int] = {}
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
@@ -266,7 +273,7 @@ class Sessions(Traces):
                 sets[name] = self._space.part_of(bits, number)
             yield sets
 
-    def both(self, pairs: Sequence[Sequence[Fact]]) -> Iterator[tuple[int, int]]:
+    def both(self, pairs: Sequence[Sequence[Fact]]) -> Iterator[Counted]:
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
             yield from map(self._counts, self._both(pairs[start : start + _PAIRS_AT_ONCE]))
 
@@ -319,7 +326,7 @@ def _of_blocks(
 
 
 class KeptSpace(NamedTuple):
-    """Sessions that are kept from one call to the next."""
+    """The sessions of blocks, cached from one call to the next."""
 
     space: Space
     nbytes: int

@@ -32,11 +32,11 @@ DEFAULT_RESULTS = 100
 
 #: Traces in the first window of a walk, at least.
 FIRST_WINDOW = 200
-#: How many times what it has walked a walk may plan to go on.
+#: Multiple of the traces already walked for which a walk may go on.
 PATIENCE = 10
-#: As many traces are walked in any case, if there were hits among the first.
+#: Traces that are walked in any case, if there were hits among the first.
 SHORT_WALK = 5000
-#: As many hits of the index are sorted by something else than time.
+#: Hits of the index up to which they are sorted by something else than time.
 SMALL_SET = 5000
 
 TOKEN_KEYS = (
@@ -116,7 +116,7 @@ def find_page(
     if query.experiments == []:
         return Page([], None)
     integrity.guard(plpy)
-    # One more than asked for tells whether another page exists.
+    # One row more than asked for shows whether another page exists.
     rows = _Finder(plpy, query, now_ms).rows(max_results + 1, start, offset)
     ids = [row.trace_id for row in rows[:max_results]]
     if len(rows) <= max_results:
@@ -187,7 +187,7 @@ class _Finder:
     def _few(
         self, limit: int, start: Optional[Position], offset: int
     ) -> Optional[tuple[list[str], list[str]]]:
-        """Traces among which are those of the page, surely and perhaps; None: too many."""
+        """Traces that contain those of the page, certain and possible ones; None: too many."""
         few = narrowing.find(self._plpy, self._statement(), self._query.filter)
         if few is not None:
             return few
@@ -203,7 +203,7 @@ class _Finder:
     def _newest(
         self, limit: int, start: Optional[Position], settled: indexed.Settled
     ) -> Optional[tuple[list[str], list[str]]]:
-        """The same by the index, of the newest first."""
+        """The newest matches by the index, certain and possible ones."""
         if self._query.order[0] != _NEWEST_FIRST:
             return None
         before_ms = None if start is None else start.values[0]
@@ -220,7 +220,7 @@ class _Finder:
         start: Optional[Position],
         offset: int,
     ) -> list[_Row]:
-        """The page among these traces, the second of which are asked whether they match."""
+        """The page among these traces; exact SQL rechecks those in ``perhaps``."""
         if not sure and not perhaps:
             return []
         statement = self._statement()

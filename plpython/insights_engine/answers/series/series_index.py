@@ -1,7 +1,7 @@
-"""Buckets of a series from the index: what is kept of them, and what has to be looked at.
+"""The time buckets of a series from the index, and the cache of them.
 
-What is told of a bucket is kept by filter (cache.py): the blocks that its traces are in never
-change.  Only buckets with pending traces are put together anew each time.
+The columns of a time bucket are cached by filter (cache.py), as the blocks of its traces never
+change.  Only time buckets with pending traces are computed each time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from insights_engine.language import tree
 from insights_engine.sets import bitmaps
 
 _FAILED = tree.TextCompare(tree.TraceText("status"), "=", "ERROR")
-#: Up to so many matching traces of a bucket in a block are looked at one by one.
+#: Matching traces of a time bucket in a block up to which numbers are taken one by one.
 _FEW = 800
 
 
@@ -66,7 +66,7 @@ def of_index(
     key = ("series", index.scope, one.text, unit, calendar) if one.lasting else None
     pending = _pending(index, statement.again(), node) if index.pending else ()
     collected = _Collected(index, edges, unit, key, [row["timestamp_ms"] for row in pending])
-    # What is kept leaves little to ask about, or nothing.
+    # The cache leaves few blocks to look at, or none.
     index.blocks = [part.block for part in collected.lacking]
     ways = zip(
         collected.lacking,
@@ -84,11 +84,11 @@ def of_index(
 
 
 class KeptStretch(NamedTuple):
-    """What is told of the buckets of a stretch, see `_Stretch`."""
+    """The cached columns of a stretch, see `_Stretch`."""
 
     #: Where the buckets begin, and the last one ends.
     edges: array[int]
-    #: Of which blocks which positions were looked at.
+    #: The blocks, and the positions of each, that the columns come from.
     looked_at: tuple[tuple[int, int], ...]
     columns: Columns
 
@@ -103,12 +103,12 @@ class KeptStretch(NamedTuple):
         )
 
 
-#: What the parts take beside what is in them.
+#: Overhead of the objects in memory.
 _KEPT_BYTES = 1200
 
 
 class KeptStretches(dict[int, KeptStretch]):
-    """What is kept of the stretches of which a block is the first, by when they begin."""
+    """The cached stretches that begin with a block, by their start."""
 
     @property
     def nbytes(self) -> int:
@@ -131,7 +131,7 @@ class _BlockSpan:
 
 
 class _Stretch:
-    """Buckets in succession that the same blocks have traces in."""
+    """Successive time buckets with traces in the same blocks."""
 
     __slots__ = ("columns", "edges", "end", "first", "kept", "looked_at", "parts")
 
@@ -149,7 +149,7 @@ class _Stretch:
 
 
 class _Collected:
-    """Buckets that fill with the traces of blocks.
+    """Time buckets to which the traces of blocks are added.
 
     Those of a stretch that one block alone has traces in are made from all of its traces
     at once; the others are filled by one block after the other.
@@ -158,7 +158,7 @@ class _Collected:
     def __init__(
         self, index: Index, edges: array[int], unit: str, key: Any, moments: Iterable[int]
     ) -> None:
-        """``key``: what is kept by, None: nothing is; ``moments`` of pending traces."""
+        """``key`` of the cache, None: no caching; ``moments``: the times of pending traces."""
         self._index = index
         self._edges = edges
         self._unit = unit
@@ -222,7 +222,7 @@ class _Collected:
             self._fill(stretch)
 
     def _fill(self, stretch: _Stretch) -> None:
-        """Has the buckets of a stretch filled by one block after the other."""
+        """Mark the time buckets of a stretch to be filled by one block after the other."""
         self._filled[stretch.first : stretch.end] = b"\1" * (stretch.end - stretch.first)
 
     def _bucket(self, number: int) -> TimeBucket:
@@ -232,7 +232,7 @@ class _Collected:
         return found
 
     def add(self, part: _BlockSpan, timeline: Timeline, matching: int, failed: int) -> None:
-        """Adds the traces of a block: those that match, and those that failed."""
+        """Add the traces of a block: those that match, and those that failed."""
         odd = timeline.odd & matching
         if odd:
             for stretch in part.whole:
@@ -253,7 +253,7 @@ class _Collected:
             self._add_odd(part.block, odd)
 
     def keep(self) -> None:
-        """Keeps what has become known of buckets, before pending traces are added."""
+        """Cache the columns, before pending traces are added."""
         found: dict[int, KeptStretches] = {}
         fresh = set()
         for stretch in self._stretches:
@@ -275,7 +275,7 @@ class _Collected:
         return NOTHING if bucket is None else bucket.row(self._unit)
 
     def columns(self) -> Columns:
-        """What is told of all buckets."""
+        """The columns of all time buckets."""
         found = []
         for stretch in self._stretches:
             columns: Sequence[str] = stretch.columns or ()
@@ -302,7 +302,7 @@ class _Collected:
     # ---------------------------------------------------- buckets of a single block
 
     def _single(self, traces: _InOrder, edges: Sequence[int]) -> Columns:
-        """What is told of buckets that a block alone has traces in, column by column."""
+        """The columns of time buckets with traces in one block only."""
         timeline = traces.timeline
         places = timeline.ends_before(edges)
         runs = list(zip(places, places[1:]))
@@ -342,7 +342,7 @@ class _Collected:
     # ---------------------------------------------------- buckets of several blocks
 
     def _add_buckets(self, traces: _InOrder, first: int, last: int) -> None:
-        """Adds the traces in some buckets, from a first one to before another."""
+        """Add the traces in some buckets, from a first one to before another."""
         timeline, edges = traces.timeline, self._edges
         number = first
         start = timeline.end_before(edges[number], 0)
@@ -358,7 +358,7 @@ class _Collected:
             number += 1
 
     def _add_run(self, bucket: TimeBucket, traces: _InOrder, start: int, end: int) -> None:
-        """Adds the traces at some places in time, which a bucket has of a block."""
+        """Add the traces at some places in time, which a bucket has of a block."""
         timeline = traces.timeline
         first, last = start >> 3, (end + 7) >> 3
         universe, matching, failed = sets = traces.part(start, end)
@@ -395,7 +395,7 @@ class _Collected:
     def _add_few(
         self, bucket: TimeBucket, timeline: Timeline, start: int, end: int, matching: int
     ) -> None:
-        """Adds the numbers of a few traces, for which slices would be too much to look at."""
+        """Add the numbers of a few traces one by one, which is quicker than by slices."""
         first, last, shift = start >> 3, (end + 7) >> 3, start & 7
         execution, tokens, costs = timeline.numbers
         ways: Sequence[tuple[OrderedSlices, array[Any], Callable[[Any], None]]] = (
@@ -422,7 +422,7 @@ class _Collected:
             known.discard(0)
 
     def _add_odd(self, block: Block, odd: int) -> None:
-        """Adds costs that are no finite numbers to buckets that are being filled."""
+        """Add costs that are no finite numbers to buckets that are being filled."""
         index = self._index
         for row in plans.run(
             index.plpy,
@@ -441,7 +441,7 @@ class _Collected:
         return bisect_right(self._edges, time_ms) - 1
 
     def add_pending(self, row: Any) -> None:
-        """Adds a trace that was asked about by itself."""
+        """Add a pending trace."""
         number = self._number(row["timestamp_ms"])
         if number is None:
             return
@@ -525,7 +525,7 @@ def _by_run(
 
 
 def _chooser(bits: int, used: int) -> Callable[[array[Any]], Sequence[Any]]:
-    """What takes the members of a set out of columns."""
+    """A function that picks the members of a set from a column."""
     if bits == all_positions(used):
         return list
     if 2 * bitmaps.count(bits) > used:
@@ -539,7 +539,7 @@ def _chooser(bits: int, used: int) -> Callable[[array[Any]], Sequence[Any]]:
 
 
 def _cut(numbers: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
-    """Numbers in parts of some sizes."""
+    """Numbers cut into runs of these sizes."""
     ends = list(accumulate(counts))
     return [numbers[start:end] for start, end in zip([0, *ends], ends)]
 

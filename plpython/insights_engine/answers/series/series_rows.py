@@ -1,6 +1,6 @@
-"""What a series tells of a bucket: counts, percentiles of latencies, sums.
+"""The columns of a time bucket: counts, percentiles of latencies, sums.
 
-Latencies are told by percentiles as PostgreSQL's ``percentile_cont`` has them: between
+Latencies are summed up by percentiles as PostgreSQL's ``percentile_cont`` has them: between
 the two nearest by rank, in a straight line.  Costs are summed without rounding between
 them.  Everything is written as PostgreSQL writes it in an array, since a series goes
 there column by column: making a row of each bucket takes several times as long.
@@ -18,7 +18,7 @@ from insights_engine.answers.series.timelines import SlicedBytes
 from insights_engine.index import sessions
 from insights_engine.sets import bitmaps
 
-#: What is told of a bucket, beside when it begins.
+#: The columns of a time bucket beside its start.
 COLUMNS = ("matched", "total", "errors", "p50_ms", "p95_ms", "p99_ms", "tokens", "cost")
 
 PERCENTILES = (0.5, 0.95, 0.99)
@@ -28,7 +28,7 @@ FINEST = -1200
 
 
 class Integers:
-    """Integers of some traces: parts of whole bytes of slices, and others one by one."""
+    """Integers of some traces: whole bytes of slices, and single numbers."""
 
     __slots__ = ("_parts", "_within", "others")
 
@@ -38,7 +38,7 @@ class Integers:
         self.others: list[int] = []
 
     def add(self, part: SlicedBytes, within: bytes) -> None:
-        """Adds those of a part that are ``within`` and have a number."""
+        """Add those of a part that are ``within`` and have a number."""
         chosen = int.from_bytes(part.there, "little") & int.from_bytes(within, "little")
         if chosen:
             size = len(within)
@@ -46,7 +46,7 @@ class Integers:
             self._parts.append(part.slices)
 
     def percentiles(self, fractions: Sequence[float]) -> list[Optional[float]]:
-        """Percentiles of all of them."""
+        """The percentiles of all of them."""
         if not self._parts:
             return percentiles(sorted(self.others), fractions)
         if self.others:
@@ -76,7 +76,7 @@ class Integers:
 
 
 class TimeBucket:
-    """What is known of the traces of a bucket."""
+    """The traces of a time bucket, summed up."""
 
     __slots__ = (
         *("costs", "errors", "latencies", "matched"),
@@ -90,12 +90,12 @@ class TimeBucket:
         #: The sum of costs, in multiples of a power of two; further costs by themselves.
         self.spent: Optional[int] = None
         self.costs: list[float] = []
-        #: By number: those with a trace, with one that matches, with one that matches
-        #: and failed; or with ``session_all`` with one that does not.
+        #: Numbers of sessions with a trace, with a match, and with a failed match; for
+        #: ``session_all`` with a trace that is none.
         self.sessions: tuple[set[int], set[int], set[int]] = (set(), set(), set())
 
     def add_tokens(self, tokens: Iterable[int]) -> None:
-        """Adds the tokens of some traces."""
+        """Add the tokens of some traces."""
         self.tokens = sum(tokens) + (self.tokens or 0)
 
     def counts(self, unit: str) -> tuple[str, str, str]:
@@ -108,7 +108,7 @@ class TimeBucket:
         return str(matched), str(total), str(errors)
 
     def row(self, unit: str) -> Row:
-        """What is told of it."""
+        """The columns of the time bucket."""
         cost = None
         if self.spent is not None or self.costs:
             cost = total_of(self.costs, self.spent or 0)

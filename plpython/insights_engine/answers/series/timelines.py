@@ -121,7 +121,7 @@ class Timeline:
         return [numbers[position] for position in self._order]
 
     def end_before(self, time_ms: int, start: int) -> int:
-        """How many began before then, if ``start`` of them did."""
+        """The number of traces that began before then, of which ``start`` are known to."""
         return bisect_left(self._times, time_ms - self._first_ms, start)
 
     def ends_before(self, times_ms: Iterable[int]) -> list[int]:
@@ -299,7 +299,7 @@ def _by_power(exponent: Sequence[int], numbers: int) -> dict[int, int]:
 
 
 def _negate(slices: dict[int, int], those: int) -> None:
-    """Turns some of the numbers, all of which are positive, into two's complements."""
+    """Turn some of the numbers, all of which are positive, into two's complements."""
     carry = those
     for bit in range(_MOST_BITS):
         turned = slices.get(bit, 0) ^ those
