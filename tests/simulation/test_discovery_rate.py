@@ -51,7 +51,7 @@ def searched(values: np.ndarray, target: np.ndarray, min_support: int = 1) -> fl
     if split is None:
         return 1.0
     tests = TargetTests(of_target, total)
-    return measured(Value("tag", "k", "v"), split.among, split.joint, tests, split).p_value
+    return measured(Value("tag", "k", "v"), split.among, split.joint, tests, split.search).p_value
 
 
 def numbers(rng: np.random.Generator, units: int) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Union
+from typing import NamedTuple, Union
 
 from insights_engine.stats import independence
 
@@ -234,6 +234,21 @@ class Search:
         return independence.needs_fisher(
             self.target, count, self.total, independence.SMALL_EXPECTED_COUNT
         )
+
+
+class Searches(NamedTuple):
+    """The searches that a fact is the outcome of, as one search."""
+
+    searches: tuple[Union[Search, Searches], ...]
+
+    @property
+    def size(self) -> int:
+        """How many different facts were compared."""
+        return sum([search.size for search in self.searches])
+
+    def price(self, p: float) -> float:
+        """The p value of the best of all compared, whose own is ``p``."""
+        return min(1.0, sum([search.price(p) for search in self.searches]))
 
 
 def normal_quantile(p: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional, Protocol
+from typing import Any, NamedTuple, Optional
 
 from insights_engine.answers.discovery.options import Options, goes
 from insights_engine.answers.discovery.units import Traces
@@ -15,17 +15,7 @@ from insights_engine.language.errors import FilterError
 from insights_engine.language.parser import parse_filter
 from insights_engine.stats import ranking, statistics
 from insights_engine.stats.multiple import TargetTests, benjamini_hochberg
-
-
-class Searched(Protocol):
-    """A search for a threshold, as `thresholds.Split` is the outcome of one."""
-
-    @property
-    def searched(self) -> int:
-        """How many different thresholds were compared."""
-
-    def price(self, p: float) -> float:
-        """The p value of the best of all compared, whose own is ``p``: it pays for the search."""
+from insights_engine.stats.thresholds import Searches
 
 
 class FactTest(NamedTuple):
@@ -38,7 +28,7 @@ class FactTest(NamedTuple):
     p_value: float
     test: str
     #: The search that found it, if there was one.
-    search: Optional[Searched] = None
+    search: Optional[Searches] = None
 
     def counted(self, among: int, joint: int, tests: TargetTests) -> FactTest:
         """The fact with other counts, tested."""
@@ -89,13 +79,13 @@ class ShownFact(NamedTuple):
 
 
 def measured(
-    name: Fact, among: int, joint: int, tests: TargetTests, search: Optional[Searched] = None
+    name: Fact, among: int, joint: int, tests: TargetTests, search: Optional[Searches] = None
 ) -> FactTest:
     """The test of a counted fact, with the search for its threshold paid for."""
     p_value, test = tests.p_value(among, joint), tests.test(among)
     if search is None:
         return FactTest(name, among, joint, p_value, test)
-    test = f"best of {search.searched} splits, {test}"
+    test = f"best of {search.size} splits, {test}"
     return FactTest(name, among, joint, search.price(p_value), test, search)
 
 

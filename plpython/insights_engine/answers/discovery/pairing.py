@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from insights_engine.answers.discovery.findings import (
     NOTHING,
     FactTest,
     Finding,
-    Searched,
     strength,
     table,
 )
@@ -22,6 +21,7 @@ from insights_engine.columns.names import Both
 from insights_engine.stats import ranking, statistics
 from insights_engine.stats.independence import g_squared
 from insights_engine.stats.multiple import TargetTests
+from insights_engine.stats.thresholds import Searches
 
 #: Strongest facts that pairs are made of, and as many of the most significant others.
 MOST_MEMBERS = 25
@@ -84,29 +84,14 @@ def tested_pair(
     test = f"both count, {tests[weakest].test(pair.among)}"
     if pair.search is not None:
         p_value = pair.search.price(p_value)
-        test = f"best of {pair.search.searched} splits, {test}"
+        test = f"best of {pair.search.size} splits, {test}"
     return pair._replace(p_value=p_value, test=test)
 
 
-class _Searches(NamedTuple):
-    """The searches for the thresholds that a pair is made of."""
-
-    searches: tuple[Searched, ...]
-
-    @property
-    def searched(self) -> int:
-        """How many thresholds were compared."""
-        return sum([search.searched for search in self.searches])
-
-    def price(self, p: float) -> float:
-        """The p value after paying for all of them."""
-        return min(1.0, sum([search.price(p) for search in self.searches]))
-
-
-def _search(one: Finding, other: Finding) -> Optional[_Searches]:
+def _search(one: Finding, other: Finding) -> Optional[Searches]:
     searches = [one.fact.search, other.fact.search]
     found = tuple([search for search in searches if search is not None])
-    return _Searches(found) if found else None
+    return Searches(found) if found else None
 
 
 def _is_stronger(

@@ -120,7 +120,7 @@ def _tested_thresholds(
             unsure.append(threshold)
         else:
             split = threshold.split
-            yield measured(threshold.fact, split.among, split.joint, tests, split)
+            yield measured(threshold.fact, split.among, split.joint, tests, split.search)
     unsure.sort(key=lambda threshold: threshold.split.estimate)
     for place, threshold in enumerate(unsure):
         if (
@@ -129,7 +129,7 @@ def _tested_thresholds(
             and written(threshold.fact, apart=True) is not None
         ):
             counted = units.having(threshold.fact)
-            yield measured(threshold.fact, *counted, tests, threshold.split)
+            yield measured(threshold.fact, *counted, tests, threshold.split.search)
         else:
             yield NOTHING
 

@@ -23,7 +23,7 @@ from insights_engine.answers.discovery.population import Population
 from insights_engine.answers.discovery.units import CellCounts, Traces
 from insights_engine.columns.names import Beyond, NumberField
 from insights_engine.stats import independence
-from insights_engine.stats.thresholds import Search, quantile_cuts
+from insights_engine.stats.thresholds import Search, Searches, quantile_cuts
 
 
 class Split(NamedTuple):
@@ -35,18 +35,9 @@ class Split(NamedTuple):
     #: Units of the base, and of the target, that have the fact.
     among: int
     joint: int
-    searches: tuple[Search, ...]
+    search: Searches
     #: The p value of these counts by themselves, roughly.
     estimate: float
-
-    @property
-    def searched(self) -> int:
-        """How many different thresholds were compared."""
-        return sum([search.size for search in self.searches])
-
-    def price(self, p: float) -> float:
-        """The p value of the best of all compared, whose own is ``p``: it pays for the search."""
-        return min(1.0, sum([search.price(p) for search in self.searches]))
 
 
 class _Side(NamedTuple):
@@ -100,7 +91,7 @@ def best_split(
         side.cuts[number],
         side.among[number],
         side.joint[number],
-        tuple(_searches(sides, counts.several, target, total)),
+        Searches(tuple(_searches(sides, counts.several, target, total))),
         estimate,
     )
 

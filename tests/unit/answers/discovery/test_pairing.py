@@ -23,7 +23,7 @@ class Units(NamedTuple):
 
 
 class TenTimes(NamedTuple):
-    searched: int = 10
+    size: int = 10
 
     def price(self, p: float) -> float:
         return 10 * p
