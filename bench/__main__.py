@@ -37,6 +37,7 @@ PARTS = (
     "series",
     "never-asked",
     "upkeep",
+    "pending",
     "growth",
     "millions",
 )
@@ -171,7 +172,13 @@ def main() -> int:
         with psycopg.connect(dsn) as connection:
             experiment_id = str(load.experiment(connection))
         results["first_calls_ms"] = upkeep.first_calls(dsn, experiment_id, arguments.runs)
+        results["watching_ms"] = upkeep.watching(dsn, experiment_id, arguments.runs)
         results["refresh_ms"] = upkeep.refreshes(dsn, arguments.runs)
+    if "pending" in arguments.part:
+        say("asking while traces are pending")
+        with psycopg.connect(dsn) as connection:
+            experiment_id = str(load.experiment(connection))
+        results["pending"] = upkeep.pending(dsn, experiment_id, min(arguments.runs, 3))
     if "growth" in arguments.part:
         say("growing")
         results["growth"] = growth.measure(

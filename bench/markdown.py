@@ -46,10 +46,20 @@ def sections(results: dict[str, Any]) -> Iterator[Section]:
         yield "size", ["", "value"], rows
     for key, heading, first in (
         ("first_calls_ms", "a new connection", "step"),
+        ("watching_ms", "whether the index may be used", "call"),
         ("refresh_ms", "indexing traces that changed", "traces"),
     ):
         if results.get(key):
-            yield heading, [first, "ms"], [[n, f"{v:.1f}"] for n, v in results[key].items()]
+            yield heading, [first, "ms"], [[n, _ms(v)] for n, v in results[key].items()]
+    if results.get("pending"):
+        yield (
+            "while traces are pending",
+            ["call", "traces pending", "none pending, s", "pending, s"],
+            [
+                [row["function"], f"{row['pending']:,}", *(f"{row[n]:.2f}" for n in _PENDING)]
+                for row in results["pending"]
+            ],
+        )
     if results.get("growth"):
         yield (
             "growth",
@@ -100,6 +110,7 @@ def _distributions(heading: str, summary: dict[str, Any]) -> Section:
     return heading, header, rows
 
 
+_PENDING = ("clean_s", "pending_s")
 _SECONDS = ("first_s", "later_s", "with_pairs_s")
 
 

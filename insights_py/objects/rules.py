@@ -99,7 +99,7 @@ POLICIES: Mapping[str, Mapping[str, str]] = {}
 
 #: Who else than a superuser owns an object: the party by the full name.
 OWNERS: Mapping[str, str] = dict.fromkeys(
-    ("insights.note_change", "insights.note_truncate", "insights.note_missed"), NOTE_ROLE
+    ("insights.note_change", "insights.note_missed"), NOTE_ROLE
 )
 
 #: Who has to be in which group.

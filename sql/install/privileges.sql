@@ -5,7 +5,7 @@
 --
 -- insights_reader_DATABASE  members read the index. They have to be trusted with every
 --                           trace: the index is made of all of them.
--- insights_note_DATABASE    owns the trigger functions on MLflow's tables, has no members,
+-- insights_note_DATABASE    owns the trigger function on MLflow's tables, has no members,
 --                           and may do one thing: add a note to insights.pending, or count
 --                           that it could not.
 do $do$
@@ -93,7 +93,7 @@ begin
         select p.oid::pg_catalog.regprocedure
         from pg_catalog.pg_proc p
         where p.pronamespace = 'insights'::pg_catalog.regnamespace
-        and p.proname in ('note_change', 'note_truncate', 'note_missed')
+        and p.proname in ('note_change', 'note_missed')
     loop
         execute format('alter function %s owner to %I', one, roles.note_role);
     end loop;

@@ -6,34 +6,33 @@ stable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $sql$
-select format('table %s has no trigger %s that always fires', w.name, w.trigger)
+select format('table %s has no trigger %s that always fires', m.name, w.trigger)
 from (
     values
-        ('@mlflow@.trace_info', 'insights_change', 'note_change', 'request_id', 29),
-        ('@mlflow@.trace_tags', 'insights_change', 'note_change', 'request_id', 29),
-        ('@mlflow@.trace_request_metadata', 'insights_change', 'note_change', 'request_id', 29),
-        ('@mlflow@.spans', 'insights_change', 'note_change', 'trace_id', 29),
-        ('@mlflow@.assessments', 'insights_change', 'note_change', 'trace_id', 29),
-        ('@mlflow@.entity_associations', 'insights_change', 'note_change', 'source_id', 29),
-        ('@mlflow@.trace_info', 'insights_truncate', 'note_truncate', null, 32),
-        ('@mlflow@.trace_tags', 'insights_truncate', 'note_truncate', null, 32),
-        ('@mlflow@.trace_request_metadata', 'insights_truncate', 'note_truncate', null, 32),
-        ('@mlflow@.spans', 'insights_truncate', 'note_truncate', null, 32),
-        ('@mlflow@.assessments', 'insights_truncate', 'note_truncate', null, 32),
-        ('@mlflow@.entity_associations', 'insights_truncate', 'note_truncate', null, 32)
+        ('@mlflow@.trace_info', 'request_id'),
+        ('@mlflow@.trace_tags', 'request_id'),
+        ('@mlflow@.trace_request_metadata', 'request_id'),
+        ('@mlflow@.spans', 'trace_id'),
+        ('@mlflow@.assessments', 'trace_id'),
+        ('@mlflow@.entity_associations', 'source_id')
+) m (name, argument)
+cross join lateral (
+    values
+        ('insights_change', m.argument || E'\\000', 29),
+        ('insights_truncate', '', 32)
     -- type: the bits of pg_trigger.tgtype: for each row 1, insert 4, delete 8, update 16,
     -- truncate 32.
-) w (name, trigger, function, argument, type)
+) w (trigger, arguments, type)
 where not exists (
     select from pg_trigger t
-    where t.tgrelid = to_regclass(w.name)
+    where t.tgrelid = to_regclass(m.name)
     and t.tgname = w.trigger
-    and t.tgfoid = to_regprocedure('insights.' || w.function || '()')
+    and t.tgfoid = to_regprocedure('insights.note_change()')
     and t.tgtype = w.type
     and t.tgenabled = 'A'
     and t.tgqual is null
     and t.tgattr::text = ''
-    and encode(t.tgargs, 'escape') = coalesce(w.argument || E'\\000', '')
+    and encode(t.tgargs, 'escape') = w.arguments
 )
 union all
 select format('trigger %s does not always fire on partition %s', t.tgname, t.tgrelid::regclass)

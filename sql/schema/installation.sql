@@ -21,7 +21,7 @@ comment on column insights.installation.bundle is
 comment on column insights.installation.reader_role is
     'The role whose members may read the index';
 comment on column insights.installation.note_role is
-    'The role that owns the trigger functions on MLflow''s tables';
+    'The role that owns the trigger function on MLflow''s tables';
 
 revoke all on insights.installation from public;
 grant select on insights.installation to public;

@@ -4,7 +4,7 @@ for each row execute function insights.note_change('source_id');
 
 create or replace trigger insights_truncate
 after truncate on @mlflow@.entity_associations
-for each statement execute function insights.note_truncate();
+for each statement execute function insights.note_change();
 
 -- Also where session_replication_role is replica, as on a subscriber.
 alter table @mlflow@.entity_associations enable always trigger insights_change;

@@ -71,7 +71,7 @@ def test_each_has_a_comment(functions: list[Function]) -> None:
 
 
 # They write to insights.pending for whoever changes MLflow's tables.
-NOTING = {"note_change", "note_truncate"}
+NOTING = {"note_change"}
 TRIGGERS = NOTING | {"note_missed"}
 # They write the index, for superusers and the owner of MLflow's tables.
 WRITING = {

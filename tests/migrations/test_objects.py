@@ -157,7 +157,7 @@ EXTRAS = (
     ("view insights.mine", "create view insights.mine as select 1 as a"),
     (
         "trigger mine on public.spans",
-        "create trigger mine after insert on spans execute function insights.note_truncate()",
+        "create trigger mine after insert on spans execute function insights.note_change()",
     ),
     (
         "trigger mine on insights.pending",

@@ -449,13 +449,8 @@ def test_series(module_conn: psycopg.Connection[Any], prepare: Prepare, seed: in
 
 def look_at_slices(connection: psycopg.Connection[Any], always: bool) -> None:
     """Has sets of bits answered by slices however small they are, or as usual."""
-    connection.execute("select insights_timeseries('{}', '')")
-    connection.execute(
-        "do language plpython3u $$\n"
-        "import sys\n"
-        f"sys.modules['insights_engine.answers.series.timeseries']._FEW = {0 if always else 800}\n"
-        "$$"
-    )
+    one_by_one = "= '0'" if always else "to default"
+    connection.execute(f"set insights.added_one_by_one {one_by_one}".encode())
 
 
 def check_series(

@@ -69,20 +69,11 @@ def test_the_same_where_everything_undecided_is_asked_at_once(
     module_conn: psycopg.Connection[Any], seed: int
 ) -> None:
     """As it is where very many traces are left open by the index."""
-    module_conn.execute("select insights_count(null::text[], '')")  # Loads the engine.
-    module_conn.execute(_FEW_UNDECIDED.format(few=-1, share=0))
+    module_conn.execute("set insights.undecided_one_by_one = '0'")
     try:
         follow(module_conn, seed)
     finally:
-        module_conn.execute(_FEW_UNDECIDED.format(few=2000, share=0.05))
-
-
-_FEW_UNDECIDED = """
-    do language plpython3u $$
-        import sys
-        reader = sys.modules["insights_engine.index.index_reader"]
-        reader.FEW_UNDECIDED, reader.UNDECIDED_SHARE = {few}, {share}
-    $$"""
+        module_conn.execute("reset insights.undecided_one_by_one")
 
 
 def follow(module_conn: psycopg.Connection[Any], seed: int) -> None:

@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 SQL = Path(__file__).resolve().parents[2] / "sql"
 
 #: Triggers on MLflow's tables, which note what changed whoever changed it.
-NOTING = {"note_change", "note_truncate"}
+NOTING = {"note_change"}
 TRIGGERS = NOTING | {"note_missed"}
 #: Functions that write the index; MLflow's owner may call them, see install/privileges.sql.
 WRITING = {

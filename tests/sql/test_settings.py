@@ -95,6 +95,9 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "work_mem": ("64",),
     "xmlbinary": ("hex",),
     "xmloption": ("document",),
+    "insights.cache": ("0", "1kB", "nonsense"),
+    "insights.undecided_one_by_one": ("0", "1", "nonsense"),
+    "insights.added_one_by_one": ("0", "1", "999999999999"),
 }
 
 FAILED = "$$status = 'ERROR'$$"
@@ -161,6 +164,7 @@ def world(module_conn: psycopg.Connection[Any]) -> None:
 
 def known(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
     names = {name for (name,) in connection.execute("select lower(name) from pg_settings")}
+    names |= {name for name in SETTINGS if name.startswith("insights.")}
     return [(name, value) for name in SETTINGS if name in names for value in SETTINGS[name]]
 
 

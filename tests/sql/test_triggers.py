@@ -379,7 +379,7 @@ def _objects() -> list[str]:
     tables = (
         "block trace signature term vocabulary posting carrier pending state lease installation"
     )
-    functions = "note_change note_truncate note_missed may_read fingerprint load_engine"
+    functions = "note_change note_missed may_read fingerprint load_engine"
     return [
         *(f"table insights.{name}" for name in tables.split()),
         *(f"function insights.{name}()" for name in functions.split()),

@@ -8,6 +8,7 @@ commits meanwhile.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any, NamedTuple, Optional, Union
@@ -30,7 +31,7 @@ MOST_PENDING_ONCE = 100_000
 #: Notes that are read: a trace may have several.
 _MOST_NOTES = 1_000_000
 #: Undecided traces that are asked about one by one in any case, ...
-FEW_UNDECIDED = 2000
+_FEW_UNDECIDED = 2000
 #: ... and the share of all traces up to which it beats asking about all of them.
 UNDECIDED_SHARE = 0.05
 #: Positions looked at together: bounds what a call holds in memory.
@@ -126,6 +127,15 @@ def _combined(shape: _Shape, parts: Sequence[Known], universe: int) -> tuple[int
     return must, may
 
 
+class Settings(NamedTuple):
+    """What the session says of how many traces are looked at one by one; None: nothing."""
+
+    #: Of those that the index leaves undecided, ``insights.undecided_one_by_one``.
+    undecided: Optional[str] = None
+    #: Of those that are added to a bucket of a series, ``insights.added_one_by_one``.
+    added: Optional[str] = None
+
+
 class Index:
     """The index as one snapshot shows it, for some experiments."""
 
@@ -135,8 +145,12 @@ class Index:
         statement: Statement,
         version: str,
         pending: Sequence[str],
+        settings: Settings,
     ) -> None:
         self.plpy = plpy
+        self.settings = settings
+        #: How many undecided traces are worth asking about one by one, however few there are.
+        self.few_undecided = at_most(settings.undecided, _FEW_UNDECIDED)
         self._statement = statement
         experiments = statement.experiments
         #: What answers that are kept belong to.
@@ -175,9 +189,8 @@ class Index:
     @property
     def most_undecided(self) -> int:
         """How many undecided traces are worth asking about one by one."""
-        return max(
-            FEW_UNDECIDED, int(UNDECIDED_SHARE * sum(block.live_count for block in self.blocks))
-        )
+        share = int(UNDECIDED_SHARE * sum(block.live_count for block in self.blocks))
+        return at_most(self.settings.undecided, max(_FEW_UNDECIDED, share))
 
     def of_blocks(self, blocks: Sequence[Block]) -> Index:
         """The index of some of the blocks."""
@@ -439,7 +452,21 @@ def open_index(
         if len(changed) > most:
             return None
     CACHE.open(state["installation"], cached_bytes(state["cache"]))
-    return Index(plpy, statement, state["version"], sorted(changed))
+    settings = Settings(state["undecided"], state["added"])
+    return Index(plpy, statement, state["version"], sorted(changed), settings)
+
+
+def at_most(setting: Optional[str], most: int) -> int:
+    """What a setting makes of a limit: it can only be made smaller.
+
+    What is no whole number is taken as no setting at all, as for ``insights.cache``: a
+    setting that only affects speed must not make an answer fail.
+    """
+    found = _NUMBER.fullmatch((setting or "").strip())
+    return most if found is None else min(most, int(found[0]))
+
+
+_NUMBER = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
 def read_state(plpy: Any, statement: Statement) -> Optional[dict[str, Any]]:
@@ -470,6 +497,8 @@ _STATE = (
     " s.built and s.complete and s.watched and s.readable as usable,"
     f" case when s.watched then {integrity.SNAPSHOT} else '' end as snapshot,"
     " pg_catalog.current_setting('insights.cache', true) as cache,"
+    " pg_catalog.current_setting('insights.undecided_one_by_one', true) as undecided,"
+    " pg_catalog.current_setting('insights.added_one_by_one', true) as added,"
     " array(select p.trace_id from insights.pending p limit $2) as pending"
     " from (select s.*, s.tableoid, s.awaited is null and s.trusted >= m.last_value as complete,"
     f" {integrity.WATCHED} as watched,"

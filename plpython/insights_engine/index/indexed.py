@@ -18,7 +18,6 @@ from insights_engine.exact.statement import Statement
 from insights_engine.index.conditions import Condition
 from insights_engine.index.groups import Group
 from insights_engine.index.index_reader import (
-    FEW_UNDECIDED,
     GROUP,
     UNDECIDED_SHARE,
     Index,
@@ -161,10 +160,10 @@ def newest(
             oldest_ms = own_ms if oldest_ms is None else min(oldest_ms, own_ms)
             if bitmaps.count(sure | tied) >= limit:
                 undecided &= ~bitmaps.below(slices, undecided, intervals.ZERO + own_ms)
-        if bitmaps.count(chosen) > limit + FEW_UNDECIDED:
+        if bitmaps.count(chosen) > limit + index.few_undecided:
             return None
         found += bitmaps.count(undecided)
-        if found > FEW_UNDECIDED:
+        if found > index.few_undecided:
             return None
         sure_ids += index.ids(blocks, group.divided(chosen))
         open_ids += index.ids(blocks, group.divided(undecided))

@@ -27,12 +27,22 @@ from insights_engine.columns.parts import Part
 from insights_engine.index.groups import all_positions
 from insights_engine.sets import bitmaps
 
-# Records of a session that are folded in one step; more of them in several.
-_AT_ONCE = 16
-# Bytes of a record.
-_WIDEST = 64
 #: The largest byte that can be compared: cells have smaller numbers.
 _MOST = 127
+
+
+class Sizes(NamedTuple):
+    """How much is worked on together; the sets of sessions are the same for all sizes."""
+
+    #: Records of a session that are folded in one step; more of them in several.
+    at_once: int = 16
+    #: Bytes of a record.
+    widest: int = 64
+    #: Sessions of a part.
+    positions: int = bitmaps.POSITIONS
+
+
+_USUAL = Sizes()
 
 # Of a position: its session, and two places.
 _FOLD_BYTES = 24
@@ -74,7 +84,7 @@ def _getter(places: Sequence[int]) -> Callable[[Sequence[bytes]], Iterable[bytes
 
 
 class _Step:
-    """Folds records that belong together, up to `_AT_ONCE` of them into one."""
+    """Folds records that belong together, some of them into one."""
 
     def __init__(self, groups: Sequence[Sequence[int]]) -> None:
         """``groups``: the places of records that belong together, the largest groups first."""
@@ -106,8 +116,11 @@ class _Step:
 class _Fold:
     """The traces of a part, by session."""
 
-    def __init__(self, sessions: Sequence[int]) -> None:
-        """``sessions``: the number of each position's session, -1 where there is none."""
+    def __init__(self, sessions: Sequence[int], at_once: int) -> None:
+        """``sessions``: the number of each position's session, -1 where there is none.
+
+        ``at_once``: how many records are folded in one step.
+        """
         self._steps: list[_Step] = []
         of_owner: defaultdict[int, list[int]] = defaultdict(list)
         for place, owner in zip(ALL_POSITIONS, sessions):
@@ -115,11 +128,11 @@ class _Fold:
         of_owner.pop(-1, None)
         while True:
             groups = list(of_owner.items())
-            if max((len(own) for own in of_owner.values()), default=0) > _AT_ONCE:
+            if max((len(own) for own in of_owner.values()), default=0) > at_once:
                 groups = [
-                    (owner, own[start : start + _AT_ONCE])
+                    (owner, own[start : start + at_once])
                     for owner, own in groups
-                    for start in range(0, len(own), _AT_ONCE)
+                    for start in range(0, len(own), at_once)
                 ]
             groups.sort(key=lambda group: -len(group[1]))
             self._steps.append(_Step([own for _, own in groups]))
@@ -181,6 +194,7 @@ class Space:
         numbers: Sequence[Sequence[int]],
         every: bool,
         look: Callable[[], None] = go_on,
+        sizes: Sizes = _USUAL,
     ) -> None:
         """``numbers``: for each part the number of the session at each position; 0: none.
 
@@ -188,6 +202,7 @@ class Space:
         """
         self._parts = parts
         self._look = look
+        self._sizes = sizes
         #: Of how many parts sets of traces have to be given.
         self.parts_given = len(parts)
         self._every = every
@@ -203,7 +218,7 @@ class Space:
             flags = bitmaps.flags(part.base, part.used)
             found = [known.get(number, -1) if flag else -1 for number, flag in zip(column, flags)]
             self._sessions.append(array("i", found))
-            self._folds.append(_Fold(found))
+            self._folds.append(_Fold(found, sizes.at_once))
         #: The number of each session, as it was given.
         self.numbers = array("i", known)
         #: How many sessions there are.
@@ -235,8 +250,8 @@ class Space:
     def _sets(self, count: int, of_part: Callable[[int, int, int], Sequence[int]]) -> list[int]:
         """``of_part`` gives those from one number up to another, in a part by its number."""
         found: list[int] = []
-        for start in range(0, count, 8 * _WIDEST):
-            end = min(count, start + 8 * _WIDEST)
+        for start in range(0, count, 8 * self._sizes.widest):
+            end = min(count, start + 8 * self._sizes.widest)
 
             def columns(number: int) -> list[bytes]:
                 self._look()
@@ -292,7 +307,8 @@ class Space:
 
     def part_of(self, sessions: int, number: int) -> int:
         """Of a set of sessions those in one of the parts."""
-        return sessions >> number * bitmaps.POSITIONS & all_positions(bitmaps.POSITIONS)
+        positions = self._sizes.positions
+        return sessions >> number * positions & all_positions(positions)
 
     def _read(self) -> list[ItemSets]:
         lists, sets = self._items()
@@ -300,8 +316,8 @@ class Space:
             {item for part in self._parts for item in part.item_sets().doubts}, ()
         )
         found = []
-        for start in range(0, self.size, bitmaps.POSITIONS):
-            used = min(bitmaps.POSITIONS, self.size - start)
+        for start in range(0, self.size, self._sizes.positions):
+            used = min(self._sizes.positions, self.size - start)
             own, listed = {}, {}
             for item, bits in sets.items():
                 self._look()
@@ -377,8 +393,8 @@ class Space:
             lows, highs = next(folded).translate(low.back), next(folded).translate(high.back)
             width = max(max(lows, default=0), max(highs, default=0)).bit_length()
             cells = []
-            for start in range(0, self.size, bitmaps.POSITIONS):
-                own = [one[start : start + bitmaps.POSITIONS] for one in (lows, highs)]
+            for start in range(0, self.size, self._sizes.positions):
+                own = [one[start : start + self._sizes.positions] for one in (lows, highs)]
                 planes = [[_plane(one, bit) for bit in range(width)] for one in own]
                 cells.append(Cells(planes[0], planes[1], chosen))
             self._cells[name] = chosen, cells
@@ -398,20 +414,21 @@ class Enlarged(Space):
         numbers: Sequence[Sequence[int]],
         every: bool,
         look: Callable[[], None] = go_on,
+        sizes: Sizes = _USUAL,
     ) -> None:
-        """``numbers``: of the others, as those of the first."""
+        """``numbers``: of the others, as those of the first; so are the ``sizes``."""
         self._known = known
         parts = known.as_parts(0)
-        starts = range(0, known.size, bitmaps.POSITIONS)
-        own = [known.numbers[start : start + bitmaps.POSITIONS] for start in starts]
-        super().__init__([*parts, *others], [*own, *numbers], every, look)
+        starts = range(0, known.size, sizes.positions)
+        own = [known.numbers[start : start + sizes.positions] for start in starts]
+        super().__init__([*parts, *others], [*own, *numbers], every, look, sizes)
         self.parts_given = known.parts_given + len(others)
 
     def sets_of(self, several: Sequence[Sequence[int]]) -> list[int]:
         first = self._known.sets_of(several[: self._known.parts_given])
         sessions = [
             [self._known.part_of(bits, number) for bits in first]
-            for number in range(-(-self._known.size // bitmaps.POSITIONS))
+            for number in range(-(-self._known.size // self._sizes.positions))
         ]
         return super().sets_of([*sessions, *several[self._known.parts_given :]])
 

@@ -33,7 +33,14 @@ from insights_engine.exact.statement import Statement
 from insights_engine.index import sessions
 from insights_engine.index.cache import CACHE
 from insights_engine.index.groups import Block, all_positions
-from insights_engine.index.index_reader import UNDECIDED_SHARE, Index, decided, open_index, prepare
+from insights_engine.index.index_reader import (
+    UNDECIDED_SHARE,
+    Index,
+    at_most,
+    decided,
+    open_index,
+    prepare,
+)
 from insights_engine.language import tree
 from insights_engine.sets import bitmaps
 
@@ -160,6 +167,7 @@ class _Collected:
     ) -> None:
         """``key`` of the cache, None: no caching; ``moments``: the times of pending traces."""
         self._index = index
+        self._few = at_most(index.settings.added, _FEW)
         self._edges = edges
         self._unit = unit
         self._key = key
@@ -310,7 +318,7 @@ class _Collected:
         matched = counts_of(traces.matching, runs, used)
         # Without those before the first of the buckets, and after the last.
         few = traces.matching & ((1 << places[-1]) - (1 << places[0]))
-        many = [number for number, count in enumerate(matched) if count > _FEW]
+        many = [number for number, count in enumerate(matched) if count > self._few]
         counts = matched[:] if many else matched
         for number in many:
             start, end = runs[number]
@@ -371,7 +379,7 @@ class _Collected:
         matching <<= start & 7
         bucket.matched += bitmaps.count(matching)
         bucket.errors += bitmaps.count(failed)
-        if bitmaps.count(matching) <= _FEW:
+        if bitmaps.count(matching) <= self._few:
             self._add_few(bucket, timeline, start, end, matching)
             return
         within = matching.to_bytes(last - first, "little")

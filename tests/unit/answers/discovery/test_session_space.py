@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from insights_engine.answers.discovery import session_space
-from insights_engine.answers.discovery.session_space import Enlarged, Space
+from insights_engine.answers.discovery.session_space import Enlarged, Sizes, Space
 from insights_engine.columns import cells
 from insights_engine.columns.item_sets import ItemSets
 from insights_engine.columns.names import NumberField
@@ -18,6 +17,8 @@ from insights_engine.sets import bitmaps
 NAME = NumberField("trace", "x", "")
 CUTS = cells.Cuts([10, 20, 30], [10, 20, 30])
 LAST = len(CUTS.values) + 1
+#: Sessions of a part, few enough that there are several.
+POSITIONS = 4
 
 #: A trace: whether it is in the base, its session, its items, its smallest and largest cell.
 Trace = tuple[bool, int, frozenset[int], tuple[int, int]]
@@ -80,7 +81,7 @@ class Given(Part):
 
 def joined(sets: Sequence[int]) -> int:
     """One set of sessions, of a set for each part."""
-    return sum(bits << number * bitmaps.POSITIONS for number, bits in enumerate(sets))
+    return sum(bits << number * POSITIONS for number, bits in enumerate(sets))
 
 
 def members(flags: Sequence[object]) -> int:
@@ -97,55 +98,48 @@ def test_what_sessions_have(
     every: bool, worlds: list[list[Trace]], known: int, at_once: int
 ) -> None:
     """At once, or first of some parts and then of the others, too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session_space, "_AT_ONCE", at_once)
-        patch.setattr(session_space, "_WIDEST", 1)
-        patch.setattr(bitmaps, "POSITIONS", 4)
-        parts = [Given(traces) for traces in worlds]
-        numbers = [[one[1] for one in traces] for traces in worlds]
-        space = Space(parts[:known] or parts, numbers[:known] or numbers, every)
-        if 0 < known < len(parts):
-            space = Enlarged(space, parts[known:], numbers[known:], every)
-        sessions: dict[int, list[Trace]] = {}
-        for trace in (trace for traces in worlds for trace in traces):
-            if trace[0] and trace[1]:
-                sessions.setdefault(trace[1], []).append(trace)
-        assert space.size == len(sessions)
-        some_or_all = all if every else any
-        having = {
-            item: [
-                some_or_all(item in items for _, _, items, _ in own) for own in sessions.values()
+    sizes = Sizes(at_once=at_once, widest=1, positions=POSITIONS)
+    parts = [Given(traces) for traces in worlds]
+    numbers = [[one[1] for one in traces] for traces in worlds]
+    space = Space(parts[:known] or parts, numbers[:known] or numbers, every, sizes=sizes)
+    if 0 < known < len(parts):
+        space = Enlarged(space, parts[known:], numbers[known:], every, sizes=sizes)
+    sessions: dict[int, list[Trace]] = {}
+    for trace in (trace for traces in worlds for trace in traces):
+        if trace[0] and trace[1]:
+            sessions.setdefault(trace[1], []).append(trace)
+    assert space.size == len(sessions)
+    some_or_all = all if every else any
+    having = {
+        item: [some_or_all(item in items for _, _, items, _ in own) for own in sessions.values()]
+        for item in range(12)
+    }
+    # Sessions are numbered as they are met.
+    expected = {item: members(flags) for item, flags in having.items()}
+    sets = space.sets_of([[part.having(item) for item in range(12)] for part in parts])
+    assert dict(enumerate(sets)) == expected
+    assert space.set_of([part.having(3) for part in parts]) == expected[3]
+    as_parts = space.as_parts(expected[5])
+    assert joined([part.target for part in as_parts]) == expected[5]
+    assert [part.used for part in as_parts] == [
+        min(POSITIONS, space.size - start) for start in range(0, space.size, POSITIONS)
+    ]
+    found = {
+        item: joined([part.item_sets().sets([item]).get(item, 0) for part in as_parts])
+        for item in range(12)
+    }
+    assert found == expected
+    assert all(set(part.item_sets().doubts) == {12} for part in as_parts)
+    for op, cut in [(op, cut) for op in ("<", ">=") for cut in (1, 2, 3)]:
+        matching = joined([part.cells({NAME: CUTS})[NAME].members(op, cut) for part in as_parts])
+        assert matching == members(
+            [
+                some_or_all(
+                    low and (low <= cut if op == "<" else high > cut) for *_, (low, high) in own
+                )
+                for own in sessions.values()
             ]
-            for item in range(12)
-        }
-        # Sessions are numbered as they are met.
-        expected = {item: members(flags) for item, flags in having.items()}
-        sets = space.sets_of([[part.having(item) for item in range(12)] for part in parts])
-        assert dict(enumerate(sets)) == expected
-        assert space.set_of([part.having(3) for part in parts]) == expected[3]
-        as_parts = space.as_parts(expected[5])
-        assert joined([part.target for part in as_parts]) == expected[5]
-        assert [part.used for part in as_parts] == [
-            min(4, space.size - start) for start in range(0, space.size, 4)
-        ]
-        found = {
-            item: joined([part.item_sets().sets([item]).get(item, 0) for part in as_parts])
-            for item in range(12)
-        }
-        assert found == expected
-        assert all(set(part.item_sets().doubts) == {12} for part in as_parts)
-        for op, cut in [(op, cut) for op in ("<", ">=") for cut in (1, 2, 3)]:
-            matching = joined(
-                [part.cells({NAME: CUTS})[NAME].members(op, cut) for part in as_parts]
-            )
-            assert matching == members(
-                [
-                    some_or_all(
-                        low and (low <= cut if op == "<" else high > cut) for *_, (low, high) in own
-                    )
-                    for own in sessions.values()
-                ]
-            ), (op, cut)
+        ), (op, cut)
 
 
 def test_a_session_of_many_traces() -> None:
