@@ -1,4 +1,4 @@
-"""What goes with a target: ours, and the nearest that DuckDB and chDB can be asked.
+"""Facts associated with a target: ours, and the nearest that DuckDB and chDB can be asked.
 
 Ours counts and tests every fact of the vocabulary, thresholds of numbers included,
 and ranks them.  The engines are asked for what can be asked of columns: for every

@@ -62,7 +62,7 @@ def _counted(count: int, unit: str) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Fact(Row):
-    """A fact, and how it goes with a target.
+    """A fact, and how it is associated with a target.
 
     ``filter`` matches what has the fact, and is ready to go on with.  Counts
     are of traces or sessions: in the target, with the fact, with both, and in
@@ -139,13 +139,13 @@ def _bounds(fact: Fact) -> str:
 
 
 class Discovery(Rows[Fact]):
-    """What goes with ``target``, strongest first, among what ``base_filter`` leaves."""
+    """Facts associated with ``target``, strongest first, among what ``base_filter`` leaves."""
 
     kind = Fact
     #: What the two shares are called.
     columns: tuple[str, str] = ("target", "other")
     #: How the sentence begins that says that there are no facts.
-    no_fact = "No fact goes with it"
+    no_fact = "No fact is associated with it"
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class Discovery(Rows[Fact]):
     def title(self) -> str:
         """What was asked, in a line."""
         base = f", among {self.base_filter}" if self.base_filter else ""
-        return f"What goes with {self.target or 'everything'}{base}"
+        return f"Facts associated with {self.target or 'everything'}{base}"
 
     @property
     def nothing(self) -> str:

@@ -204,7 +204,7 @@ class Insights:
         unit: str = "trace",
         connection: Connection | None = None,
     ) -> Discovery:
-        """Which facts go with ``target``, strongest first.
+        """Facts associated with ``target``, strongest first.
 
         ``base_filter`` leaves only its traces to be looked at.  ``kinds`` are
         those of the facts: trace, tag, metadata, feedback, expectation, run,

@@ -112,7 +112,7 @@ def _discover(
     answers = ways.discover(question.filter2, question.kinds)
     first = next(iter(answers.values()))
     among = "" if question.kinds is None else f" (kinds: {', '.join(question.kinds)})"
-    _heading(console, f"Discovery: what goes with it?{among}", question.filter2)
+    _heading(console, f"Discovery: facts associated with it{among}", question.filter2)
     table = Table()
     table.add_column("fact", max_width=52)
     for heading in ("in these", "in others", "odds at least", "p", "q"):

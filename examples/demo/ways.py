@@ -152,7 +152,7 @@ class Ways:
         }
 
     def discover(self, target: str, kinds: Sequence[str] | None) -> dict[str, list[Discovered]]:
-        """What goes with a filter, the surest first, by way."""
+        """Facts associated with a filter, the surest first, by way."""
         names = [field.name for field in fields(Discovered)]
         rows = self._connection.execute(
             f"select {', '.join(names)} from insights_discover(%s, %s, kinds => %s)".encode(),

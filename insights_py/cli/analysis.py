@@ -1,4 +1,4 @@
-"""The commands that look for patterns: what goes with what, where, and when."""
+"""The commands that look for patterns: what is associated with what, where, and when."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def discover(
     kinds: tuple[str, ...],
     **chosen: Any,
 ) -> None:
-    """Show which facts go with TARGET, strongest first, each as a filter to go on with.
+    """Show the facts associated with TARGET, strongest first, as filters to go on with.
 
     The columns say what share of TARGET has the fact, and what share of the
     others; the odds ratio between the two; and q, the false discovery rate.

@@ -251,7 +251,7 @@ def timeseries(
     unit: Optional[str],
 ) -> dict[str, Any]:
     """Traces by time: arrays, of which each element belongs to a bucket."""
-    from insights_engine.answers.series import buckets
+    from insights_engine.answers.series import time_buckets
     from insights_engine.answers.series import timeseries as by_time
     from insights_engine.answers.series.series_rows import COLUMNS
 
@@ -259,7 +259,7 @@ def timeseries(
         experiments = experiment_ids(exp_ids)
         node = _parsed(plpy, filter)
         counted = check_unit(unit)
-        width = buckets.width_of(plpy, bucket)
+        width = time_buckets.width_of(plpy, bucket)
         statement = Statement(schema, experiments, _now_ms(plpy, filter), parallel=True)
         return by_time.series(plpy, statement, node, width, time_zone, first_ms, end_ms, counted)
 
@@ -283,7 +283,7 @@ def discover(
     base_filter: Optional[str],
     *chosen: Any,
 ) -> Iterator[dict[str, Any]]:
-    """What goes with a target; ``chosen``: see `options.options`."""
+    """Facts associated with a target; ``chosen``: see `options.options`."""
 
     def answer() -> Iterator[dict[str, Any]]:
         experiments = experiment_ids(exp_ids)
@@ -323,8 +323,9 @@ def _discoveries(
 ) -> Iterator[dict[str, Any]]:
     # Sessions that only search need none of it.
     from insights_engine.answers.discovery import discover as discovery
-    from insights_engine.answers.discovery import options, testing, units
+    from insights_engine.answers.discovery import options, units
     from insights_engine.answers.discovery.population import Population
+    from insights_engine.answers.discovery.significance import Question
     from insights_engine.columns import candidates
 
     wanted = options.options(*chosen)
@@ -332,7 +333,7 @@ def _discoveries(
     base = parse_filter(base_filter)
     both = parse_conjunction(base_filter, target)
 
-    question = testing.Question(base, both, candidates.Restated(restated))
+    question = Question(base, both, candidates.Restated(restated))
     population = Population(plpy, Statement(schema, experiments, now_ms), base, both)
     if wanted.unit == "trace":
         counted = units.Traces(population)

@@ -43,7 +43,7 @@ with, the surest effect first.
 - `max_results`: rows at most, 1 to 1000
 - `fdr`: the false discovery rate, above 0 and at most 1: the share of rows that may be chance
 - `direction`: ''positive'' for facts that are more frequent in the selection, ''negative'' for rarer ones, ''both''
-- `pairs`: conjunctions of two facts, too, where they go with it more strongly than each alone
+- `pairs`: conjunctions of two facts, too, where they tell the two apart better than each alone
 - `restatements`: also facts about the fields that one of the two asks about
 - `unit`: as in insights_count; ''session'' and ''session_all'' count sessions
 

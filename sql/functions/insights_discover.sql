@@ -55,7 +55,7 @@ where insights.accept(r.problem)
 $sql$;
 
 comment on function @mlflow@.insights_discover(text[], text, text, text[], int, int, double precision, text, boolean, boolean, text) is
-    'What goes with a target: a row per significant fact of the traces, as a filter to go on with, the surest
+    'Facts associated with a target: a row per significant fact of the traces, as a filter to go on with, the surest
 effect first.
 
 - `exp_ids`: as in insights_count
@@ -67,7 +67,7 @@ effect first.
 - `max_results`: rows at most, 1 to 1000
 - `fdr`: the false discovery rate, above 0 and at most 1: the share of rows that may be chance
 - `direction`: ''positive'' for facts that are more frequent in the target, ''negative'' for rarer ones, ''both''
-- `pairs`: conjunctions of two facts, too, where they go with it more strongly than each alone
+- `pairs`: conjunctions of two facts, too, where they are associated with it more strongly than each alone
 - `restatements`: also facts about the fields that the target asks about
 - `unit`: as in insights_count; ''session'' and ''session_all'' count sessions
 

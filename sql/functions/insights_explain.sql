@@ -31,9 +31,9 @@ comment on function @mlflow@.insights_explain(text[], text) is
 A row says:
 
 - `step`: ''filter'' (the canonical form), ''predicate'' (a part of it), ''index'' (whether it is used), ''vocabulary'',
-  ''bounds'' (how many traces must match, and how many may), ''residue'' (of how many MLflow''s tables decide, pending ones
+  ''bounds'' (how many traces must match, and how many may), ''residue'' (how many exact SQL rechecks, pending ones
   included), ''left out'' (of how many the spans cannot be read, as they are archived), ''sql'' and
-  ''parameter'' (the query that MLflow''s tables alone would answer), ''plan'' (PostgreSQL''s for it)
+  ''parameter'' (the exact SQL, which would answer without the index), ''plan'' (PostgreSQL''s for it)
 - `detail`: a line of text about it
 
 It changes nothing, and is VOLATILE only because PostgreSQL runs EXPLAIN in no other function. SQLSTATE 22023 as in

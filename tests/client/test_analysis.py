@@ -409,7 +409,7 @@ def test_the_label_of_a_facet(facet: Facet, label: str) -> None:
 def test_nothing_found() -> None:
     assert (
         repr(Discovery([], ERRORS, fdr=0.01))
-        == "No fact goes with it at q ≤ 0.01, or nothing matches it."
+        == "No fact is associated with it at q ≤ 0.01, or nothing matches it."
     )
     assert repr(Discovery([], ERRORS, sizes=(0, 0))) == "No trace at all."
     assert repr(Matrix([])) == "No pair of filters."

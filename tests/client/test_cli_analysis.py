@@ -83,7 +83,7 @@ def test_discover(insights: Run, world_dsn: str) -> None:
 
 def test_discover_nothing(insights: Run) -> None:
     ended = insights("discover", ERRORS, "--fdr", "1e-99")
-    said = "No fact goes with it at q ≤ 1e-99; target: 11 of 48 traces (22.9 %).\n"
+    said = "No fact is associated with it at q ≤ 1e-99; target: 11 of 48 traces (22.9 %).\n"
     assert ended == Ended(0, said, "")
     assert insights("discover", ERRORS, "--fdr", "1e-99", "--json").json() == {"facts": []}
     assert insights("discover", ERRORS, "--fdr", "1e-99", "--csv").out.startswith("filter,kind,")

@@ -66,7 +66,7 @@ def test_a_discovery() -> None:
     ax = Discovery(FACTS, "span.status = 'ERROR'").plot()
     assert drawn(ax.figure)
     assert ax.get_xscale() == "log"
-    assert ax.get_title(loc="left") == "What goes with span.status = 'ERROR'"
+    assert ax.get_title(loc="left") == "Facts associated with span.status = 'ERROR'"
     assert ax.get_xlabel().startswith("odds ratio, logarithmic, with its 95 % interval")
     assert ax.get_xlabel().endswith("sorted by the interval's end nearer to 1")
     assert labels(ax)[0] == "span.attributes['error_type'] = 'timeout'"

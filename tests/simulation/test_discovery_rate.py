@@ -13,8 +13,9 @@ from collections import Counter
 import numpy as np
 import pytest
 from insights_engine.answers.discovery.findings import measured
-from insights_engine.answers.discovery.splits import best_split
+from insights_engine.answers.discovery.thresholds import best_split
 from insights_engine.answers.discovery.units import CellCounts
+from insights_engine.columns.names import Value
 from insights_engine.stats.independence import EXACT_BELOW, SMALL_EXPECTED_COUNT
 from insights_engine.stats.multiple import TargetTests, benjamini_hochberg
 from insights_engine.stats.ranking import strength
@@ -50,7 +51,7 @@ def searched(values: np.ndarray, target: np.ndarray, min_support: int = 1) -> fl
     if split is None:
         return 1.0
     tests = TargetTests(of_target, total)
-    return measured(("n",), split.among, split.joint, tests, split).p_value
+    return measured(Value("tag", "k", "v"), split.among, split.joint, tests, split.search).p_value
 
 
 def numbers(rng: np.random.Generator, units: int) -> list[np.ndarray]:

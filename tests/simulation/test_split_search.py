@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from insights_engine.answers.discovery.splits import Search
 from insights_engine.stats import independence
+from insights_engine.stats.thresholds import Search
 from scipy import special
 
 Floats = npt.NDArray[np.float64]

@@ -48,7 +48,7 @@ def test_how_the_residue_is_settled(put: Loader, module_conn: psycopg.Connection
     found = steps(module_conn, "1", "status = 'OK'")
     assert found["residue"] == ["none: the index alone answers"]
     found = steps(module_conn, "1", "trace.request_preview LIKE 'x%'")
-    assert found["residue"] == ["MLflow's tables are asked about 3 traces"]
+    assert found["residue"] == ["exact SQL rechecks 3 traces"]
     module_conn.execute(
         "insert into trace_info (request_id, experiment_id, timestamp_ms, status, request_preview)"
         " select 'm' || n, 1, n, 'OK', 'x' from generate_series(1, 2500) n"
@@ -56,9 +56,7 @@ def test_how_the_residue_is_settled(put: Loader, module_conn: psycopg.Connection
     while module_conn.execute("select pending from insights_refresh()").fetchone() != (0,):
         pass
     found = steps(module_conn, "1", "trace.request_preview LIKE 'x%'")
-    assert found["residue"] == [
-        "more than 2000: MLflow's tables are asked about all traces at once"
-    ]
+    assert found["residue"] == ["more than 2000: exact SQL answers for all traces at once"]
 
 
 def test_pending_traces_are_part_of_the_residue(
@@ -76,7 +74,7 @@ def test_pending_traces_are_part_of_the_residue(
         module_conn.execute("update trace_tags set value = 'z' where request_id = 'elsewhere'")
         module_conn.execute("delete from trace_info where request_id = 't3'")
         assert module_conn.execute("select insights_count('1', %s)", (filter,)).fetchone() == (2,)
-        asked = "MLflow's tables are asked about"
+        asked = "exact SQL rechecks"
         assert steps(module_conn, "1", filter)["residue"] == [
             f"{asked} 2 traces, 2 of them pending"
         ]

@@ -111,7 +111,7 @@ FIELDS: Mapping[str, Field] = {
     ),
     "direction": Field(
         Choice(("positive", "negative", "both")),
-        "Facts that go with the target, that keep away from it, or both.",
+        "Facts that are more frequent in the target, rarer in it, or both.",
         "positive",
     ),
     "pairs": Field(Flag(), "Test two facts together as well.", False),
@@ -439,7 +439,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "discover",
         sql.DISCOVER,
-        "What goes with a filter: facts ranked by how surely they do",
+        "Facts associated with a target, the surest effect first",
         "rows",
         {"target": _LLM_ERRORS, "max_results": 1},
     ),

@@ -1,33 +1,39 @@
-"""Every fact that a discovery tests, named independently of where it is stored.
+"""The items that facts are counted by, and the terms of the index that make them up.
 
 An *item* is a set of traces that can be counted: a fact that is a filter of its
 own (``tags.env = 'prod'``, ``span.name = 'retrieve'``, ``feedback.quality IS NOT
-NULL``), or what makes facts uncertain, because the index keeps it in a bucket that
+NULL``), or what makes facts uncertain, because the index keeps it in a hash bucket that
 several values share.  Items are made of terms: those of the vocabulary of the
 index, or those of `facts.Facts` about traces that are not indexed.  Their names
-are the same in both, so that their counts can be added up.
+(see `names`) are the same in both, so that their counts can be added up.
 
-The first element of an item's name says what it is:
-
-    ("v", kind, key, value)     some value equals this text
-    ("p", kind, key)            there is a value
-    ("s", column, text, status) some span has this type or name, and this status
-    ("e", experiment id)        the experiment
-    ("n", kind, key, span name, op, number, cut)
-                                some number compares so; no item, but a fact
-    ("a", name, name)           both of two facts; no item either
-    ("h", kind, key, bucket)    some value is in this hash bucket
-    ("o", kind, key, slot)      something was not captured
+Thresholds and pairs of facts are no items: they are made of cells, and of other facts.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 from insights_engine.base import interrupts, plans
+from insights_engine.columns.names import (
+    STORED,
+    Beyond,
+    Both,
+    Doubt,
+    Experiment,
+    Fact,
+    HashBucket,
+    Item,
+    NotCaptured,
+    NumberField,
+    Presence,
+    Single,
+    SpanStatus,
+    Value,
+)
 from insights_engine.exact.attributes import number_form, storable
 from insights_engine.facts.terms import (
     CONTENT,
@@ -40,10 +46,7 @@ from insights_engine.facts.terms import (
     hidden_slot_of,
     name_bucket_of,
 )
-from insights_engine.language import fields, storage, times, tree
-from insights_engine.language.storage import SEPARATOR
-
-Name = tuple[Any, ...]
+from insights_engine.language import storage, tree
 
 #: What ``kinds`` may name, in the order of the documentation.
 KINDS = (
@@ -57,13 +60,12 @@ _TERMS_AT_ONCE = 20_000
 #: A key with more different numbers than this is tested by thresholds alone.
 MOST_EQUAL_NUMBERS = 32
 
-FACTS = frozenset("vpse")
 _SLICES = (Role.LOW, Role.SPREAD)
 #: Traces whose session has assessments in another experiment.
-MARK_OF_SESSIONS: Name = ("o", "trace", "assessments", SESSION)
-_ANY_SPAN: Name = ("o", "span", "", "")
+MARK_OF_SESSIONS = NotCaptured("trace", "assessments", SESSION)
+_ANY_SPAN = NotCaptured("span", "", "")
 
-#: What MLflow notes for itself: how much it has stored, where, and in which form.
+#: MLflow's own bookkeeping: how much it has stored, where, and in which form.
 _BOOKKEEPING = frozenset(
     (
         ("tag", "mlflow.artifactLocation"),
@@ -119,41 +121,43 @@ class Signature(NamedTuple):
 # ------------------------------------------------------------------------- items
 
 
-def items_of(term: Term, signatures: dict[int, Signature]) -> Iterator[Name]:
+def items_of(term: Term, signatures: dict[int, Signature]) -> tuple[Item, ...]:
     """The names of the items that a term is part of."""
     kind, key, role = term.kind, term.key, term.role
-    if role == Role.VALUE:
-        if (kind, key) not in _NO_FACTS:
-            value = _readable(term.value) if kind in storage.ASSESSMENTS else term.value
-            yield ("v", kind, key, value)
-    elif role == Role.PRESENT:
-        if (kind, key) not in _NO_FACTS:
-            yield ("p", kind, key)
-    elif role == Role.BUCKET:
-        # Buckets make the values of facts uncertain.
-        if (kind, key) not in _NO_FACTS:
-            yield ("h", kind, key, term.slot)
-    elif role == Role.UNKNOWN:
-        yield ("o", kind, key, term.slot)
-    elif role == Role.LOW and kind == "span" and key == "count":
+    if role == Role.UNKNOWN:
+        return (NotCaptured(kind, key, term.slot),)
+    if role == Role.LOW:
         signature = signatures.get(term.signature)
-        if signature is None:
-            return
-        if signature.bucket is None:
-            if signature.name is not None:
-                yield ("s", "name", signature.name, signature.status)
-        elif signature.status == "":
-            yield _ANY_SPAN
-            return
-        else:
-            yield ("o", "span", signature.status, signature.bucket)
-        if signature.type is not None:
-            yield ("s", "type", signature.type, signature.status)
+        counted = (kind, key) == ("span", "count")
+        return _items_of_spans(signature) if counted and signature is not None else ()
+    if (kind, key) in _NO_FACTS:
+        return ()
+    if role == Role.VALUE:
+        value = _readable(term.value) if kind in storage.ASSESSMENTS else term.value
+        return (Value(kind, key, value),)
+    if role == Role.PRESENT:
+        return (Presence(kind, key),)
+    # Hash buckets make the values of facts uncertain.
+    return (HashBucket(kind, key, term.slot),) if role == Role.BUCKET else ()
 
 
-def series_of(
+def _items_of_spans(signature: Signature) -> tuple[Item, ...]:
+    status, bucket = signature.status, signature.bucket
+    if bucket is not None and not status:
+        return (_ANY_SPAN,)
+    found: list[Item] = []
+    if bucket is not None:
+        found.append(NotCaptured("span", status, bucket))
+    elif signature.name is not None:
+        found.append(SpanStatus("name", signature.name, status))
+    if signature.type is not None:
+        found.append(SpanStatus("type", signature.type, status))
+    return tuple(found)
+
+
+def number_field_of(
     kind: str, key: str, signature: int, signatures: Mapping[int, Signature]
-) -> Optional[Name]:
+) -> Optional[NumberField]:
     """The field that numbers of a key and signature belong to, if it is tested."""
     if (kind, key) == ("trace", storage.END_TIME.key) or (kind, key) in _BOOKKEEPING:
         return None
@@ -161,8 +165,8 @@ def series_of(
         known = signatures.get(signature)
         if known is None or known.name is None:
             return None
-        return ("n", kind, key, known.name)
-    return ("n", kind, key, "")
+        return NumberField(kind, key, known.name)
+    return NumberField(kind, key, "")
 
 
 def _readable(stored: str) -> str:
@@ -181,46 +185,44 @@ def _readable(stored: str) -> str:
     return stored
 
 
-def uncertain_by(name: Name) -> tuple[Name, ...]:
+def uncertain_by(name: Union[Single, NumberField]) -> tuple[Doubt, ...]:
     """The items whose traces have the fact perhaps, or another number than is known."""
-    role = name[0]
-    if role == "n":
-        kind, key = name[1], name[2]
-        unknown: Name = ("o", kind, key, NUMBER)
-        if kind == "attribute":
-            return (unknown, *_lost(key))
-        return (unknown, MARK_OF_SESSIONS) if kind in storage.ASSESSMENTS else (unknown,)
-    if role == "s":
-        if name[1] == "type":
-            return (_ANY_SPAN,)
-        bucket = name_bucket_of(name[2])
-        return (("o", "span", name[3], bucket), _ANY_SPAN)
-    if role not in ("v", "p"):
+    if isinstance(name, Experiment):
         return ()
-    kind, key = name[1], name[2]
-    found: list[Name] = []
-    if role == "v":
-        value = name[3]
-        found = [("h", kind, key, bucket_of(value)), ("o", kind, key, TEXT)]
+    if isinstance(name, SpanStatus):
+        if name.column == "type":
+            return (_ANY_SPAN,)
+        return (NotCaptured("span", name.status, name_bucket_of(name.text)), _ANY_SPAN)
+    kind, key = name.kind, name.key
+    found: tuple[Doubt, ...] = ()
+    if isinstance(name, Value):
+        found = (HashBucket(kind, key, bucket_of(name.value)), _not_captured(kind, key, TEXT))
         if kind in storage.ASSESSMENTS:
-            found.append(("h", kind, key, bucket_of(json.dumps(value))))
+            found += (HashBucket(kind, key, bucket_of(json.dumps(name.value))),)
+    elif not isinstance(name, Presence):
+        found = (_not_captured(kind, key, NUMBER),)
     if kind == "attribute":
-        found += _lost(key)
-    elif kind in storage.ASSESSMENTS:
-        found.append(MARK_OF_SESSIONS)
-    return tuple(found)
+        return found + _lost(key)
+    return (*found, MARK_OF_SESSIONS) if kind in storage.ASSESSMENTS else found
+
+
+_not_captured = lru_cache(maxsize=5000)(NotCaptured)
 
 
 @lru_cache(maxsize=5000)
-def _lost(key: str) -> tuple[Name, ...]:
-    """Where it is not known whether a span has an attribute."""
+def _lost(key: str) -> tuple[NotCaptured, ...]:
+    """The items whose traces may have an attribute that the index does not know."""
     top, _, part = key.partition(SEPARATOR)
     hidden = hidden_slot_of(top)
-    found: tuple[Name, ...] = (
-        ("o", "attribute", "", CONTENT),
-        ("o", "attribute", "", hidden),
-    )
-    return (*found, ("o", "attribute", top, PARTS)) if part else found
+    found = (NotCaptured("attribute", "", CONTENT), NotCaptured("attribute", "", hidden))
+    return (*found, NotCaptured("attribute", top, PARTS)) if part else found
+
+
+class SampledCuts(NamedTuple):
+    """The cuts of a field (see `cells`), and the blocks and positions they were chosen from."""
+
+    sample: tuple[tuple[int, int], ...]
+    cuts: Any
 
 
 class Items:
@@ -230,8 +232,8 @@ class Items:
         """``below``: the numbers of these come first, and are not changed."""
         self._below = below
         self._start = 0 if below is None else len(below)
-        self._numbers: dict[Name, int] = {}
-        self._names: list[Name] = []
+        self._numbers: dict[Item, int] = {}
+        self._names: list[Item] = []
         #: How many values of a key read as numbers.
         self._numeric: dict[tuple[str, str], int] = {}
         self.signatures: dict[int, Signature] = {}
@@ -243,29 +245,29 @@ class Items:
         self._made_of: dict[int, list[int]] = {}
         self._terms_made_of = 0
         #: Of each field with numbers the terms of its slices, by signature.
-        self.slices: dict[Name, dict[int, dict[tuple[str, int], int]]] = {}
-        #: Where fields are cut (see `series`), with the blocks and positions that this comes from.
-        self.cuts: dict[Name, tuple[tuple[tuple[int, int], ...], Any]] = {}
-        #: The same of those that the largest blocks have no numbers of.
-        self.later_cuts: dict[Name, tuple[tuple[tuple[int, int], ...], Any]] = {}
+        self.slices: dict[NumberField, dict[int, dict[tuple[str, int], int]]] = {}
+        #: The cuts of fields.
+        self.cuts: dict[NumberField, SampledCuts] = {}
+        #: The cuts of fields without numbers in the largest blocks.
+        self.later_cuts: dict[NumberField, SampledCuts] = {}
         self._last_term = 0
 
     def __len__(self) -> int:
         return self._start + len(self._names)
 
-    def number(self, name: Name) -> int:
+    def number(self, name: Item) -> int:
         """The number of an item; a new one where it is not known."""
         known = self.known(name)
         if known is not None:
             return known
         number = self._numbers[name] = len(self)
         self._names.append(name)
-        if name[0] == "v" and reads_as_number(name):
-            key = (name[1], name[2])
+        if isinstance(name, Value) and reads_as_number(name):
+            key = (name.kind, name.key)
             self._numeric[key] = self._numeric.get(key, 0) + 1
         return number
 
-    def known(self, name: Name) -> Optional[int]:
+    def known(self, name: Item) -> Optional[int]:
         """The number of an item, if it has one."""
         if self._below is not None:
             known = self._below.known(name)
@@ -273,7 +275,7 @@ class Items:
                 return known
         return self._numbers.get(name)
 
-    def name(self, number: int) -> Name:
+    def name(self, number: int) -> Item:
         """The name of an item."""
         if number < self._start:
             assert self._below is not None
@@ -299,7 +301,7 @@ class Items:
         return self.facts_of.get(term, ()) + self.doubts_of.get(term, ())
 
     def read(self, plpy: Any) -> None:
-        """Adds what the vocabulary of the index has more.
+        """Add the terms that the vocabulary of the index has gained.
 
         Terms are only ever added, by one writer at a time, so their numbers ascend;
         those that are gone have no postings any more.
@@ -331,9 +333,9 @@ class Items:
         if term.role in _SLICES and (term.kind, term.key) != ("span", "count"):
             self._add_slice(term)
             return
-        names = list(items_of(term, self.signatures))
-        facts = tuple([self.number(name) for name in names if name[0] in FACTS])
-        doubts = tuple([self.number(name) for name in names if name[0] not in FACTS])
+        names = items_of(term, self.signatures)
+        facts = tuple([self.number(name) for name in names if isinstance(name, STORED)])
+        doubts = tuple([self.number(name) for name in names if not isinstance(name, STORED)])
         if facts:
             self.facts_of[term.number] = facts
         if doubts:
@@ -342,7 +344,7 @@ class Items:
             self._terms.append(term.number)
 
     def _add_slice(self, term: Term) -> None:
-        name = series_of(term.kind, term.key, term.signature, self.signatures)
+        name = number_field_of(term.kind, term.key, term.signature, self.signatures)
         if name is not None:
             of_signature = self.slices.setdefault(name, {}).setdefault(term.signature, {})
             of_signature[term.role, term.slot] = term.number
@@ -360,111 +362,19 @@ class Items:
             )
 
 
-def reads_as_number(name: Name) -> bool:
+def reads_as_number(name: Value) -> bool:
     """Whether the value of an item reads as a number."""
-    return number_form(name[3]) is not None
-
-
-# ------------------------------------------------------------------------- facts
-
-
-class Label(NamedTuple):
-    """What a row shows of a fact."""
-
-    kind: str
-    key: str
-    value: Optional[str]
-
-
-def label(name: Name) -> Label:
-    """The columns kind, key and value of a fact."""
-    if name[0] == "a":
-        both = [label(one) for one in name[1:]]
-        kind, key = (" AND ".join([one[column] or "" for one in both]) for column in (0, 1))
-        return Label(kind, key, " AND ".join([one.value or "" for one in both]))
-    if name[0] == "e":
-        return Label("trace", "experiment_id", str(name[1]))
-    if name[0] == "s":
-        return Label("span", f"{name[1]}, status", f"{name[2]}, {name[3]}")
-    kind, key = name[1], name[2]
-    if name[0] == "n":
-        field = fields.spell(field_of(kind, key))
-        of_name = f"span.name, {field}" if name[3] else field
-        value = f"{name[3]}, " if name[3] else ""
-        return Label("number", of_name, f"{value}{name[4]} {_number_text(name)}")
-    shown = _SHOWN_KEYS.get(str(kind), str(key))
-    return Label(kind, shown.replace(SEPARATOR, "."), name[3] if name[0] == "v" else None)
-
-
-def _number_text(name: Name) -> str:
-    """The constant of a threshold, as a filter has it, but without quotes."""
-    number = name[5]
-    of_time = fields.is_time(field_of(name[1], name[2])) and isinstance(number, int)
-    return (of_time and times.text_of(number)) or repr(number)
-
-
-_SHOWN_KEYS = {**{row.kinds[0]: row.name for row in storage.LINKS}, "issue": "issue.id"}
-
-
-def kind_of(name: Name) -> str:
-    """The kind of a fact."""
-    return {"e": "trace", "s": "span", "n": "number"}.get(name[0]) or str(name[1])
-
-
-def node_of(name: Name) -> tree.Node:
-    """The filter that a fact is."""
-    role = name[0]
-    if role == "a":
-        return tree.And((node_of(name[1]), node_of(name[2])))
-    if role == "e":
-        return tree.TextCompare(tree.TraceText("experiment_id"), "=", str(name[1]))
-    if role == "s":
-        return tree.AnySpan(
-            tree.And(
-                (
-                    tree.TextCompare(tree.SpanText(name[1]), "=", name[2]),
-                    tree.TextCompare(tree.SpanText("status"), "=", name[3]),
-                )
-            )
-        )
-    field = field_of(name[1], name[2])
-    node: tree.Node
-    if role == "p":
-        node = tree.IsNull(field, negated=True)
-    elif role == "n":
-        node = tree.NumberCompare(field, name[4], name[5])
-        if name[3]:
-            named = tree.TextCompare(tree.SpanText("name"), "=", name[3])
-            return tree.AnySpan(tree.And((named, node)))
-    else:
-        node = tree.TextCompare(field, "=", name[3])
-    return tree.AnySpan(node) if fields.is_span_field(field) else node
-
-
-def field_of(kind: str, key: str) -> tree.Field:
-    """The field that facts of a kind and key are about."""
-    row = storage.NAMED.get((kind, key))
-    if row is not None:
-        return row.field
-    if kind == "tag":
-        return tree.Tag(key)
-    if kind == "metadata":
-        return fields.PROMOTED_METADATA.get(key) or tree.Metadata(key)
-    if kind in storage.ASSESSMENTS:
-        return tree.Assessment(kind, key)
-    if kind == "issue":
-        return tree.Issue()
-    return tree.SpanAttribute(tuple(key.split(SEPARATOR)))
+    return number_form(name.value) is not None
 
 
 # ---------------------------------------------------------------- restatements
 
 
 class Restated:
-    """Tells the facts that merely restate a filter: those about a field of it.
+    """A predicate for facts that merely restate a filter: those about a field of it.
 
-    Whoever asks about ``status = 'ERROR'`` knows that ``status = 'OK'`` goes against
-    it.  A field counts under all its names, and with what it is computed from.
+    Whoever asks about ``status = 'ERROR'`` knows that ``status = 'OK'`` is
+    rare there.  A field counts under all its names, and with what it is computed from.
     """
 
     def __init__(self, nodes: Iterable[tree.Node]) -> None:
@@ -477,21 +387,20 @@ class Restated:
             for field in tree.fields_of(node):
                 self._add(field)
 
-    def __call__(self, name: Name) -> bool:
-        role = name[0]
-        if role == "a":
-            return self(name[1]) or self(name[2])
-        if role == "e":
+    def __call__(self, name: Union[Fact, NumberField]) -> bool:
+        if isinstance(name, Both):
+            return self(name.one) or self(name.other)
+        if isinstance(name, Experiment):
             return ("trace", "experiment_id") in self._keys
-        if role == "s":
-            return ("span", name[1]) in self._keys or ("span", "status") in self._keys
-        kind, key = name[1], name[2]
-        if role == "n" and name[3]:
+        if isinstance(name, SpanStatus):
+            return ("span", name.column) in self._keys or ("span", "status") in self._keys
+        kind, key = name.kind, name.key
+        if isinstance(name, (NumberField, Beyond)) and name.span_name:
             if self._durations or ("span", "name") in self._keys:
                 return True
             # The time that spans of one name take tells more than that of the trace,
             # but for root spans, which last as long.
-            return ("trace", "execution_time_ms") in self._keys and self.is_of_roots(name[3])
+            return ("trace", "execution_time_ms") in self._keys and self.is_of_roots(name.span_name)
         if kind == "attribute":
             return any(_one_in_the_other(key, other) for other in self._attributes)
         return (kind, key) in self._keys
@@ -544,7 +453,7 @@ _SUMMED = {"_tokens": "mlflow.chat.tokenUsage", "_cost": "mlflow.llm.cost"}
 
 
 def has_span_condition(node: tree.Node) -> bool:
-    """Whether a filter has plain conditions on spans, which others would join."""
+    """Whether a filter has plain conditions on spans, to which AND would join others."""
     if isinstance(node, (tree.And, tree.Or)):
         return any(has_span_condition(item) for item in node.items)
     if isinstance(node, tree.Not):

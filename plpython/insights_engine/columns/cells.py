@@ -1,9 +1,9 @@
-"""The numbers of traces, cut into cells: what thresholds are chosen from.
+"""The numbers of traces, divided into cells by the constants that thresholds are chosen from.
 
 The numbers of a field are compared as `bitmaps.ordered` orders them, so that a cell
-holds exactly what the raw predicate says is between two constants.  Where to cut is
+holds exactly what exact SQL finds between two constants.  Where to cut is
 chosen once, from a sample of the traces and without a look at any target, and at
-numbers that are good to read; of each trace it is then kept in which cell its
+readable numbers; of each trace it is then kept in which cell its
 smallest and its largest number lie, a few bits each.
 """
 
@@ -16,24 +16,20 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import NamedTuple, Optional, Union
 
-from insights_engine.columns.candidates import Name
+from insights_engine.columns.names import NumberField
 from insights_engine.facts.terms import Role
 from insights_engine.language import storage
 from insights_engine.language.storage import Type
 from insights_engine.sets import bitmaps, intervals
-from insights_engine.stats.thresholds import roundest
+from insights_engine.stats.thresholds import gaps, roundest
 
-#: A cut in each of so many even parts of the numbers, and in smaller and smaller ones
-#: at both ends; anywhere in a part, so that the numbers are good to read.
-_EVEN = 20
-_TAIL = 6
 #: Numbers of a field that cuts are chosen from, ...
 SAMPLE = 20_000
-#: ... unless there are so few traces that all of theirs are looked at.
+#: ... except in a base of so few traces, where all numbers are.
 FEW_TRACES = 5_000
 
 
-class Numbers(NamedTuple):
+class Extremes(NamedTuple):
     """The smallest and largest number of each trace that has one, as ordered integers."""
 
     positions: Sequence[int]
@@ -66,7 +62,7 @@ class Cells:
         self.low = low
         self.high = high
         self.cuts = cuts
-        # The set that was last counted as a base, and its `counts`: as a rule all traces.
+        # The last base, as a rule all traces, and its `counts`.
         self._last: tuple[int, tuple[Histogram, Histogram]] = (-1, ({}, {}))
         planes = low if high is low else (*low, *high)
         #: About how many bytes of memory it takes.
@@ -78,7 +74,7 @@ class Cells:
         return low, low if self.high is self.low else histogram(self.high, within)
 
     def base_counts(self, base: int) -> tuple[Histogram, Histogram]:
-        """The same of a set that will be asked about again: the base of a discovery."""
+        """The counts in a set that is counted again and again: the base of a discovery."""
         if self._last[0] != base:
             self._last = base, self.counts(base)
         return self._last[1]
@@ -127,10 +123,10 @@ def bytes_of(planes: Planes, used: int) -> bytes:
 # ------------------------------------------------------------- numbers as slices
 
 
-class Sliced:
+class StoredSlices:
     """The numbers of traces of one signature, bit by bit, as the index stores them.
 
-    Every slice is decoded when it is first asked for, and then at hand.
+    Slices are decoded on first use and kept.
     """
 
     def __init__(self, slices: Mapping[tuple[str, int], bytes]) -> None:
@@ -183,7 +179,7 @@ class _Low:
 
     __slots__ = ("_sliced",)
 
-    def __init__(self, sliced: Sliced) -> None:
+    def __init__(self, sliced: StoredSlices) -> None:
         self._sliced = sliced
 
     def get(self, bit: int, otherwise: int, /) -> int:
@@ -205,7 +201,7 @@ _WINDOW = 256
 
 
 def _windows(bits: int, used: int) -> int:
-    """Some stretches of a set, one after the other."""
+    """Some stretches of a set, joined."""
     if used <= _WINDOWS * _WINDOW or not bits:
         return bits
     stored = bits.to_bytes((used + 7) >> 3, "little")
@@ -264,7 +260,7 @@ def partition(slices: bitmaps.Slices, there: int, starts: Sequence[int]) -> dict
     return found
 
 
-def cells_of_slices(several: Sequence[Sliced], cuts: Cuts) -> Cells:
+def cells_of_slices(several: Sequence[StoredSlices], cuts: Cuts) -> Cells:
     """The cells of numbers that the index stores, over all signatures."""
     lows: dict[int, int] = {}
     highs: dict[int, int] = {}
@@ -303,7 +299,7 @@ def _planes(members: Mapping[int, int], order: Sequence[int]) -> Planes:
 # ------------------------------------------------------------- numbers in a list
 
 
-def united(several: Sequence[Numbers]) -> Numbers:
+def united(several: Sequence[Extremes]) -> Extremes:
     """The smallest and largest numbers over several signatures."""
     if len(several) == 1:
         return several[0]
@@ -314,12 +310,12 @@ def united(several: Sequence[Numbers]) -> Numbers:
             low[position] = min(least, low.get(position, least))
             high[position] = max(most, high.get(position, most))
     positions = sorted(low)
-    return Numbers(
+    return Extremes(
         positions, list(map(low.__getitem__, positions)), list(map(high.__getitem__, positions))
     )
 
 
-def cells_of(numbers: Numbers, cuts: Cuts) -> Cells:
+def cells_of(numbers: Extremes, cuts: Cuts) -> Cells:
     """The cells that numbers lie in."""
     low = _cells(numbers.positions, numbers.low, cuts)
     if numbers.high == numbers.low:
@@ -335,7 +331,7 @@ def _cells(positions: Sequence[int], numbers: Sequence[int], cuts: Cuts) -> Plan
     return _planes(sets, sorted(sets))
 
 
-def sampled(numbers: Numbers, most: int) -> list[int]:
+def sampled(numbers: Extremes, most: int) -> list[int]:
     """Some of the numbers, evenly; the largest where they are others than the smallest."""
     step = max(1, len(numbers.positions) // max(most, 1))
     low, high = numbers.low[::step], numbers.high[::step]
@@ -345,18 +341,18 @@ def sampled(numbers: Numbers, most: int) -> list[int]:
 # -------------------------------------------------------------------- the fields
 
 
-def _type(name: Name) -> Type:
+def _type(name: NumberField) -> Type:
     """What the numbers of a field are; those among texts are doubles."""
-    row = storage.NAMED.get((name[1], name[2]))
+    row = storage.NAMED.get((name.kind, name.key))
     return Type.DOUBLE if row is None else row.type
 
 
-def _value(name: Name, place: int) -> Union[int, float]:
+def _value(name: NumberField, place: int) -> Union[int, float]:
     """The number that an ordered integer stands for, in the unit of the field."""
     return intervals.number_of(_type(name), place ^ _SIGN)
 
 
-def _start(name: Name, value: Union[int, float]) -> int:
+def _start(name: NumberField, value: Union[int, float]) -> int:
     """The first ordered integer that is not below a constant."""
     return intervals.bounds_of(_type(name), value)[0]
 
@@ -364,13 +360,13 @@ def _start(name: Name, value: Union[int, float]) -> int:
 # ---------------------------------------------------------------------- the cuts
 
 
-def choose_cuts(name: Name, sample: Iterable[int]) -> Cuts:
-    """Where to cut a field, of some of its numbers."""
+def choose_cuts(name: NumberField, sample: Iterable[int]) -> Cuts:
+    """The cuts of a field, chosen from some of its numbers."""
     counts = Counter(sample)
     places = sorted(counts)
     cumulative = list(accumulate(map(counts.__getitem__, places)))
     found: dict[int, Union[int, float]] = {}
-    for low, high in _gaps(cumulative):
+    for low, high in gaps(cumulative):
         value = _readable(name, _value(name, places[low]), _value(name, places[high]))
         if value is not None:
             found[_start(name, value)] = value
@@ -378,35 +374,13 @@ def choose_cuts(name: Name, sample: Iterable[int]) -> Cuts:
     return Cuts([found[start] for start in starts], starts)
 
 
-def _gaps(cumulative: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs of values, by number: cut somewhere above the first, not above the second."""
-    if len(cumulative) <= _EVEN + 2 * _TAIL:
-        return [(number - 1, number) for number in range(1, len(cumulative))]
-    total = cumulative[-1]
-    step = 1 / _EVEN
-    edges = [step * k for k in range(1, _EVEN)]
-    for k in range(1, _TAIL + 1):
-        edges += [step / 2**k, 1 - step / 2**k]
-    edges.sort()
-    found = []
-    for begin, end in zip([0.0, *edges], [*edges, 1.0]):
-        low = bisect_right(cumulative, begin * total)
-        high = min(bisect_right(cumulative, end * total), len(cumulative) - 1)
-        if low < high:
-            found.append((low, high))
-        else:
-            # A value that is so frequent on its own: below it, and above it.
-            found += [(at - 1, at) for at in (low, low + 1) if 0 < at < len(cumulative)]
-    return found
-
-
 def _readable(
-    name: Name, low: Union[int, float], high: Union[int, float]
+    name: NumberField, low: Union[int, float], high: Union[int, float]
 ) -> Optional[Union[int, float]]:
-    """A number above ``low`` and not above ``high`` that is good to read."""
+    """A readable number above ``low`` and not above ``high``."""
     if not low < high:
         return None
-    if name[1:3] == ("trace", "timestamp_ms"):
+    if (name.kind, name.key) == ("trace", "timestamp_ms"):
         for unit in _TIME_UNITS:
             value = int(high) // unit * unit
             if value > low:

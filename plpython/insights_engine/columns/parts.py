@@ -1,4 +1,4 @@
-"""Traces that a discovery is about, by position: a part of them at a time.
+"""The traces of a discovery by position, one part at a time.
 
 A part is a block of the index, or some traces that the index does not answer for
 (see `unindexed`).
@@ -16,23 +16,24 @@ from typing import Any, Optional
 
 from insights_engine.base import interrupts, plans
 from insights_engine.columns import cells, stored_cells
-from insights_engine.columns.candidates import Items, Name
-from insights_engine.columns.cells import Cells, Cuts, Sliced
-from insights_engine.columns.columns import Columns, united
+from insights_engine.columns.candidates import Items
+from insights_engine.columns.cells import Cells, Cuts, StoredSlices
+from insights_engine.columns.item_sets import ItemSets, united
+from insights_engine.columns.names import Experiment, NumberField
 from insights_engine.facts.terms import LARGE_BLOCK
 from insights_engine.index.cache import CACHE
 from insights_engine.index.groups import Block, all_positions
 from insights_engine.sets import bitmaps
 
 #: Fields whose slices are in memory at once.
-SERIES_AT_ONCE = 8
+FIELDS_AT_ONCE = 8
 
-#: About what there is beside the numbers of a field that are kept.
+#: Overhead of a cached sample in memory.
 _BYTES_OF_A_COLUMN = 250
 
 
 class Part(ABC):
-    """Some traces by position: which are in the base, and which in the target as well."""
+    """Some traces by position, with the sets of base and target."""
 
     def __init__(self, used: int, base: int, target: int) -> None:
         self.used = used
@@ -40,30 +41,30 @@ class Part(ABC):
         self.target = target
 
     def without_target(self) -> Part:
-        """The same, of what is not in the target."""
+        """The part without the traces of the target."""
         found = copy(self)
         found.base &= ~self.target
         found.target = 0
         return found
 
     @abstractmethod
-    def columns(self) -> Columns:
+    def item_sets(self) -> ItemSets:
         """The items that the traces have."""
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
-        """The traces that have some items, as far as there are any."""
-        return self.columns().sets(items)
+        """By item the traces that have it; items without traces are left out."""
+        return self.item_sets().sets(items)
 
     @abstractmethod
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
-        """Where their numbers lie."""
+    def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
+        """The cells that their numbers lie in."""
 
-    def known_cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
-        """The same of the fields for which it is quickly told."""
+    def known_cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
+        """The cells of the fields for which they are cheap."""
         return self.cells(cuts)
 
     @abstractmethod
-    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+    def sample(self, names: Sequence[NumberField]) -> dict[NumberField, Sequence[int]]:
         """Some of the numbers in the base, for `cells.choose_cuts`; all of few traces."""
 
     @abstractmethod
@@ -71,8 +72,8 @@ class Part(ABC):
         """The trace at each position, where there is one in the base."""
 
 
-#: By block and field: slices that were read, and will be read again at once.
-AtHand = dict[int, dict[Name, Sequence[Sliced]]]
+#: Slices by block and field that the next step needs again.
+AtHand = dict[int, dict[NumberField, Sequence[StoredSlices]]]
 
 
 class Indexed(Part):
@@ -93,18 +94,18 @@ class Indexed(Part):
         self._at_hand = at_hand
         self.block = block
 
-    def columns(self) -> Columns:
-        known = CACHE.column(self.block.block, "columns")
-        if isinstance(known, Columns):
+    def item_sets(self) -> ItemSets:
+        known = CACHE.column(self.block.block, "items")
+        if isinstance(known, ItemSets):
             return known
         found = self._read()
-        CACHE.keep_column(self.block.block, "columns", found, found.size)
+        CACHE.keep_column(self.block.block, "items", found, found.size)
         return found
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
         wanted = set(items)
-        known = CACHE.column(self.block.block, "columns")
-        if isinstance(known, Columns):
+        known = CACHE.column(self.block.block, "items")
+        if isinstance(known, ItemSets):
             doubts = wanted.intersection(known.doubts)
             found = known.sets(wanted - doubts)
             return {**found, **self._stored_sets(doubts)} if doubts else found
@@ -117,12 +118,12 @@ class Indexed(Part):
             for item in wanted.intersection(of_term[term]):
                 stored.setdefault(item, []).append(members)
         found = {item: united(several, self.used) for item, several in stored.items()}
-        experiment = self._items.number(("e", self.block.experiment_id))
+        experiment = self._items.number(Experiment(self.block.experiment_id))
         if experiment in wanted:
             found[experiment] = all_positions(self.used)
         return found
 
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+    def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
         found = self.known_cells(cuts)
         rest = {name: chosen for name, chosen in cuts.items() if name not in found}
         if rest:
@@ -132,9 +133,9 @@ class Indexed(Part):
                 CACHE.keep_column(self.block.block, name, one, one.size)
         return found
 
-    def known_cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+    def known_cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
         """The cells that the session knows, or that are stored with the index."""
-        found: dict[Name, Cells] = {}
+        found: dict[NumberField, Cells] = {}
         for name, chosen in cuts.items():
             known = CACHE.column(self.block.block, name)
             if isinstance(known, Cells) and known.cuts == chosen:
@@ -144,13 +145,13 @@ class Indexed(Part):
             found.update(stored_cells.read(self._plpy, self.block.block, lacking))
         return found
 
-    def worked_out(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
-        """The cells, of the numbers bit by bit."""
+    def worked_out(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
+        """The cells, computed from the bit-sliced numbers."""
         sliced = self._sliced(cuts)
         return {name: cells.cells_of_slices(sliced[name], chosen) for name, chosen in cuts.items()}
 
-    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
-        found: dict[Name, Sequence[int]] = {}
+    def sample(self, names: Sequence[NumberField]) -> dict[NumberField, Sequence[int]]:
+        found: dict[NumberField, Sequence[int]] = {}
         for name in names:
             known = CACHE.column(self.block.block, ("sample", name))
             if known is not None and known[0] == self.base:
@@ -166,7 +167,7 @@ class Indexed(Part):
                 CACHE.keep_column(self.block.block, ("sample", name), (self.base, numbers), size)
         return found
 
-    def _sliced(self, names: Iterable[Name]) -> Mapping[Name, Sequence[Sliced]]:
+    def _sliced(self, names: Iterable[NumberField]) -> Mapping[NumberField, Sequence[StoredSlices]]:
         own = self._at_hand.setdefault(self.block.block, {})
         lacking = [name for name in names if name not in own]
         wanted = {
@@ -175,12 +176,12 @@ class Indexed(Part):
             for signature, slices in self._items.slices.get(name, {}).items()
             for slot, term in slices.items()
         }
-        found: dict[Name, dict[int, dict[tuple[str, int], bytes]]] = {}
+        found: dict[NumberField, dict[int, dict[tuple[str, int], bytes]]] = {}
         for term, members in self._postings(list(wanted)) if wanted else ():
             name, signature, slot = wanted[term]
             found.setdefault(name, {}).setdefault(signature, {})[slot] = members
         for name in lacking:
-            own[name] = [Sliced(slices) for slices in found.get(name, {}).values()]
+            own[name] = [StoredSlices(slices) for slices in found.get(name, {}).values()]
         return own
 
     def _postings(self, terms: Sequence[int]) -> list[tuple[int, bytes]]:
@@ -194,10 +195,10 @@ class Indexed(Part):
         )
         return list(zip(row["terms"] or (), row["members"] or ()))
 
-    def _read(self) -> Columns:
+    def _read(self) -> ItemSets:
         (row,) = plans.run(
             self._plpy,
-            # Of most terms it is enough to know that they are there, which an index tells.
+            # For most terms their presence is enough, and an index-only scan gives it.
             "select pg_catalog.array_agg(p.term) as terms from insights.posting p"
             " where p.block = $1",
             ("int",),
@@ -207,9 +208,9 @@ class Indexed(Part):
         facts_of, doubts_of = self._items.facts_of, self._items.doubts_of
         stored = self._postings([term for term in terms if term in facts_of])
         everywhere = bitmaps.encode_set(all_positions(self.used), self.used)
-        experiment = self._items.number(("e", self.block.experiment_id))
+        experiment = self._items.number(Experiment(self.block.experiment_id))
         doubts = {item: () for term in terms if term in doubts_of for item in doubts_of[term]}
-        return Columns(
+        return ItemSets(
             [(-1, everywhere), *stored],
             {**facts_of, -1: (experiment,)},
             doubts,

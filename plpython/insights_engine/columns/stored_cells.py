@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from insights_engine.base import plans
-from insights_engine.columns.candidates import Name
 from insights_engine.columns.cells import Cells, Cuts
+from insights_engine.columns.names import NumberField
 from insights_engine.sets import bitmaps
 
 
-def cuts_of(plpy: Any, sample: Sequence[int]) -> dict[Name, Cuts]:
+def cuts_of(plpy: Any, sample: Sequence[int]) -> dict[NumberField, Cuts]:
     """The cuts chosen from a sample, by field, as far as they are stored; perhaps none."""
     rows = plans.run(
         plpy,
@@ -31,7 +31,7 @@ def cuts_of(plpy: Any, sample: Sequence[int]) -> dict[Name, Cuts]:
     return _cuts(rows)
 
 
-def cuts_in(plpy: Any, block: int) -> dict[Name, Cuts]:
+def cuts_in(plpy: Any, block: int) -> dict[NumberField, Cuts]:
     """The cuts of the cells that are stored of a block."""
     rows = plans.run(
         plpy,
@@ -42,7 +42,7 @@ def cuts_in(plpy: Any, block: int) -> dict[Name, Cuts]:
     return _cuts(rows)
 
 
-def _cuts(rows: Iterable[Mapping[str, Any]]) -> dict[Name, Cuts]:
+def _cuts(rows: Iterable[Mapping[str, Any]]) -> dict[NumberField, Cuts]:
     found = {}
     for row in rows:
         pairs = json.loads(row["cuts"])
@@ -50,10 +50,9 @@ def _cuts(rows: Iterable[Mapping[str, Any]]) -> dict[Name, Cuts]:
     return found
 
 
-def read(plpy: Any, block: int, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+def read(plpy: Any, block: int, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
     """The cells of fields that are cut so, as far as they are stored."""
-    columns = [list(column) for column in zip(*[name[1:] for name in cuts])]
-    if not columns:
+    if not cuts:
         return {}
     rows = plans.run(
         plpy,
@@ -63,7 +62,13 @@ def read(plpy: Any, block: int, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
         " on c.block = $1 and c.kind = w.kind and c.key = w.key and c.span_name = w.span_name"
         " and c.cuts = w.cuts",
         ("int", "text[]", "text[]", "text[]", "text[]"),
-        (block, *columns, [_text(chosen) for chosen in cuts.values()]),
+        (
+            block,
+            [name.kind for name in cuts],
+            [name.key for name in cuts],
+            [name.span_name for name in cuts],
+            [_text(chosen) for chosen in cuts.values()],
+        ),
     )
     found = {}
     for row in rows:
@@ -77,9 +82,9 @@ def read(plpy: Any, block: int, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
 
 
 def write(
-    plpy: Any, block: int, used: int, sample: Sequence[int], cells: Mapping[Name, Cells]
+    plpy: Any, block: int, used: int, sample: Sequence[int], cells: Mapping[NumberField, Cells]
 ) -> None:
-    """Stores the cells of a block, in place of what was stored of it."""
+    """Store the cells of a block, in place of what was stored of it."""
     plans.run(plpy, "delete from insights.cells c where c.block = $1", ("int",), (block,))
     for name, one in cells.items():
         plans.run(
@@ -89,7 +94,7 @@ def write(
             ("int", "text", "text", "text", "int[]", "text", "bytea[]", "bytea[]"),
             (
                 block,
-                *name[1:],
+                *(name.kind, name.key, name.span_name),
                 list(sample),
                 _text(one.cuts),
                 [bitmaps.encode_set(plane, used) for plane in one.low],
@@ -100,8 +105,8 @@ def write(
         )
 
 
-def _name(row: Mapping[str, Any]) -> Name:
-    return ("n", row["kind"], row["key"], row["span_name"])
+def _name(row: Mapping[str, Any]) -> NumberField:
+    return NumberField(row["kind"], row["key"], row["span_name"])
 
 
 def _text(cuts: Cuts) -> str:

@@ -14,6 +14,7 @@ from copy import copy
 from typing import Any, NamedTuple, Optional, Union
 
 from insights_engine.base import interrupts, plans
+from insights_engine.exact import given
 from insights_engine.exact.rawsql import SESSION_MARK
 from insights_engine.exact.statement import Statement
 from insights_engine.index import integrity
@@ -337,7 +338,8 @@ class Index:
     ) -> dict[int, int]:
         """By block: of some positions those that match, one trace after the other."""
         rows = self._places(blocks, sets)
-        matching = set(self.matching(node, [trace_id for _, _, trace_id in rows]))
+        trace_ids = [trace_id for _, _, trace_id in rows]
+        matching = given.matching(self.plpy, self._statement, node, trace_ids)
         found: dict[int, int] = {}
         for number, position, trace_id in rows:
             if trace_id in matching:
@@ -382,19 +384,6 @@ class Index:
                 if live.may is not live.must:
                     return False
         return True
-
-    def matching(self, node: tree.Node, ids: Sequence[str]) -> list[str]:
-        """Those of some traces that match, by the raw predicate."""
-        statement = self._statement.again()
-        given = statement.params.add(list(ids), "text[]")
-        rows = plans.run(
-            self.plpy,
-            f"select t.request_id from {statement.traces}"
-            f" where t.request_id = any({given}) and {statement.where(node, 'probe')}",
-            statement.params.types,
-            statement.params.values,
-        )
-        return [row["request_id"] for row in rows]
 
     def _places(self, blocks: Sequence[Block], sets: Sequence[int]) -> list[tuple[int, int, str]]:
         """(block, position, trace id) of the members of a set for each block."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 from insights_engine.base import plans
+from insights_engine.exact import given
 from insights_engine.exact.statement import Statement
 from insights_engine.index.conditions import Condition
 from insights_engine.index.groups import Group
@@ -60,32 +61,28 @@ def counts(
     if index.overcharged:
         return None
     if index.pending:
-        rest = _raw_counts(plpy, statement.again(), nodes, joint, index.pending)
+        rest = _counts_of_given(plpy, statement.again(), nodes, joint, index.pending)
         totals = [total + more for total, more in zip(totals, rest)]
     return totals
 
 
-def _raw_counts(
+def _counts_of_given(
     plpy: Any,
     statement: Statement,
     nodes: Sequence[tree.Node],
     joint: Sequence[int],
-    ids: Sequence[str],
+    trace_ids: Sequence[str],
 ) -> list[int]:
-    """The same counts among given traces, by the raw predicate."""
-    flags = ", ".join(
-        f"{statement.condition(node, 'probe')} as f{number}" for number, node in enumerate(nodes)
+    """The same counts among given traces, by exact SQL."""
+    flags = [f"t.matches[{number}]" for number in range(1, len(nodes) + 1)]
+    together = " and ".join(flags[number] for number in joint) or "false"
+    counts = ", ".join(f"count(*) filter (where {flag})" for flag in (*flags, together))
+    (row,) = statement.run(
+        plpy,
+        f"select array[{counts}] as counts"
+        f" from ({given.select(statement, trace_ids, nodes)} offset 0) t",
     )
-    together = " and ".join(f"f{number}" for number in joint) or "false"
-    columns = [f"count(*) filter (where f{number}) as c{number}" for number in range(len(nodes))]
-    columns.append(f"count(*) filter (where {together}) as c{len(nodes)}")
-    given = statement.params.add(list(ids), "text[]")
-    sql = (
-        f"select {', '.join(columns)} from (select {flags} from {statement.traces}"
-        f" where t.request_id = any({given}) and {statement.scope()} offset 0) t"
-    )
-    (row,) = statement.run(plpy, sql)
-    return [int(row[f"c{number}"]) for number in range(len(columns))]
+    return list(row["counts"])
 
 
 # ------------------------------------------------------------------------ pages
@@ -159,7 +156,7 @@ def newest(
         undecided = may & ~must
         if chosen:
             sure_count += bitmaps.count(sure | tied)
-            own_ms = _least(slices, chosen)
+            own_ms = bitmaps.least(slices, chosen)
             oldest_ms = own_ms if oldest_ms is None else min(oldest_ms, own_ms)
             if bitmaps.count(sure | tied) >= limit:
                 undecided &= ~bitmaps.below(slices, undecided, intervals.ZERO + own_ms)
@@ -171,25 +168,6 @@ def newest(
         sure_ids += index.ids(blocks, group.divided(chosen))
         open_ids += index.ids(blocks, group.divided(undecided))
     return sure_ids, open_ids
-
-
-def _least(slices: bitmaps.Slices, within: int) -> int:
-    """The smallest number of the members of a set."""
-    value = 0
-    for bit in range(bitmaps.WIDTH - 1, -1, -1):
-        members = slices.get(bit, 0)
-        if bit == bitmaps.WIDTH - 1:
-            negative = within & members
-            if negative:
-                within = negative
-                value -= 1 << bit
-            continue
-        without = within & ~members
-        if without:
-            within = without
-        else:
-            value += 1 << bit
-    return value
 
 
 def matches(
@@ -246,11 +224,9 @@ def _in_scope(plpy: Any, statement: Statement, ids: Sequence[str]) -> int:
     """How many of some traces are there, in the experiments that were asked for."""
     if not ids:
         return 0
-    given = statement.params.add(list(ids), "text[]")
     (row,) = statement.run(
         plpy,
-        f"select count(*) as found from {statement.traces}"
-        f" where t.request_id = any({given}) and {statement.scope()}",
+        f"select count(*) as found from {statement.traces} where {given.condition(statement, ids)}",
     )
     return int(row["found"])
 
@@ -293,6 +269,6 @@ def _reason(plpy: Any, statement: Statement) -> str:
     if not state["complete"]:
         return "it has missed a change (insights_refresh catches up)"
     return (
-        "too many traces are pending (insights_refresh): MLflow's tables are asked about all"
+        "too many traces are pending (insights_refresh): exact SQL answers for all"
         " traces, and discoveries read the facts of those that are pending"
     )

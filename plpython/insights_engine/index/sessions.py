@@ -20,6 +20,7 @@ from itertools import islice, repeat
 from typing import Any, NamedTuple, Optional
 
 from insights_engine.base import interrupts, plans
+from insights_engine.exact import given
 from insights_engine.exact.statement import Statement
 from insights_engine.facts.terms import LARGE_BLOCK
 from insights_engine.index import stored_sessions
@@ -63,7 +64,7 @@ def check_unit(unit: Optional[str]) -> str:
     return unit
 
 
-class Numbers:
+class SessionNumbers:
     """The numbers that stand for session ids, the same from one call to the next."""
 
     def __init__(self) -> None:
@@ -101,7 +102,7 @@ class Numbers:
         return len(_numbered)
 
 
-class Sessions(Numbers):
+class Sessions(SessionNumbers):
     """Which session the trace at each position of an index belongs to."""
 
     def __init__(self, index: Index) -> None:
@@ -296,25 +297,20 @@ class Marks:
         return self._set | bitmaps.of_flags(self._flags)
 
 
-class Flags(NamedTuple):
-    """A trace that was asked about by itself: what it belongs to, and what it matches."""
+class GivenTrace(NamedTuple):
+    """A trace of which exact SQL has told what it matches, and its session."""
 
     session_id: Optional[str]
-    matches: tuple[bool, ...]
+    matches: Sequence[bool]
 
 
-def asked(
-    plpy: Any, statement: Statement, nodes: Sequence[tree.Node], ids: Sequence[str]
-) -> list[Flags]:
-    """Of some traces in scope which nodes they match, by the raw predicate."""
-    conditions = ", ".join(statement.condition(node, "probe") for node in nodes)
-    given = statement.params.add(list(ids), "text[]")
-    rows = statement.run(
-        plpy,
-        f"select t.session_id, array[{conditions}]::bool[] as matches from {statement.traces}"
-        f" where t.request_id = any({given}) and {statement.scope()}",
-    )
-    return [Flags(row["session_id"], tuple(row["matches"])) for row in rows]
+def given_traces(
+    plpy: Any, statement: Statement, nodes: Sequence[tree.Node], trace_ids: Sequence[str]
+) -> list[GivenTrace]:
+    """The given traces in scope, with a flag for each node."""
+    statement = statement.again()
+    sql = given.select(statement, trace_ids, nodes, ("t.session_id",))
+    return [GivenTrace(row["session_id"], row["matches"]) for row in statement.run(plpy, sql)]
 
 
 # -------------------------------------------------------------------- counting
@@ -406,7 +402,7 @@ def _of_index(
             tally.add(block, sets)
     if index.overcharged:
         return None
-    for one in asked(plpy, statement.again(), nodes, index.pending) if index.pending else ():
+    for one in given_traces(plpy, statement, nodes, index.pending) if index.pending else ():
         if unit == TRACE:
             add(table, [int(matches) for matches in one.matches])
         elif one.session_id is not None:
@@ -442,7 +438,7 @@ class Tally:
             else:
                 mark.add(numbers, bits, most)
 
-    def add_trace(self, trace: Flags) -> None:
+    def add_trace(self, trace: GivenTrace) -> None:
         """Adds a trace by itself."""
         number = self._sessions.number(trace.session_id or "")
         most = len(self._sessions)

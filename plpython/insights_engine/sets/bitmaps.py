@@ -24,13 +24,13 @@ from typing import Any, Protocol
 #: fill one page of 8 KiB.
 POSITIONS = 32_000
 
-# How a set is stored says its first byte: as a list of positions, of 16 bits each,
-# the lowest byte first; as a bitmap, position 0 the lowest bit of the first byte;
-# or as such a bitmap, deflated.
+# The first byte of a stored set is its format: a list of positions of 16 bits each, in
+# little-endian order; a bitmap, position 0 the lowest bit of the first byte; or a deflated
+# bitmap.
 _LISTED, _BITMAP, _DEFLATED = b"\x00", b"\x01", b"\x02"
-#: Reading a longer list takes longer than inflating a bitmap.
+#: A longer list takes longer to read than a bitmap to inflate.
 _LONGEST_LIST = 100
-#: Below, the head of a row is most of it.
+#: In shorter bitmaps the row header dominates the size.
 _SHORTEST_DEFLATED = 64
 
 
@@ -63,12 +63,12 @@ def _as_list(length: int, used: int) -> bool:
 def _bitmap(bitmap: bytes) -> bytes:
     if len(bitmap) < _SHORTEST_DEFLATED:
         return _BITMAP + bitmap
-    # What does not shrink takes longest to try: its beginning tells.
+    # Incompressible data takes longest; a trial with the beginning avoids it.
     start = bitmap[: len(bitmap) >> 3]
     if len(start) > 100 and 10 * len(zlib.compress(start, 1)) > 9 * len(start):
         return _BITMAP + bitmap
     deflated = zlib.compress(bitmap, 1)
-    # A little less to read is not worth inflating it.
+    # A small gain in size does not pay for inflating.
     if 4 * len(deflated) < 3 * len(bitmap):
         return _DEFLATED + deflated
     return _BITMAP + bitmap
@@ -209,12 +209,12 @@ class Slices(Protocol):
 
 
 def pattern_of_integer(number: int) -> int:
-    """64 bits for an integer within int64: two's complement, which see `ordered`."""
+    """The 64 bits of an integer in two's complement; see `ordered`."""
     return number & _ALL
 
 
 def pattern_of_double(number: float) -> int:
-    """64 bits for a finite double, which see `ordered`.
+    """The 64 bits of a finite double; see `ordered`.
 
     IEEE 754 doubles order like integers, negative ones backwards.  -0.0 is 0.0.
     """
@@ -246,13 +246,24 @@ def below(slices: Slices, within: int, bound: int) -> int:
     """
     if bound >> WIDTH:
         return within  # beyond all numbers
-    less, equal = 0, within
     # What agrees with the bound down to its lowest bit does not come before it.
-    lowest = bound & -bound
-    for bit in range(WIDTH - 1, lowest.bit_length() - 2, -1) if bound else ():
+    lowest = (bound & -bound).bit_length() - 1
+    bits = range(WIDTH - 1, lowest - 1, -1) if bound else ()
+    return _compare(slices, within, bound, bits, sign=WIDTH - 1)[0]
+
+
+def _compare(
+    slices: Slices, within: int, bound: int, bits: Iterable[int], sign: int | None = None
+) -> tuple[int, int]:
+    """The members of ``within`` whose number is less than a bound, and those that equal it.
+
+    As far as some bits tell, the highest first; a set bit ``sign`` makes a number the lesser.
+    """
+    less, equal = 0, within
+    for bit in bits:
         upper = equal & slices.get(bit, 0)
-        if bit == WIDTH - 1:
-            upper ^= equal  # set means negative
+        if bit == sign:
+            upper ^= equal
         if bound >> bit & 1:
             less |= equal ^ upper
             equal = upper
@@ -260,7 +271,7 @@ def below(slices: Slices, within: int, bound: int) -> int:
             equal ^= upper
         if not equal:
             break
-    return less
+    return less, equal
 
 
 def largest(slices: Slices, within: int, wanted: int) -> tuple[int, int]:
@@ -285,6 +296,19 @@ def largest(slices: Slices, within: int, wanted: int) -> tuple[int, int]:
     return sure, tied
 
 
+def least(slices: Slices, within: int) -> int:
+    """The smallest of the integers of a set that is not empty."""
+    negative = within & slices.get(WIDTH - 1, 0)
+    within, value = (negative, -1 << WIDTH - 1) if negative else (within, 0)
+    for bit in range(WIDTH - 2, -1, -1):
+        without = within & ~slices.get(bit, 0)
+        if without:
+            within = without
+        else:
+            value += 1 << bit
+    return value
+
+
 def add(first: Sequence[int], second: Sequence[int]) -> list[int]:
     """The slices of the sums of two unsigned numbers per position."""
     sums = []
@@ -306,15 +330,7 @@ def compare_counts(slices: Sequence[int], within: int, number: int) -> tuple[int
         return 0, 0
     if number.bit_length() > len(slices):
         return within, 0
-    less, equal = 0, within
-    for bit in range(len(slices) - 1, -1, -1):
-        members = slices[bit]
-        if number >> bit & 1:
-            less |= equal & ~members
-            equal &= members
-        else:
-            equal &= ~members
-    return less, equal
+    return _compare(dict(enumerate(slices)), within, number, range(len(slices) - 1, -1, -1))
 
 
 def transpose(patterns: Sequence[int]) -> dict[int, int]:

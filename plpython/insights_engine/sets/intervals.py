@@ -2,7 +2,7 @@
 
 A condition on a number holds on a few intervals of its ordered domain: the
 integers that `bitmaps.ordered` gives for integers and doubles alike.  Bounds are
-found so that the condition means what the raw predicate means, rounding
+found so that the condition means what exact SQL means, rounding
 included: an integer compared with a large double, or a duration in nanoseconds
 compared in milliseconds, is compared as a double.
 """
@@ -134,7 +134,7 @@ def bounds_of_integer(number: int) -> Bounds:
 
 
 def bounds_among_integers(number: float) -> Bounds:
-    """A double among 64-bit integers, as the raw predicate compares them.
+    """A double among 64-bit integers, as exact SQL compares them.
 
     Below 2^53 the comparison is exact; from there on the integers are rounded
     to doubles first.

@@ -1,4 +1,4 @@
-"""Many facts tested against one target: their p values, and what to believe.
+"""Tests of many facts against one target: p values, and q values.
 
 With 20,000 facts, a thousand fall below p = 0.05 by chance.  A discovery
 therefore reports the facts whose q value is at most its false discovery rate:
@@ -22,7 +22,7 @@ _NOT_SIGNIFICANT_P = 0.05
 
 
 class TargetTests:
-    """Tests facts for independence of one target; equal tables only once.
+    """Tests of facts for independence of one target; equal tables are tested once.
 
     ``target`` and ``total`` are the numbers of units (traces or sessions) of
     the target and of the base.  Below an expected count of ``exact_below``

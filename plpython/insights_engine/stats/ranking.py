@@ -1,4 +1,4 @@
-"""The order of discovered facts, and which of them say the same.
+"""The ranking of discovered facts, and near-identical ones.
 
 A ratio of 50 from two traces is no better news than a ratio of 5 from two
 thousand.  Facts are therefore ranked by the end of the 95 % interval of their
@@ -19,7 +19,7 @@ NEAR_IDENTICAL_PHI = 0.95
 
 
 def strength(odds: OddsRatio, direction: str) -> float:
-    """What to rank by, greatest first: a bound of the log odds ratio.
+    """The key of the ranking, greatest first: a bound of the log odds ratio.
 
     ``direction`` is ``positive`` (the lower bound), ``negative`` (the upper
     bound, smallest first) or ``both``: the distance from 0 of the nearer

@@ -1,4 +1,4 @@
-"""What the four counts of two filters say about how the filters belong together.
+"""Measures of association of two filters, from their four counts.
 
 The counts form a 2x2 contingency table over the traces of the base filter:
 

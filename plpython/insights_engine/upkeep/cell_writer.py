@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from insights_engine.columns import cells, stored_cells
-from insights_engine.columns.candidates import Items, Name
+from insights_engine.columns.candidates import Items
 from insights_engine.columns.cells import Cells, Cuts
-from insights_engine.columns.parts import SERIES_AT_ONCE, Indexed
+from insights_engine.columns.names import NumberField
+from insights_engine.columns.parts import FIELDS_AT_ONCE, Indexed
 from insights_engine.index.groups import Block, all_positions
 from insights_engine.index.large_blocks import Task
 
@@ -31,7 +32,9 @@ def store(plpy: Any, tasks: Sequence[Task]) -> int:
     return stored
 
 
-def worked_out(plpy: Any, items: Items, block: Block, cuts: dict[Name, Cuts]) -> dict[Name, Cells]:
+def worked_out(
+    plpy: Any, items: Items, block: Block, cuts: dict[NumberField, Cuts]
+) -> dict[NumberField, Cells]:
     """The cells of a block, of its postings."""
     # A field that is not cut has none, which is stored, too.
     found = {name: Cells([], [], chosen) for name, chosen in cuts.items() if not chosen.values}
@@ -41,7 +44,7 @@ def worked_out(plpy: Any, items: Items, block: Block, cuts: dict[Name, Cuts]) ->
     return found
 
 
-def wrong(plpy: Any, items: Items, block: Block) -> Iterator[Name]:
+def wrong(plpy: Any, items: Items, block: Block) -> Iterator[NumberField]:
     """The fields whose stored cells are not what the postings of a block say."""
     cuts = stored_cells.cuts_in(plpy, block.block)
     expected = worked_out(plpy, items, block, cuts)
@@ -53,11 +56,11 @@ def wrong(plpy: Any, items: Items, block: Block) -> Iterator[Name]:
                 yield name
 
 
-def _chosen(plpy: Any, items: Items, sample: Sequence[Block]) -> dict[Name, Cuts]:
+def _chosen(plpy: Any, items: Items, sample: Sequence[Block]) -> dict[NumberField, Cuts]:
     """The cuts that a session would choose, of all fields."""
     found = {}
     for names in _some(sorted(items.slices)):
-        numbers: dict[Name, list[int]] = {name: [] for name in names}
+        numbers: dict[NumberField, list[int]] = {name: [] for name in names}
         for block in sample:
             for name, some in _part(plpy, items, block).sample(names).items():
                 numbers[name] += some
@@ -69,6 +72,6 @@ def _part(plpy: Any, items: Items, block: Block) -> Indexed:
     return Indexed(plpy, items, block, all_positions(block.used), 0, {})
 
 
-def _some(names: Sequence[Name]) -> Iterator[Sequence[Name]]:
-    for start in range(0, len(names), SERIES_AT_ONCE):
-        yield names[start : start + SERIES_AT_ONCE]
+def _some(names: Sequence[NumberField]) -> Iterator[Sequence[NumberField]]:
+    for start in range(0, len(names), FIELDS_AT_ONCE):
+        yield names[start : start + FIELDS_AT_ONCE]

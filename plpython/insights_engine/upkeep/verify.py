@@ -126,7 +126,9 @@ def _cells(plpy: Any, items: Items, block: Block) -> Iterator[Problem]:
     """What is stored of the numbers of a block for discoveries."""
     try:
         for name in cell_writer.wrong(plpy, items, block):
-            field = _named(*name[1:3]) + (f" of {visible(name[3], 100)}" if name[3] else "")
+            field = _named(name.kind, name.key)
+            if name.span_name:
+                field += f" of {visible(name.span_name, 100)}"
             yield Problem(None, f"block {block.block} has other cells than numbers of {field}")
     except (IndexError, TypeError, ValueError, zlib.error):
         yield Problem(None, f"cells of block {block.block} cannot be read")

@@ -8,7 +8,16 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from insights_engine.columns import candidates, cells, columns
+from insights_engine.columns import cells, item_sets, names
+from insights_engine.columns.names import (
+    Beyond,
+    Experiment,
+    Fact,
+    NumberField,
+    Presence,
+    SpanStatus,
+    Value,
+)
 from insights_engine.facts.facts import Series
 from insights_engine.language.parser import parse_filter
 from insights_engine.language.printer import print_apart, print_filter
@@ -16,7 +25,7 @@ from insights_engine.sets import bitmaps
 from insights_engine.upkeep.postings import Extent, sliced
 
 USED = 300
-NAME = ("n", "tag", "k", "")
+NAME = NumberField("tag", "k", "")
 
 numbers = st.dictionaries(
     st.integers(0, USED - 1),
@@ -32,7 +41,7 @@ numbers = st.dictionaries(
 )
 
 
-def stored(values: dict[int, list[float]]) -> cells.Sliced:
+def stored(values: dict[int, list[float]]) -> cells.StoredSlices:
     """The numbers as the index has them."""
     collected = Series(whole=False)
     for position in sorted(values):
@@ -43,7 +52,7 @@ def stored(values: dict[int, list[float]]) -> cells.Sliced:
         (role, slot): members
         for role, slot, members in sliced(collected, 1, len(collected.positions), extent)
     }
-    return cells.Sliced(slices)
+    return cells.StoredSlices(slices)
 
 
 def ordered(number: float) -> int:
@@ -102,7 +111,7 @@ def test_cuts_part_the_sample(sample: list[float]) -> None:
 
 
 def test_cuts_are_good_to_read() -> None:
-    name = ("n", "trace", "execution_time_ms", "")
+    name = NumberField("trace", "execution_time_ms", "")
     sample = [*range(113, 900, 7), *range(5013, 9000, 31)]
     places = [bitmaps.ordered(bitmaps.pattern_of_integer(number)) for number in sample]
     values = cells.choose_cuts(name, places).values
@@ -110,7 +119,7 @@ def test_cuts_are_good_to_read() -> None:
     assert 5000 in values
     assert [value for value in values if 150 < value < 8000 and value % 10] == []
     day = 86_400_000
-    name = ("n", "trace", "timestamp_ms", "")
+    name = NumberField("trace", "timestamp_ms", "")
     sample = [20_000 * day + 7_654_321 * number for number in range(2000)]
     places = [bitmaps.ordered(bitmaps.pattern_of_integer(number)) for number in sample]
     values = cells.choose_cuts(name, places).values
@@ -127,7 +136,7 @@ def test_columns_count_the_members_of_sets(sets: list[set[int]], within: set[int
     last = len(sets)
     items[last - 1] = (0,)
     postings = [(term, bitmaps.encode(sorted(members), USED)) for term, members in enumerate(sets)]
-    found = columns.Columns(postings, items, {last: [postings[-1][1]]}, USED)
+    found = item_sets.ItemSets(postings, items, {last: [postings[-1][1]]}, USED)
     expected = [set().union(*sets), *sets]
     for chosen, members in (
         (None, set(range(USED))),
@@ -142,8 +151,8 @@ def test_columns_count_the_members_of_sets(sets: list[set[int]], within: set[int
     }
 
 
-def test_columns_know_of_doubts_whose_positions_were_not_given() -> None:
-    found = columns.Columns([(1, bitmaps.encode([1, 5], USED))], {1: (0,)}, {1: ()}, USED)
+def test_item_sets_know_of_doubts_whose_positions_were_not_given() -> None:
+    found = item_sets.ItemSets([(1, bitmaps.encode([1, 5], USED))], {1: (0,)}, {1: ()}, USED)
     assert set(found.doubts) == {1}
     assert found.sets((0, 1)) == {0: 0b100010}
 
@@ -157,41 +166,41 @@ def test_the_positions_of_thin_and_of_thick_sets(members: set[int]) -> None:
 @pytest.mark.parametrize(
     ("name", "filter", "apart", "label"),
     [
-        (("v", "tag", "env", "it's"), "tags.env = 'it''s'", None, ("tag", "env", "it's")),
-        (("v", "tag", "name", "x"), "tags['name'] = 'x'", None, ("tag", "name", "x")),
-        (("v", "run", "", "r"), "run_id = 'r'", None, ("run", "run_id", "r")),
-        (("v", "metadata", "mlflow.trace.user", "u"), "user = 'u'", None, None),
-        (("p", "feedback", "x"), "feedback.x IS NOT NULL", None, ("feedback", "x", None)),
+        (Value("tag", "env", "it's"), "tags.env = 'it''s'", None, ("tag", "env", "it's")),
+        (Value("tag", "name", "x"), "tags['name'] = 'x'", None, ("tag", "name", "x")),
+        (Value("run", "", "r"), "run_id = 'r'", None, ("run", "run_id", "r")),
+        (Value("metadata", "mlflow.trace.user", "u"), "user = 'u'", None, None),
+        (Presence("feedback", "x"), "feedback.x IS NOT NULL", None, ("feedback", "x", None)),
         (
-            ("v", "attribute", "a\x1fb c", "1"),
+            Value("attribute", "a\x1fb c", "1"),
             "span.attributes['a']['b c'] = '1'",
             "any(span.attributes['a']['b c'] = '1')",
             ("attribute", "a.b c", "1"),
         ),
         (
-            ("s", "name", "db", "ERROR"),
+            SpanStatus("name", "db", "ERROR"),
             "span.name = 'db' AND span.status = 'ERROR'",
             "any(span.name = 'db' AND span.status = 'ERROR')",
             ("span", "name, status", "db, ERROR"),
         ),
         (
-            ("n", "span", "duration", "db", ">=", 0.25, 1),
+            Beyond("span", "duration", "db", ">=", 0.25, 1),
             "span.name = 'db' AND span.duration_ms >= 0.25",
             "any(span.name = 'db' AND span.duration_ms >= 0.25)",
             ("number", "span.name, span.duration_ms", "db, >= 0.25"),
         ),
-        (("e", 7), "experiment_id = '7'", None, ("trace", "experiment_id", "7")),
+        (Experiment(7), "experiment_id = '7'", None, ("trace", "experiment_id", "7")),
     ],
 )
 def test_facts_are_written_as_filters(
-    name: candidates.Name,
+    name: Fact,
     filter: str,
     apart: str | None,
     label: tuple[str, str, str | None] | None,
 ) -> None:
-    node = candidates.node_of(name)
+    node = names.node_of(name)
     assert print_filter(node) == filter
     assert print_apart(node) == (apart or filter)
     assert parse_filter(filter) == parse_filter(apart or filter) == node
     if label is not None:
-        assert candidates.label(name) == label
+        assert names.label(name) == label

@@ -150,6 +150,12 @@ def test_slices_tell_the_largest(numbers: dict[int, int], wanted: int) -> None:
         assert bitmaps.count(sure) <= wanted <= bitmaps.count(sure | tied)
 
 
+@given(NUMBERS.filter(bool))
+def test_slices_tell_the_least(numbers: dict[int, int]) -> None:
+    slices = slices_of({p: bitmaps.pattern_of_integer(n) for p, n in numbers.items()})
+    assert bitmaps.least(slices, as_set(set(numbers))) == min(numbers.values())
+
+
 COUNTS = st.dictionaries(st.integers(0, 40), st.integers(0, 2**12), max_size=30)
 
 

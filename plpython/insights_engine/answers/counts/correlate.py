@@ -1,4 +1,4 @@
-"""Counting: one filter, or two filters and how they meet."""
+"""Counts of one filter, and the correlation of two."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def correlate(
 
 
 def associated(filter1: int, filter2: int, joint: int, total: int) -> dict[str, Any]:
-    """The columns of a correlation, of its counts."""
+    """The columns of a correlation with these counts."""
     counts = statistics.Counts(filter1, filter2, joint, total)
     found = statistics.associate(counts)
     return {
@@ -68,7 +68,7 @@ def associated(filter1: int, filter2: int, joint: int, total: int) -> dict[str, 
 def _four_counts(
     plpy: Any, statement: Statement, base: tree.Node, filter1: tree.Node, filter2: tree.Node
 ) -> list[int]:
-    """The traces that match the first filter, the second, both, and the base.
+    """The number of traces that match the first filter, the second, both, and the base.
 
     From MLflow's tables each filter is a set of its own, so that its subqueries
     become joins; as mere flags of one scan they would have to be hashed or

@@ -104,13 +104,13 @@ def _looked_at(node: tree.Node) -> tuple[bool, bool]:
 
 
 def _residue(undecided: int, most: int, pending: int) -> str:
-    """How the traces are settled that the index leaves open, or has not seen as they are now."""
+    """How many traces are rechecked: those that the index leaves open, and pending ones."""
     if undecided > most:
-        return f"more than {most}: MLflow's tables are asked about all traces at once"
+        return f"more than {most}: exact SQL answers for all traces at once"
     if not undecided and not pending:
         return "none: the index alone answers"
-    asked = f"MLflow's tables are asked about {_several(undecided + pending, 'trace')}"
-    return f"{asked}, {pending} of them pending" if pending else asked
+    rechecked = f"exact SQL rechecks {_several(undecided + pending, 'trace')}"
+    return f"{rechecked}, {pending} of them pending" if pending else rechecked
 
 
 def _several(number: int, noun: str) -> str:

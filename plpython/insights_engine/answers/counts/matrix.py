@@ -1,4 +1,4 @@
-"""Many filters at once: how each two of them go together."""
+"""Many filters at once: the association of each two of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEWEST, MOST = 2, 50
 
 
 def check_filters(filters: Optional[Sequence[Any]]) -> Sequence[Optional[str]]:
-    """The filters, of which each may be None as anywhere.  Raises InsightsError."""
+    """The filters, each of which may be None.  Raises InsightsError."""
     if filters is None or any(isinstance(one, (list, tuple)) for one in filters):
         raise InsightsError("The filters must be an array of texts, of one dimension.")
     if not FEWEST <= len(filters) <= MOST:
@@ -52,7 +52,7 @@ def correlations(
     filters: Sequence[tree.Node],
     unit: str,
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """(first, second, what insights_correlate says) of each two filters, numbered from 0.
+    """(first, second, columns of insights_correlate) for each two filters, numbered from 0.
 
     ``filters`` include the base.
     """

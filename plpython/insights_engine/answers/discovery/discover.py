@@ -1,4 +1,4 @@
-"""What goes with a target: every fact counted, tested, ranked.
+"""Facts associated with a target: every fact counted, tested, ranked.
 
 Counting is exact and comes first: part by part, how many traces of the base and
 of the target have each item of the vocabulary.  What is left are numbers: which
@@ -15,14 +15,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from insights_engine.answers.discovery import findings
-from insights_engine.answers.discovery.findings import NOTHING, Shown, Tested, significant
+from insights_engine.answers.discovery.findings import NOTHING, FactTest, ShownFact, significant
 from insights_engine.answers.discovery.grouping import grouped
 from insights_engine.answers.discovery.options import Options
 from insights_engine.answers.discovery.pairing import tested_pair, tested_pairs
 from insights_engine.answers.discovery.population import Population
-from insights_engine.answers.discovery.testing import Question, tested
+from insights_engine.answers.discovery.significance import Question, tested_facts
 from insights_engine.answers.discovery.units import Traces
 from insights_engine.columns import candidates
+from insights_engine.columns.names import Both, singles
 from insights_engine.stats.multiple import TargetTests
 
 
@@ -37,10 +38,10 @@ def discover(
         return
     within, most = options, options.max_results
     if screen is not units:
-        # Whether the support is enough turns out when all are counted.
+        # The count of all units decides later whether the support is enough.
         least = max(1, options.min_support * screen.total // units.total)
         within, most = options._replace(min_support=least), 2 * most
-    facts = list(tested(population, screen, question, within))
+    facts = list(tested_facts(population, screen, question, within))
     found = significant(facts, screen, within)
     if options.pairs:
         facts += tested_pairs(screen, found, within)
@@ -53,16 +54,16 @@ def discover(
 
 
 def _recounted(
-    units: Traces, groups: Sequence[Shown], options: Options, tested: int
-) -> list[Shown]:
-    """What leads in a sample, with its counts among all units: as many as are wanted.
+    units: Traces, groups: Sequence[ShownFact], options: Options, tested: int
+) -> list[ShownFact]:
+    """The leading facts of a sample, counted among all units, as many as are wanted.
 
-    What is left out of them counts as tested, with nothing found.
+    Facts that are left out count as tested.
     """
     tests = TargetTests(units.target, units.total)
-    # The order may change a little, and some may turn out to be chance.
+    # The order may change a little, and some facts may turn out to be chance.
     at_once = options.max_results + options.max_results // 4 + 1
-    facts: list[Tested] = []
+    facts: list[FactTest] = []
     for start in range(0, len(groups), at_once):
         some = [shown.found.fact for shown in groups[start : start + at_once]]
         counts = units.counted([fact.name for fact in some])
@@ -70,8 +71,8 @@ def _recounted(
             among, joint = counts[fact.name]
             if not options.min_support <= among < units.total:
                 facts.append(NOTHING)
-            elif fact.name[0] == "a":
-                members = [counts[member] for member in fact.name[1:]]
+            elif isinstance(fact.name, Both):
+                members = [counts[member] for member in singles(fact.name)]
                 pair = fact._replace(among=among, joint=joint)
                 facts.append(tested_pair(units, pair, members, options))
             else:

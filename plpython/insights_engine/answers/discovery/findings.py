@@ -1,107 +1,101 @@
-"""Facts with what was counted and tested of them, and the rows they are shown as."""
+"""Facts with their counts and tests, and the rows that show them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional, Protocol
+from typing import Any, NamedTuple, Optional
 
 from insights_engine.answers.discovery.options import Options, goes
 from insights_engine.answers.discovery.units import Traces
 from insights_engine.base.interrupts import in_order
-from insights_engine.columns import candidates
-from insights_engine.columns.candidates import Name
+from insights_engine.columns import candidates, names
+from insights_engine.columns.names import Both, Experiment, Fact, SpanStatus, Value
 from insights_engine.language import printer
 from insights_engine.language.errors import FilterError
 from insights_engine.language.parser import parse_filter
 from insights_engine.stats import ranking, statistics
 from insights_engine.stats.multiple import TargetTests, benjamini_hochberg
+from insights_engine.stats.thresholds import Searches
 
 
-class Searched(Protocol):
-    """A search for a threshold, as `splits.Split` is the outcome of one."""
-
-    @property
-    def searched(self) -> int:
-        """How many different thresholds were compared."""
-
-    def price(self, p: float) -> float:
-        """Pays for the search: the p value of the best of all compared, whose own is ``p``."""
-
-
-class Tested(NamedTuple):
+class FactTest(NamedTuple):
     """A fact with its counts and its p value."""
 
-    name: Name
+    name: Fact
     #: Units of the base, and of the target, that have the fact.
     among: int
     joint: int
     p_value: float
     test: str
-    #: What was searched for it, if anything was.
-    search: Optional[Searched] = None
+    #: The search that found it, if there was one.
+    search: Optional[Searches] = None
 
-    def counted(self, among: int, joint: int, tests: TargetTests) -> Tested:
+    def counted(self, among: int, joint: int, tests: TargetTests) -> FactTest:
         """The fact with other counts, tested."""
         return measured(self.name, among, joint, tests, self.search)
 
 
-#: Counts as tested, with nothing found.
-NOTHING = Tested(("n",), 0, 0, 1.0, "")
+#: A fact that counts as tested and is never shown.
+NOTHING = FactTest(Value("", "", ""), 0, 0, 1.0, "")
 
 
-#: What spans are told apart by, the best first.
+#: Columns that tell spans apart, the best first.
 _COLUMNS = ("name", "type")
 
 
-class Found(NamedTuple):
+class Finding(NamedTuple):
     """A significant fact."""
 
-    fact: Tested
+    fact: FactTest
     q_value: float
-    #: How strongly it goes with the target, for the ranking.
+    #: The strength of the association, for the ranking.
     strength: float
 
     @property
     def order(self) -> tuple[float, bool, int, int, str]:
-        """Sorts the strongest first.
+        """A key that sorts the strongest first.
 
-        Of equals what is said of traces; then what tells which spans have which status,
-        by their name and else by their type; then what is shorter to say.
+        Among equals, facts about traces come first; then the status of spans by name, then
+        by type; then the shorter fact.
         """
         name = self.fact.name
-        text = repr(name)
-        of_spans = name[0] in ("s", "a") or name[1] in ("span", "attribute")
-        column = _COLUMNS.index(name[1]) if name[0] == "s" else len(_COLUMNS)
+        text = names.ordered_by(name)
+        column = len(_COLUMNS)
+        if isinstance(name, SpanStatus):
+            column = _COLUMNS.index(name.column)
+        of_spans = isinstance(name, (SpanStatus, Both)) or (
+            not isinstance(name, Experiment) and name.kind in ("span", "attribute")
+        )
         return -self.strength, of_spans, column, len(text), text
 
 
-class Shown(NamedTuple):
+class ShownFact(NamedTuple):
     """A fact that is shown, under its filter."""
 
-    found: Found
+    found: Finding
     filter: str
     #: The filters of weaker facts that are near-identical.
     similar: list[str]
 
 
 def measured(
-    name: Name, among: int, joint: int, tests: TargetTests, search: Optional[Searched] = None
-) -> Tested:
-    """A fact that was counted, tested; the search for a threshold is paid for."""
+    name: Fact, among: int, joint: int, tests: TargetTests, search: Optional[Searches] = None
+) -> FactTest:
+    """The test of a counted fact, with the search for its threshold paid for."""
     p_value, test = tests.p_value(among, joint), tests.test(among)
     if search is None:
-        return Tested(name, among, joint, p_value, test)
-    test = f"best of {search.searched} splits, {test}"
-    return Tested(name, among, joint, search.price(p_value), test, search)
+        return FactTest(name, among, joint, p_value, test)
+    test = f"best of {search.size} splits, {test}"
+    return FactTest(name, among, joint, search.price(p_value), test, search)
 
 
 def significant(
-    facts: Sequence[Tested], units: Traces, options: Options, tested: Optional[int] = None
-) -> list[Found]:
-    """The significant facts that go in the direction asked for, the strongest first.
+    facts: Sequence[FactTest], units: Traces, options: Options, tested: Optional[int] = None
+) -> list[Finding]:
+    """The significant facts of the direction in ``options``, the strongest first.
 
-    ``tested``: of how many, where not all are given.  In a sample, in which facts are
-    only sought, they are judged one by one.
+    ``tested``: the number of all facts, where not all are given.  A sample serves to find
+    facts only, so each is judged by itself.
     """
     # No q value is below its p value, and those above the rate change none below it.
     some = [one for one in units.each(facts) if one is not NOTHING and one.p_value <= options.fdr]
@@ -111,7 +105,7 @@ def significant(
     found = []
     for one, q_value in units.each(zip(some, q_values)):
         if q_value <= options.fdr and goes(table(units, one.among, one.joint), options.direction):
-            found.append(Found(one, q_value, strength(units, one.among, one.joint, options)))
+            found.append(Finding(one, q_value, strength(units, one.among, one.joint, options)))
     return in_order(found, lambda one: one.order, units.look)
 
 
@@ -121,18 +115,20 @@ def table(units: Traces, among: int, joint: int) -> tuple[int, int, int, int]:
 
 
 def strength(units: Traces, among: int, joint: int, options: Options) -> float:
-    """How strongly a fact of these counts goes with the target, in the direction asked for."""
+    """The strength of association of a fact with these counts, in the direction asked for."""
     return ranking.strength(statistics.odds_ratio(*table(units, among, joint)), options.direction)
 
 
-def written(name: Name, apart: bool) -> Optional[str]:
-    """The filter of a fact; None where no filter can say it: not every key or value can be.
+def written(name: Fact, apart: bool) -> Optional[str]:
+    """The filter of a fact; None where the language cannot express its key or value.
 
-    ``apart``: it can be joined to other conditions on spans without speaking of their spans.
+    ``apart``: AND with other conditions on spans must not bind it to their spans.
     """
-    node = candidates.node_of(name)
-    if name[0] == "a":
-        text = " AND ".join([printer.print_apart(candidates.node_of(one)) for one in name[1:]])
+    node = names.node_of(name)
+    if isinstance(name, Both):
+        text = " AND ".join(
+            [printer.print_apart(names.node_of(one)) for one in names.singles(name)]
+        )
     else:
         text = printer.print_apart(node) if apart else printer.print_filter(node)
     try:
@@ -142,9 +138,9 @@ def written(name: Name, apart: bool) -> Optional[str]:
 
 
 def row(
-    shown: Shown, units: Traces, restated: candidates.Restated, tested: int, screened: int
+    shown: ShownFact, units: Traces, restated: candidates.Restated, tested: int, screened: int
 ) -> dict[str, Any]:
-    """The row of ``insights_discover``; so many facts were tested, among so many units."""
+    """The row of ``insights_discover``; ``tested`` facts were tested, among ``screened`` units."""
     fact, q_value, _ = shown.found
     target, total, among, joint = units.target, units.total, fact.among, fact.joint
     cells = table(units, among, joint)
@@ -153,7 +149,7 @@ def row(
     outside = (among - joint) / (total - target)
     return {
         "filter": shown.filter,
-        **candidates.label(fact.name)._asdict(),
+        **names.label(fact.name)._asdict(),
         "target_count": target,
         "fact_count": among,
         "joint_count": joint,

@@ -1,4 +1,4 @@
-"""Facts that are nearly the same are shown as one, under the strongest of them.
+"""Groups of near-identical facts, each shown under its strongest fact.
 
 Facts are compared with those that lead a group, of which there are no more than are
 wanted.  Most facts need no comparison: facts of the very same units are known by a digest
@@ -12,20 +12,20 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Optional
 
-from insights_engine.answers.discovery.findings import Found, Shown, Tested, written
+from insights_engine.answers.discovery.findings import FactTest, Finding, ShownFact, written
 from insights_engine.answers.discovery.units import Traces
-from insights_engine.columns.candidates import Name
+from insights_engine.columns.names import Fact, SpanStatus, Value
 from insights_engine.stats import ranking
 
-#: The strongest facts are looked at so many at a time, until there are enough groups.
+#: Strongest facts that are grouped at a time, until there are enough groups.
 LOOKED_AT_ONCE = 60
-#: Filters that a group has beside its leader's: the strongest.
+#: Filters of a group beside its leader's; the strongest are listed.
 MOST_SIMILAR = 100
-#: Facts that are compared with the leaders at a time: bounds the pairs that are in memory.
+#: Facts that are compared with the leaders at a time, to bound the pairs in memory.
 COMPARED_AT_ONCE = 100
 
 
-def grouped(units: Traces, found: Sequence[Found], apart: bool, most: int) -> list[Shown]:
+def grouped(units: Traces, found: Sequence[Finding], apart: bool, most: int) -> list[ShownFact]:
     """The strongest facts, each with the near-identical ones that are weaker."""
     groups = _Groups(units, apart)
     at_once = max(LOOKED_AT_ONCE, most)
@@ -35,28 +35,28 @@ def grouped(units: Traces, found: Sequence[Found], apart: bool, most: int) -> li
             groups.add(found[first : min(end, first + COMPARED_AT_ONCE)])
         if len(groups.leaders) >= most:
             break
-    # Whoever took the lead of a group may be a little weaker than the one before.
+    # A new leader of a group may be a little weaker than the one before.
     return sorted(groups.leaders, key=lambda shown: shown.found.order)[:most]
 
 
 class _Groups:
-    """Groups of near-identical facts in the making."""
+    """Groups of near-identical facts, to which facts are added."""
 
     def __init__(self, units: Traces, apart: bool) -> None:
         self._units = units
         self._apart = apart
         #: The strongest fact of each, in this order.
-        self.leaders: list[Shown] = []
-        #: By the digest of their units the number of the group that facts belong to.
+        self.leaders: list[ShownFact] = []
+        #: The number of the group by the digest of its units.
         self._of_units: dict[bytes, int] = {}
-        #: Of each group the fact that others are compared with.
-        self._compared: list[Tested] = []
+        #: For each group the fact that others are compared with.
+        self._compared: list[FactTest] = []
 
-    def add(self, some: Sequence[Found]) -> None:
-        """Adds facts that are weaker than all before."""
+    def add(self, some: Sequence[Finding]) -> None:
+        """Add facts that are weaker than all before."""
         digests = self._digests(some)
-        distinct: dict[bytes, Found] = {}
-        others: list[Found] = []
+        distinct: dict[bytes, Finding] = {}
+        others: list[Finding] = []
         for one in some:
             digest = digests[one.fact.name]
             if digest is None:
@@ -79,36 +79,36 @@ class _Groups:
                 if text is None:
                     continue
                 place = len(self.leaders)
-                self.leaders.append(Shown(one, text, []))
+                self.leaders.append(ShownFact(one, text, []))
                 self._compared.append(compared.fact)
             else:
                 self._join(place, one)
             if digest is not None:
                 self._of_units[digest] = place
 
-    def _join(self, place: int, one: Found) -> None:
-        """Adds a fact to a group."""
+    def _join(self, place: int, one: Finding) -> None:
+        """Add a fact to a group."""
         group = self.leaders[place]
         leads = _says_where(one.fact.name, group.found.fact.name)
         if not leads and len(group.similar) >= MOST_SIMILAR:
             return
         text = written(one.fact.name, self._apart)
         if text is not None and leads:
-            self.leaders[place] = Shown(
+            self.leaders[place] = ShownFact(
                 one, text, [group.filter, *group.similar[: MOST_SIMILAR - 1]]
             )
         elif text is not None:
             group.similar.append(text)
 
-    def _digests(self, some: Sequence[Found]) -> dict[Name, Optional[bytes]]:
-        """What tells the units of facts; None where not all of them are at hand."""
+    def _digests(self, some: Sequence[Finding]) -> dict[Fact, Optional[bytes]]:
+        """A digest of the units of each fact; None where not all of them are at hand."""
         counts = {one.fact.name: one.fact.among for one in some}
         return {
             name: digest if count == counts[name] else None
             for name, (digest, count) in self._units.digests(list(counts)).items()
         }
 
-    def _near_identical(self, some: Sequence[Found]) -> dict[Name, set[Name]]:
+    def _near_identical(self, some: Sequence[Finding]) -> dict[Fact, set[Fact]]:
         """The near-identical facts of each: those that lead a group, and others of these."""
         if not some:
             return {}
@@ -119,7 +119,7 @@ class _Groups:
         sizes = [fact.among for fact in facts]
         # Of near-identical facts the smaller has at least phi squared of the larger's units.
         share = ranking.NEAR_IDENTICAL_PHI**2 - _ROUNDING
-        least: dict[tuple[Name, Name], tuple[int, int]] = {}
+        least: dict[tuple[Fact, Fact], tuple[int, int]] = {}
         for fact in self._units.each(facts):
             if fact.name not in fresh:
                 continue
@@ -140,19 +140,19 @@ class _Groups:
                     and inside + outside <= small + large - 2 * wanted
                 ):
                     least[fact.name, other.name] = (fact.among, other.among)
-        found: dict[Name, set[Name]] = {}
+        found: dict[Fact, set[Fact]] = {}
         for one, other_name in self._units.near_identical(least) if least else ():
             found.setdefault(one, set()).add(other_name)
             found.setdefault(other_name, set()).add(one)
         return found
 
 
-def _says_where(name: Name, other: Name) -> bool:
+def _says_where(name: Fact, other: Fact) -> bool:
     """Whether one fact is a status of certain spans, and the other that status of any."""
-    return name[0] == "s" and other == ("v", "span", "status", name[3])
+    return isinstance(name, SpanStatus) and other == Value("span", "status", name.status)
 
 
-#: What sizes are divided by may be off by so much.
+#: Bound of the rounding error in quotients of sizes.
 _ROUNDING = 1e-9
 
 _least_joint = lru_cache(maxsize=10_000)(ranking.least_joint_of_near_identical)

@@ -1,4 +1,4 @@
-"""What a caller may choose in a discovery, checked."""
+"""The options of a discovery, and their checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from insights_engine.index.sessions import check_unit
 from insights_engine.language import fields
 from insights_engine.language.errors import InsightsError, at_most, positive, visible
 
-#: Each row is compared with the others, and what they have in common is in memory.
+#: Rows are compared with each other, which takes memory for each pair.
 MOST_RESULTS = 1000
 #: Some may be named twice.
 MOST_KINDS = 100

@@ -1,16 +1,15 @@
-"""Pairs of facts, ``a AND b``, that go with a target more strongly than either alone."""
+"""Pairs of facts, ``a AND b``, associated with a target more strongly than either alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from insights_engine.answers.discovery.findings import (
     NOTHING,
-    Found,
-    Searched,
-    Tested,
+    FactTest,
+    Finding,
     strength,
     table,
 )
@@ -18,22 +17,24 @@ from insights_engine.answers.discovery.grouping import grouped
 from insights_engine.answers.discovery.options import Options, goes
 from insights_engine.answers.discovery.units import Traces
 from insights_engine.base.interrupts import in_order
+from insights_engine.columns.names import Both
 from insights_engine.stats import ranking, statistics
 from insights_engine.stats.independence import g_squared
 from insights_engine.stats.multiple import TargetTests
+from insights_engine.stats.thresholds import Searches
 
-#: Pairs are made of so many of the strongest facts, and of the most significant others.
+#: Strongest facts that pairs are made of, and as many of the most significant others.
 MOST_MEMBERS = 25
 
 
-def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> list[Tested]:
-    """Every pair of the facts that matter most, with p = 1 where it is not the stronger one.
+def tested_pairs(units: Traces, found: Sequence[Finding], options: Options) -> list[FactTest]:
+    """Every pair of the leading facts; p is 1 where a member alone is as strong.
 
     No more units have both facts than have the rarer of them, which rules most
     pairs out before anything is counted.
     """
-    facts: list[Tested] = []
-    likely: list[tuple[Found, Found]] = []
+    facts: list[FactTest] = []
+    likely: list[tuple[Finding, Finding]] = []
     members = _members(units, found)
     for number, one in enumerate(units.each(members)):
         for other in islice(members, number + 1, None):
@@ -46,8 +47,11 @@ def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> lis
         if not options.min_support <= among < units.total:
             facts.append(NOTHING)
             continue
-        name = ("a", one.fact.name, other.fact.name)
-        pair = Tested(name, among, joint, 1.0, "", _search(one, other))
+        first, second = one.fact.name, other.fact.name
+        assert not isinstance(first, Both)
+        assert not isinstance(second, Both)
+        name = Both(first, second)
+        pair = FactTest(name, among, joint, 1.0, "", _search(one, other))
         alone = [(member.fact.among, member.fact.joint) for member in (one, other)]
         facts.append(tested_pair(units, pair, alone, options))
     return facts
@@ -55,13 +59,13 @@ def tested_pairs(units: Traces, found: Sequence[Found], options: Options) -> lis
 
 def tested_pair(
     units: Traces,
-    pair: Tested,
+    pair: FactTest,
     members: Sequence[tuple[int, int]],
     options: Options,
-) -> Tested:
+) -> FactTest:
     """A pair with its p value; ``members`` are the counts of base and target of its facts.
 
-    Two facts that go with the target do so together as well, which is no news.  News
+    Two facts that are associated with the target are so together, which is no news.  News
     are pairs in which each fact tells something among the traces that have the other:
     p is the largest of both tests and that of the pair itself, as all three have to
     hold (Berger, Technometrics 24, 1982).
@@ -80,29 +84,14 @@ def tested_pair(
     test = f"both count, {tests[weakest].test(pair.among)}"
     if pair.search is not None:
         p_value = pair.search.price(p_value)
-        test = f"best of {pair.search.searched} splits, {test}"
+        test = f"best of {pair.search.size} splits, {test}"
     return pair._replace(p_value=p_value, test=test)
 
 
-class _Searches(NamedTuple):
-    """The searches for the thresholds that a pair is made of."""
-
-    searches: tuple[Searched, ...]
-
-    @property
-    def searched(self) -> int:
-        """How many thresholds were compared."""
-        return sum([search.searched for search in self.searches])
-
-    def price(self, p: float) -> float:
-        """Pays for all of them."""
-        return min(1.0, sum([search.price(p) for search in self.searches]))
-
-
-def _search(one: Found, other: Found) -> Optional[_Searches]:
+def _search(one: Finding, other: Finding) -> Optional[Searches]:
     searches = [one.fact.search, other.fact.search]
     found = tuple([search for search in searches if search is not None])
-    return _Searches(found) if found else None
+    return Searches(found) if found else None
 
 
 def _is_stronger(
@@ -114,13 +103,13 @@ def _is_stronger(
     """Whether a pair says more than its members; all given as counts of base and target."""
     needed = max(strength(units, among, joint, options) for among, joint in members)
     return strength(units, *pair, options) > needed and not any(
-        # Nearly all of one fact with the other is that fact once more.
+        # A pair with nearly all units of one member repeats that member.
         ranking.near_identical(among, pair[0], pair[0], units.total)
         for among, _ in members
     )
 
 
-def _members(units: Traces, found: Sequence[Found]) -> list[Found]:
+def _members(units: Traces, found: Sequence[Finding]) -> list[Finding]:
     """The facts that pairs are made of: the strongest, and the most significant.
 
     Of near-identical ones only the strongest is among them.
@@ -139,7 +128,7 @@ def _members(units: Traces, found: Sequence[Found]) -> list[Found]:
     return chosen + others[:MOST_MEMBERS]
 
 
-def _may_be_stronger(units: Traces, one: Found, other: Found, options: Options) -> bool:
+def _may_be_stronger(units: Traces, one: Finding, other: Finding, options: Options) -> bool:
     """Whether a pair can be stronger than both of its members."""
     first, second = one.fact, other.fact
     joint = min(first.joint, second.joint)

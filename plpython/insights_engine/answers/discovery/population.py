@@ -15,9 +15,20 @@ from insights_engine.answers.discovery.unindexed import Unindexed
 from insights_engine.base import plans
 from insights_engine.base.interrupts import Watched
 from insights_engine.columns import cells, stored_cells
-from insights_engine.columns.candidates import MARK_OF_SESSIONS, Items, Name, node_of, uncertain_by
+from insights_engine.columns.candidates import MARK_OF_SESSIONS, Items, SampledCuts, uncertain_by
 from insights_engine.columns.cells import Cuts
-from insights_engine.columns.parts import SERIES_AT_ONCE, AtHand, Indexed, Part
+from insights_engine.columns.names import (
+    Beyond,
+    Both,
+    Experiment,
+    Fact,
+    NumberField,
+    Single,
+    node_of,
+    singles,
+)
+from insights_engine.columns.parts import FIELDS_AT_ONCE, AtHand, Indexed, Part
+from insights_engine.exact import given
 from insights_engine.exact.statement import Statement
 from insights_engine.facts.rows import Placed
 from insights_engine.facts.terms import Role
@@ -28,18 +39,18 @@ from insights_engine.index.index_reader import Index, Prepared, decided, open_in
 from insights_engine.language import tree
 from insights_engine.sets import bitmaps
 
-#: Traces that are not indexed are read so many at a time, ...
+#: Traces outside the index that are read at a time, ...
 READ_AT_ONCE = 4_000
-#: ... and these bytes of what was found in them are kept, to be looked at again.
+#: ... and the bytes of their facts that are kept for a second look.
 KEPT_BYTES = 64 * 2**20
 
-#: Cuts are chosen from a sample, unless there are few traces, among no more positions than these.
+#: Cuts come from all numbers up to `cells.FEW_TRACES` traces among these positions, else a sample.
 FEW_POSITIONS = 2 * bitmaps.POSITIONS
 
-#: With no more positions than these, a session keeps what single facts match.
+#: Positions up to which a session keeps which traces match a single fact.
 KEPT_POSITIONS = 1_000_000
 
-#: Whatever a filter asks, facts about assessments are looked at.
+#: Discoveries test facts about assessments, whatever the filters ask.
 _ASSESSED = tree.IsNull(tree.Assessment("assessment", "any"), negated=True)
 
 
@@ -52,7 +63,7 @@ def _passing(node: tree.Node) -> Prepared:
 
 
 class Population:
-    """The parts; ``base`` and ``target`` are filters, of which the second includes the first."""
+    """The parts; ``base`` and ``target`` are filters, and ``target`` implies ``base``."""
 
     def __init__(self, plpy: Any, statement: Statement, base: tree.Node, target: tree.Node) -> None:
         self.plpy = plpy
@@ -66,7 +77,7 @@ class Population:
         self._known: Optional[Items] = None
         self._blocks: Sequence[Block] = ()
         self.items = Items()
-        #: Those of the index come first.
+        #: The parts of the index come first.
         self.parts: list[Part] = Watched(plpy)
         if statement.experiments == []:
             return
@@ -78,52 +89,52 @@ class Population:
             known = CACHE.items(Items)
             known.read(plpy)
             for block in index.blocks:
-                known.number(("e", block.experiment_id))
+                known.number(Experiment(block.experiment_id))
             self.index, self._known, self._blocks = index, known, index.blocks
             # From here on it stays as it is: the numbers of what else is found follow.
             self.items = Items(known)
             away = index.pending + self._add_blocks(index, known)
             self._add_given(away)
 
-    def sets(self, part: Part, names: Iterable[Name]) -> dict[Name, int]:
-        """The traces of a part's base that have some facts, as far as there are any."""
-        numbers: dict[Name, list[Name]] = {}
-        items: dict[int, Name] = {}
+    def sets(self, part: Part, names: Iterable[Fact]) -> dict[Fact, int]:
+        """By fact the traces of a part's base that have it; facts of none are left out."""
+        numbers: dict[NumberField, list[Beyond]] = {}
+        items: dict[int, Single] = {}
         names = set(names)
-        pairs = [name for name in names if name[0] == "a"]
-        for name in names.union(*(pair[1:] for pair in pairs)):
-            if name[0] == "n":
-                numbers.setdefault(name[:4], []).append(name)
+        pairs = [name for name in names if isinstance(name, Both)]
+        for one in {one for name in names for one in singles(name)}:
+            if isinstance(one, Beyond):
+                numbers.setdefault(one.field, []).append(one)
             else:
-                item = self.items.known(name)
+                item = self.items.known(one)
                 if item is not None:
-                    items[item] = name
-        found = {items[item]: bits for item, bits in part.sets(items).items()}
+                    items[item] = one
+        found: dict[Fact, int] = {items[item]: bits for item, bits in part.sets(items).items()}
         if numbers:
             for field, cells in part.cells(self.cuts(list(numbers))).items():
                 for name in numbers[field]:
-                    found[name] = cells.members(name[4], name[6])
+                    found[name] = cells.members(name.op, name.cut)
             self._at_hand.clear()
         for pair in pairs:
-            found[pair] = found.get(pair[1], 0) & found.get(pair[2], 0)
+            found[pair] = found.get(pair.one, 0) & found.get(pair.other, 0)
         return {name: bits & part.base for name, bits in found.items() if name in names}
 
-    def facts(self, parts: Sequence[Part], names: Collection[Name]) -> dict[Name, list[int]]:
-        """For each of some parts the traces of its base that have each of some facts.
+    def facts(self, parts: Sequence[Part], names: Collection[Single]) -> dict[Fact, list[int]]:
+        """For each fact and part the traces of the part's base that have the fact.
 
-        Exactly: what the index leaves uncertain is asked about.
+        Exactly: exact SQL decides what the index leaves uncertain.
         """
-        items = {name: self.items.known(name) for name in names if name[0] != "n"}
+        items = {name: self.items.known(name) for name in names if not isinstance(name, Beyond)}
         doubts = {name: set(map(self.items.known, uncertain_by(name))) for name in names}
         everything = set(items.values()).union(*doubts.values())
         looked_at = [item for item in everything if item is not None]
-        fields: dict[Name, list[Name]] = {}
+        fields: dict[NumberField, list[Beyond]] = {}
         for name in names:
-            if name[0] == "n":
-                fields.setdefault(name[:4], []).append(name)
+            if isinstance(name, Beyond):
+                fields.setdefault(name.field, []).append(name)
         cuts = self.cuts(list(fields))
-        found: dict[Name, list[int]] = {name: [] for name in names}
-        asked: dict[Name, list[int]] = {name: [] for name in names}
+        found: dict[Fact, list[int]] = {name: [] for name in names}
+        asked: dict[Single, list[int]] = {name: [] for name in names}
         there: set[Optional[int]] = set()
         for number, part in enumerate(parts):
             sets = {item: bits & part.base for item, bits in part.sets(looked_at).items()}
@@ -132,13 +143,13 @@ class Population:
                 found[name].append(0 if item is None else sets.get(item, 0))
             cells = part.known_cells(cuts) if cuts else {}
             for field, of_field in fields.items():
-                for name in of_field:
+                for fact in of_field:
                     if field in cells:
-                        bits = cells[field].members(name[4], name[6]) & part.base
-                        found[name].append(bits)
+                        bits = cells[field].members(fact.op, fact.cut) & part.base
+                        found[fact].append(bits)
                     else:
-                        found[name].append(0)
-                        asked[name].append(number)
+                        found[fact].append(0)
+                        asked[fact].append(number)
         for name, some in doubts.items():
             if not there.isdisjoint(some):
                 asked[name] = list(range(len(parts)))
@@ -150,7 +161,7 @@ class Population:
         return found
 
     def targets(self) -> list[Part]:
-        """The indexed traces of the target, to be looked at one by one."""
+        """The indexed traces of the target, as parts whose facts are read trace by trace."""
         traces: list[Placed] = []
         for part in self.parts:
             if isinstance(part, Indexed) and self.index is not None:
@@ -168,8 +179,8 @@ class Population:
             found.append(one)
         return found
 
-    def having(self, name: Name, parts: Sequence[Part]) -> list[int]:
-        """For each of some parts the traces that have a fact, whatever makes it uncertain."""
+    def having(self, name: Single, parts: Sequence[Part]) -> list[int]:
+        """For each part the traces that have a fact, however uncertain the index is."""
         doubts = [item for item in map(self.items.known, uncertain_by(name)) if item is not None]
         found: dict[int, int] = {}
         asked: list[Part] = []
@@ -182,12 +193,12 @@ class Population:
         return [found[number] if number in found else next(rest) for number in range(len(parts))]
 
     def matching(self, node: tree.Node, parts: Sequence[Part]) -> list[int]:
-        """For each of some parts the traces that match a filter of its own."""
+        """For each part the traces that match a filter."""
         sets: dict[int, int] = {}
         blocks = [part.block for part in parts if isinstance(part, Indexed)]
         if self.index is not None and blocks:
             index = self.index.of_blocks(blocks)
-            # Of many traces it is not to be kept: other things are worth more.
+            # For many traces the cache has better uses.
             few = sum(block.used for block in blocks) <= KEPT_POSITIONS
             matching = self._sets(index, node, lasting=few)
             sets = {block.block: members for block, (members,) in zip(blocks, matching)}
@@ -196,36 +207,29 @@ class Population:
             if isinstance(part, Indexed):
                 found.append(sets[part.block.block])
                 continue
-            statement = self._statement.again()
-            ids = [trace_id for trace_id in part.trace_ids() if trace_id is not None]
-            given = statement.params.add(ids, "text[]")
-            (row,) = statement.run(
-                self.plpy,
-                "select pg_catalog.array_agg(u.n - 1 order by u.n) as positions"
-                f" from {statement.traces}"
-                f" join pg_catalog.unnest({given}) with ordinality as u (trace_id, n)"
-                f" on t.request_id = u.trace_id where {statement.where(node, 'probe')}",
-            )
-            found.append(bitmaps.of_positions(row["positions"] or ()))
+            trace_ids = [trace_id for trace_id in part.trace_ids() if trace_id is not None]
+            known = given.matching(self.plpy, self._statement, node, trace_ids)
+            places = [place for place, one in enumerate(trace_ids) if one in known]
+            found.append(bitmaps.of_positions(places))
         return found
 
     # ------------------------------------------------------------------ numbers
 
-    def series(self) -> list[Name]:
-        """The fields with numbers; known once the columns of all parts were read."""
+    def number_fields(self) -> list[NumberField]:
+        """The fields with numbers; known once the item sets of all parts were read."""
         found = set(self._known.slices) if self._known is not None else set()
         for part in self.parts:
             if isinstance(part, Unindexed):
-                found |= part.series
+                found |= part.number_fields
         return sorted(found)
 
-    def some_series(self, names: Sequence[Name]) -> Iterator[Sequence[Name]]:
-        """The fields, a few at a time: what was read of them is at hand until the next."""
-        for start in range(0, len(names), SERIES_AT_ONCE):
-            yield names[start : start + SERIES_AT_ONCE]
+    def some_number_fields(self, names: Sequence[NumberField]) -> Iterator[Sequence[NumberField]]:
+        """The fields, a few at a time; their slices stay in memory until the next few."""
+        for start in range(0, len(names), FIELDS_AT_ONCE):
+            yield names[start : start + FIELDS_AT_ONCE]
             self._at_hand.clear()
 
-    def cuts(self, names: Sequence[Name]) -> dict[Name, Cuts]:
+    def cuts(self, names: Sequence[NumberField]) -> dict[NumberField, Cuts]:
         """Where to cut the fields, whatever the target is.
 
         Of few traces all numbers in the base say so, wherever the traces are.  Of many
@@ -244,9 +248,11 @@ class Population:
         known = self._known
         sample = large_blocks.sample_of(self._blocks)
         everywhere = tuple([(block.block, all_positions(block.used)) for block in sample])
-        if any(known.cuts.get(name, ((), None))[0] != everywhere for name in names):
+        if any(name not in known.cuts or known.cuts[name].sample != everywhere for name in names):
             stored = stored_cells.cuts_of(self.plpy, [block.block for block in sample])
-            known.cuts.update({name: (everywhere, cuts) for name, cuts in stored.items()})
+            known.cuts.update(
+                {name: SampledCuts(everywhere, cuts) for name, cuts in stored.items()}
+            )
         found = self._cuts_of(names, self._whole(sample))
         rest = sorted(
             [block for block in self._blocks if block not in sample],
@@ -266,9 +272,9 @@ class Population:
         ]
 
     def _cuts_of(
-        self, names: Sequence[Name], parts: Sequence[Part], later: bool = False
-    ) -> dict[Name, Cuts]:
-        """Cuts chosen from the numbers of some parts, as before if they are what they were.
+        self, names: Sequence[NumberField], parts: Sequence[Part], later: bool = False
+    ) -> dict[NumberField, Cuts]:
+        """Cuts chosen from the numbers of some parts; the known ones where these are the same.
 
         ``later``: of fields without numbers in the parts that are asked first.
         """
@@ -276,13 +282,15 @@ class Population:
         if self._known is None or len(blocks) < len(parts):
             return self._chosen(names, parts)
         sample, known = tuple(blocks), self._known.later_cuts if later else self._known.cuts
-        lacking = [name for name in names if known.get(name, ((), None))[0] != sample]
+        lacking = [name for name in names if name not in known or known[name].sample != sample]
         for name, cuts in self._chosen(lacking, parts).items():
-            known[name] = (sample, cuts)
-        return {name: known[name][1] for name in names}
+            known[name] = SampledCuts(sample, cuts)
+        return {name: known[name].cuts for name in names}
 
-    def _chosen(self, names: Sequence[Name], parts: Sequence[Part]) -> dict[Name, Cuts]:
-        samples: dict[Name, list[int]] = {name: [] for name in names}
+    def _chosen(
+        self, names: Sequence[NumberField], parts: Sequence[Part]
+    ) -> dict[NumberField, Cuts]:
+        samples: dict[NumberField, list[int]] = {name: [] for name in names}
         for part in parts if names else ():
             for name, numbers in part.sample(names).items():
                 samples[name] += numbers
@@ -291,7 +299,7 @@ class Population:
     # ---------------------------------------------------------------- the index
 
     def _add_blocks(self, index: Index, known: Items) -> list[str]:
-        """Adds the blocks; the traces of theirs that have to be looked at one by one."""
+        """Add the blocks; return the ids of their traces that need a look one by one."""
         sets = self._sets(index, self._base, self._target)
         marked = self._marked(index)
         away: list[str] = []
@@ -309,12 +317,12 @@ class Population:
     def _sets(
         self, index: Index, *nodes: tree.Node, lasting: bool = True
     ) -> Iterable[Sequence[int]]:
-        """What matches some filters, by block."""
+        """For each block the positions that match each filter."""
         prepared = [prepare(node) if lasting else _passing(node) for node in nodes]
         found = list(decided(index, prepared))
         if not index.overcharged:
             return found
-        # The index leaves too much open: MLflow's tables are asked about all.
+        # The index leaves too much open, so exact SQL answers for all traces.
         index.overcharged = False
         raw = [self._raw_sets(index, node) for node in nodes]
         return [[one.get(block.block, 0) for one in raw] for block in index.blocks]
@@ -339,7 +347,7 @@ class Population:
         }
 
     def _marked(self, index: Index) -> dict[int, int]:
-        """By block the traces whose session has assessments in another experiment."""
+        """For each block the traces whose session has assessments in another experiment."""
         rows = plans.run(
             self.plpy,
             "select p.block, p.members from insights.term v"
@@ -347,35 +355,33 @@ class Population:
             f" where v.kind = $1 and v.key = $2 and v.role = '{Role.UNKNOWN}' and v.slot = $3"
             " and p.block = any($4)",
             ("text", "text", "smallint", "int[]"),
-            (*MARK_OF_SESSIONS[1:], [block.block for block in index.blocks]),
+            (
+                *(MARK_OF_SESSIONS.kind, MARK_OF_SESSIONS.key, MARK_OF_SESSIONS.slot),
+                [block.block for block in index.blocks],
+            ),
         )
         return {row["block"]: bitmaps.decode(row["members"]) for row in rows}
 
     # ------------------------------------------------------------- other traces
 
     def _add_given(self, ids: Sequence[str]) -> None:
-        """Adds those of some traces that are in the base."""
+        """Add the given traces that are in the base."""
         if not ids:
             return
         statement = self._statement.again()
-        given = statement.params.add(list(ids), "text[]")
-        flag = statement.condition(self._target, "probe")
-        rows = statement.run(
-            self.plpy,
-            f"select t.request_id, t.experiment_id, {flag} as wanted from {statement.traces}"
-            f" where t.request_id = any({given}) and {statement.where(self._base, 'probe')}"
-            " order by t.request_id",
-        )
+        columns = ("t.request_id", "t.experiment_id")
+        sql = given.select(statement, ids, (self._target,), columns, self._base)
+        rows = statement.run(self.plpy, f"{sql} order by t.request_id")
         for start in range(0, len(rows), READ_AT_ONCE):
             self._add_unindexed(rows[start : start + READ_AT_ONCE])
 
     def _add_everything(self) -> None:
-        """Adds all traces in the base."""
+        """Add all traces in the base."""
         statement = self._statement.again()
         flag = statement.condition(self._target, "set")
         sql = (
-            f"select t.request_id, t.experiment_id, {flag} as wanted from {statement.traces}"
-            f" where {statement.where(self._base)}"
+            f"select t.request_id, t.experiment_id, array[{flag}] as matches"
+            f" from {statement.traces} where {statement.where(self._base)}"
         )
         plan = self.plpy.prepare(sql, statement.params.types)
         cursor = self.plpy.cursor(plan, statement.params.values)
@@ -391,16 +397,16 @@ class Population:
             Placed(position, row["request_id"], row["experiment_id"])
             for position, row in enumerate(rows)
         ]
-        wanted = [position for position, row in enumerate(rows) if row["wanted"]]
+        wanted = [position for position, row in enumerate(rows) if row["matches"][0]]
         if traces:
             part = Unindexed(
                 self.plpy, self._statement, self.items, traces, bitmaps.of_positions(wanted)
             )
-            # Those that come first are kept; the others are read once more if need be.
+            # Cache until KEPT_BYTES are used; the others are read again if needed.
             part.keep = self._left > 0
             self._left -= len(traces) * _BYTES_OF_A_TRACE
             self.parts.append(part)
 
 
-#: About what is kept of a trace of 40 facts.
+#: Estimate for a trace with 40 facts.
 _BYTES_OF_A_TRACE = 400

@@ -20,9 +20,9 @@ from operator import itemgetter
 from typing import Callable, NamedTuple
 
 from insights_engine.base.interrupts import go_on
-from insights_engine.columns.candidates import Name
 from insights_engine.columns.cells import Cells, Cuts, bytes_of
-from insights_engine.columns.columns import ALL_POSITIONS, Columns
+from insights_engine.columns.item_sets import ALL_POSITIONS, ItemSets
+from insights_engine.columns.names import NumberField
 from insights_engine.columns.parts import Part
 from insights_engine.index.groups import all_positions
 from insights_engine.sets import bitmaps
@@ -77,7 +77,7 @@ def _records(columns: bytes, width: int) -> list[bytes]:
 
 
 def _getter(places: Sequence[int]) -> Callable[[Sequence[bytes]], Iterable[bytes]]:
-    """Looks up the records at some places."""
+    """Look up the records at some places."""
     if len(places) < 2:
         return lambda records: [records[place] for place in places]
     return itemgetter(*places)
@@ -163,19 +163,19 @@ class _Fold:
 class SessionPart(Part):
     """Some sessions, by number."""
 
-    def __init__(self, space: Space, number: int, columns: Columns, target: int) -> None:
-        super().__init__(columns.used, all_positions(columns.used), target)
+    def __init__(self, space: Space, number: int, item_sets: ItemSets, target: int) -> None:
+        super().__init__(item_sets.used, all_positions(item_sets.used), target)
         self._space = space
         self._number = number
-        self._columns = columns
+        self._item_sets = item_sets
 
-    def columns(self) -> Columns:
-        return self._columns
+    def item_sets(self) -> ItemSets:
+        return self._item_sets
 
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+    def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
         return {name: of_parts[self._number] for name, of_parts in self._space.cells(cuts).items()}
 
-    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+    def sample(self, names: Sequence[NumberField]) -> dict[NumberField, Sequence[int]]:
         raise TypeError("where to cut is chosen by the numbers of traces")
 
     def trace_ids(self) -> Sequence[None]:
@@ -223,18 +223,18 @@ class Space:
         self.numbers = array("i", known)
         #: How many sessions there are.
         self.size = len(known)
-        self._columns: list[Columns] = []
-        self._cells: dict[Name, tuple[Cuts, list[Cells]]] = {}
+        self._item_sets: list[ItemSets] = []
+        self._cells: dict[NumberField, tuple[Cuts, list[Cells]]] = {}
         #: How many traces each has, if that matters.
         self._counts: Counter[int] = Counter()
         for own in self._sessions if every else ():
             self._counts.update(own)
 
-    def size_with(self, series: int) -> int:
+    def size_with(self, number_fields: int) -> int:
         """About how many bytes of memory it takes, once so many fields were looked at."""
         per_position = _FOLD_BYTES * sum([part.used for part in self._parts])
-        of_cells = series * _PLANES * (self.size // 7)
-        return per_position + of_cells + sum([columns.size for columns in self._columns])
+        of_cells = number_fields * _PLANES * (self.size // 7)
+        return per_position + of_cells + sum([one.size for one in self._item_sets])
 
     # ---------------------------------------------------------------------- sets
 
@@ -298,11 +298,11 @@ class Space:
 
     def as_parts(self, target: int) -> list[Part]:
         """The sessions as parts, of which a target is given."""
-        if not self._columns:
-            self._columns = self._read()
+        if not self._item_sets:
+            self._item_sets = self._read()
         found: list[Part] = []
-        for number, columns in enumerate(self._columns):
-            found.append(SessionPart(self, number, columns, self.part_of(target, number)))
+        for number, sets in enumerate(self._item_sets):
+            found.append(SessionPart(self, number, sets, self.part_of(target, number)))
         return found
 
     def part_of(self, sessions: int, number: int) -> int:
@@ -310,10 +310,10 @@ class Space:
         positions = self._sizes.positions
         return sessions >> number * positions & all_positions(positions)
 
-    def _read(self) -> list[Columns]:
+    def _read(self) -> list[ItemSets]:
         lists, sets = self._items()
         doubts: Mapping[int, Sequence[bytes]] = dict.fromkeys(
-            {item for part in self._parts for item in part.columns().doubts}, ()
+            {item for part in self._parts for item in part.item_sets().doubts}, ()
         )
         found = []
         for start in range(0, self.size, self._sizes.positions):
@@ -325,7 +325,7 @@ class Space:
             for item, some in lists.items():
                 self._look()
                 listed[item] = _between(some, start, used)
-            found.append(Columns.of_sets(listed, own, doubts, used, self._look))
+            found.append(ItemSets.of_sets(listed, own, doubts, used, self._look))
         return found
 
     def _items(self) -> tuple[dict[int, Sequence[int]], dict[int, int]]:
@@ -333,7 +333,7 @@ class Space:
         listed: dict[int, array[int]] = {}
         large: dict[int, None] = {}
         for part, sessions in zip(self._parts, self._sessions):
-            facts = part.columns().facts
+            facts = part.item_sets().facts
             for place, item in enumerate(facts.listed_items):
                 self._look()
                 own = map(sessions.__getitem__, facts.listed(place))
@@ -352,14 +352,14 @@ class Space:
         items = list(large)
 
         def sets(number: int, start: int, end: int) -> list[int]:
-            own = self._parts[number].columns().sets(items[start:end])
+            own = self._parts[number].item_sets().sets(items[start:end])
             return [own.get(item, 0) for item in items[start:end]]
 
         return lists, dict(zip(items, self._sets(len(items), sets)))
 
     # --------------------------------------------------------------------- cells
 
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, list[Cells]]:
+    def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, list[Cells]]:
         """Of a few fields, for each part, the cells that decide about ``<``, and about ``>=``.
 
         If some trace is enough that is the one of the smallest, and of the largest,
@@ -374,7 +374,7 @@ class Space:
             self._fold_cells(lacking)
         return {name: self._cells[name][1] for name in cuts}
 
-    def _fold_cells(self, cuts: Mapping[Name, Cuts]) -> None:
+    def _fold_cells(self, cuts: Mapping[NumberField, Cuts]) -> None:
         low, high = _LAST if self._every else _FIRST
 
         def columns(number: int) -> list[bytes]:

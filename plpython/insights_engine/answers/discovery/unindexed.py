@@ -12,16 +12,15 @@ from typing import Any, Optional
 from insights_engine.base import interrupts
 from insights_engine.columns import cells
 from insights_engine.columns.candidates import (
-    FACTS,
     Items,
-    Name,
     Signature,
     Term,
     items_of,
-    series_of,
+    number_field_of,
 )
-from insights_engine.columns.cells import Cells, Cuts, Numbers
-from insights_engine.columns.columns import Columns
+from insights_engine.columns.cells import Cells, Cuts, Extremes
+from insights_engine.columns.item_sets import ItemSets
+from insights_engine.columns.names import STORED, Experiment, NumberField
 from insights_engine.columns.parts import Part
 from insights_engine.exact.rawsql import SESSION_MARK
 from insights_engine.exact.statement import Statement
@@ -34,7 +33,7 @@ from insights_engine.sets import bitmaps
 
 
 class Unindexed(Part):
-    """Traces whose facts are collected when they are asked for."""
+    """Traces whose facts are collected on demand."""
 
     def __init__(
         self, plpy: Any, statement: Statement, items: Items, traces: Sequence[Placed], target: int
@@ -44,54 +43,54 @@ class Unindexed(Part):
         self._statement = statement
         self._items = items
         self._traces = traces
-        self._columns: Optional[Columns] = None
-        self._numbers: dict[Name, Numbers] = {}
-        #: The fields that have been found to have numbers.
-        self.series: set[Name] = set()
-        #: Whether what was found is kept between two questions.
+        self._item_sets: Optional[ItemSets] = None
+        self._numbers: dict[NumberField, Extremes] = {}
+        #: The fields with numbers, once facts have been collected.
+        self.number_fields: set[NumberField] = set()
+        #: Whether collected facts are cached.
         self.keep = False
 
-    def columns(self) -> Columns:
-        if self._columns is not None:
-            return self._columns
+    def item_sets(self) -> ItemSets:
+        if self._item_sets is not None:
+            return self._item_sets
         return self._collect()[0]
 
     def knows(self, doubts: Iterable[int]) -> bool:
-        """Whether it is at hand which traces have a fact that these items make uncertain."""
-        return self._columns is not None and self._columns.doubts.isdisjoint(doubts)
+        """Whether cached facts decide a fact that these items make uncertain."""
+        return self._item_sets is not None and self._item_sets.doubts.isdisjoint(doubts)
 
-    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+    def sample(self, names: Sequence[NumberField]) -> dict[NumberField, Sequence[int]]:
         most = cells.SAMPLE // SAMPLED
         return {name: cells.sampled(one, most) for name, one in self._some(names).items()}
 
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, Cells]:
+    def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, Cells]:
         numbers = self._some(cuts)
         return {
             name: cells.cells_of(numbers.get(name, NO_NUMBERS), chosen)
             for name, chosen in cuts.items()
         }
 
-    def _some(self, names: Iterable[Name]) -> dict[Name, Numbers]:
-        numbers = self._numbers if self._columns is not None else self._collect()[1]
+    def _some(self, names: Iterable[NumberField]) -> dict[NumberField, Extremes]:
+        numbers = self._numbers if self._item_sets is not None else self._collect()[1]
         return {name: numbers[name] for name in names if name in numbers}
 
-    def _collect(self) -> tuple[Columns, dict[Name, Numbers]]:
+    def _collect(self) -> tuple[ItemSets, dict[NumberField, Extremes]]:
         vocabulary = _Vocabulary()
         facts = Facts(vocabulary)
         _Reader(self._plpy, self._statement).collect(facts, self._traces)
         found = self._of(facts, vocabulary)
-        numbers: dict[Name, list[Numbers]] = {}
+        numbers: dict[NumberField, list[Extremes]] = {}
         for (kind, key, signature), one in interrupts.each(self._plpy, facts.series.items()):
-            name = series_of(kind, key, signature, vocabulary.signatures)
+            name = number_field_of(kind, key, signature, vocabulary.signatures)
             if name is not None and len(one.positions) > 1:
                 numbers.setdefault(name, []).append(_numbers(one))
         united = {name: cells.united(several) for name, several in numbers.items()}
-        self.series.update(united)
+        self.number_fields.update(united)
         if self.keep:
-            self._columns, self._numbers = found, united
+            self._item_sets, self._numbers = found, united
         return found, united
 
-    def _of(self, facts: Facts, vocabulary: _Vocabulary) -> Columns:
+    def _of(self, facts: Facts, vocabulary: _Vocabulary) -> ItemSets:
         of_term: dict[int, tuple[int, ...]] = {}
         stored: list[tuple[int, bytes]] = []
         doubts: dict[int, list[bytes]] = {}
@@ -100,7 +99,7 @@ class Unindexed(Part):
             found = []
             for name in items_of(term, vocabulary.signatures):
                 item = self._items.number(name)
-                if name[0] in FACTS:
+                if isinstance(name, STORED):
                     found.append(item)
                 else:
                     doubts.setdefault(item, []).append(members)
@@ -111,9 +110,9 @@ class Unindexed(Part):
         for trace in self._traces:
             by_experiment.setdefault(trace.experiment_id, []).append(trace.position)
         for experiment_id, positions in by_experiment.items():
-            of_term[len(stored)] = (self._items.number(("e", experiment_id)),)
+            of_term[len(stored)] = (self._items.number(Experiment(experiment_id)),)
             stored.append((len(stored), bitmaps.encode(positions, self.used)))
-        return Columns(stored, of_term, doubts, self.used, partial(interrupts.look, self._plpy))
+        return ItemSets(stored, of_term, doubts, self.used, partial(interrupts.look, self._plpy))
 
     def trace_ids(self) -> Sequence[Optional[str]]:
         return [trace.trace_id for trace in self._traces]
@@ -129,7 +128,7 @@ def _terms(facts: Facts) -> Iterator[tuple[Term, Sequence[int]]]:
             yield Term(0, texts.kind, texts.key, signature, Role.VALUE, 0, text), positions[1:]
 
 
-def _numbers(collected: Series) -> Numbers:
+def _numbers(collected: Series) -> Extremes:
     """The numbers of one key and signature."""
 
     def place(number: Number) -> int:
@@ -140,19 +139,19 @@ def _numbers(collected: Series) -> Numbers:
     positions = collected.positions[1:]
     low = [place(number) for number in collected.low[1:]]
     if not collected.high:
-        return Numbers(positions, low, low)
+        return Extremes(positions, low, low)
     high = [
         place(collected.high[position]) if position in collected.high else least
         for position, least in zip(positions, low)
     ]
-    return Numbers(positions, low, high)
+    return Extremes(positions, low, high)
 
 
-NO_NUMBERS = Numbers((), (), ())
+NO_NUMBERS = Extremes((), (), ())
 
 
 class _Vocabulary:
-    """What a collection of facts starts with: nothing, but signatures get numbers."""
+    """An empty vocabulary that numbers signatures."""
 
     def __init__(self) -> None:
         self.signatures: dict[int, Signature] = {}
@@ -169,7 +168,7 @@ class _Vocabulary:
         return ()
 
     def full_keys(self) -> set[tuple[str, str]]:
-        """None are."""
+        """None are full."""
         return set()
 
     def values(self, kind: str, key: str) -> frozenset[tuple[int, str]]:
@@ -178,7 +177,7 @@ class _Vocabulary:
 
 
 class _Reader(Reader):
-    """Reads what others of the same session lend from MLflow's tables alone.
+    """A reader that takes assessments lent within sessions from MLflow's tables alone.
 
     ``insights.carrier`` knows indexed traces only, and not every role may read it.
     """

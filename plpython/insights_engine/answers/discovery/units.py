@@ -18,11 +18,11 @@ from insights_engine.answers.discovery.session_space import Enlarged, Space
 from insights_engine.answers.discovery.unindexed import Unindexed
 from insights_engine.base import interrupts, plans
 from insights_engine.base.interrupts import Watched
-from insights_engine.columns.candidates import Name
 from insights_engine.columns.cells import Cuts, Histogram
+from insights_engine.columns.names import Both, Fact, NumberField, Single, singles
 from insights_engine.columns.parts import Indexed, Part
 from insights_engine.index.cache import CACHE
-from insights_engine.index.sessions import Numbers
+from insights_engine.index.sessions import SessionNumbers
 from insights_engine.index.sessions import Sessions as SessionsOfBlocks
 from insights_engine.sets import bitmaps
 from insights_engine.stats import ranking
@@ -30,20 +30,27 @@ from insights_engine.stats import ranking
 #: How many units have their smallest, and their largest, number in each cell.
 Histograms = tuple[Histogram, Histogram]
 
-#: With more positions than these, and than a session may keep the items of, facts are
-#: sought in a sample, ...
+#: Positions beyond which facts are sought in a sample, unless the cache has room for the item
+#: sets of more, ...
 MOST_POSITIONS = 400_000
 BYTES_OF_A_POSITION = 220
-#: ... of about so many.
+#: ... and positions of the sample.
 SAMPLED_POSITIONS = 250_000
 
-#: Parts whose sets of some facts are in memory at once.
+#: Parts that are counted together, to bound memory.
 _PARTS_AT_ONCE = 64
 
 #: Pairs of facts that are looked at together.
 _PAIRS_AT_ONCE = 200
 
 Item = TypeVar("Item")
+
+
+class Counted(NamedTuple):
+    """How many units have something: of the base, and of the target."""
+
+    among: int
+    joint: int
 
 
 class CellCounts:
@@ -59,7 +66,7 @@ class CellCounts:
 
 
 class Traces:
-    """Counts traces."""
+    """Counts of traces."""
 
     def __init__(
         self,
@@ -67,9 +74,9 @@ class Traces:
         parts: Optional[Sequence[Part]] = None,
         sampled: bool = False,
     ) -> None:
-        """``parts``: other ones than the population's, as a sample of it."""
+        """``parts``: a sample of the population's parts, instead of all."""
         self._population = population
-        #: Whether these are a sample of the units that are meant.
+        #: Whether these are a sample.
         self.sampled = sampled
         self.parts = population.parts if parts is None else parts
         #: Units of the base, and of the target.
@@ -77,7 +84,7 @@ class Traces:
         self.target = sum(bitmaps.count(part.target) for part in self.parts)
 
     def look(self) -> None:
-        """Raises plpy.SPIError if the statement has been cancelled."""
+        """Raise plpy.SPIError if the statement has been cancelled."""
         interrupts.look(self._population.plpy)
 
     def each(self, items: Iterable[Item]) -> Iterator[Item]:
@@ -85,51 +92,51 @@ class Traces:
         return interrupts.each(self._population.plpy, items)
 
     def items(self, least: int) -> tuple[list[int], list[int]]:
-        """Of each item: how many units of the base have it, and how many of the target.
+        """By item how many units of the base have it, and how many of the target.
 
-        Items of fewer than ``least`` units may be given as having none.  Of those that
-        are no facts it is only told, by a 1, that some trace has them, in the base or not.
+        Items of fewer than ``least`` units may count as 0.  An item that is no fact
+        counts as 1 where any trace has it, in the base or not.
         """
         counts: list[int] = []
         joints: list[int] = []
         for part in self.parts:
-            columns = part.columns()
+            sets = part.item_sets()
             for totals in (counts, joints):
                 totals += [0] * (len(self._population.items) - len(totals))
-            columns.add_base_counts(counts, part.base)
-            columns.add_counts(joints, part.target)
-            for item in columns.doubts:
+            sets.add_base_counts(counts, part.base)
+            sets.add_counts(joints, part.target)
+            for item in sets.doubts:
                 counts[item] = 1
         return counts, joints
 
-    def opaque(self, items: Iterable[int]) -> dict[int, tuple[int, int]]:
+    def opaque(self, items: Iterable[int]) -> dict[int, Counted]:
         """How many units of the base, and of the target, items that are no facts may concern."""
-        found = dict.fromkeys(items, (0, 0))
+        found = dict.fromkeys(items, Counted(0, 0))
         for part in self.parts:
             for item, bits in part.sets(found).items():
-                base, target = found[item]
-                found[item] = (
-                    base + bitmaps.count(bits & part.base),
-                    target + bitmaps.count(bits & part.target),
+                before = found[item]
+                found[item] = Counted(
+                    before.among + bitmaps.count(bits & part.base),
+                    before.joint + bitmaps.count(bits & part.target),
                 )
         return found
 
-    def having(self, name: Name) -> tuple[int, int]:
+    def having(self, name: Single) -> Counted:
         """How many units of the base, and of the target, have a fact."""
         return self._measured(self._population.having(name, self.parts), self.parts)
 
-    def _measured(self, sets: Sequence[int], parts: Sequence[Part]) -> tuple[int, int]:
-        """How many units of the base, and of the target, a set for each part comes to."""
+    def _measured(self, sets: Sequence[int], parts: Sequence[Part]) -> Counted:
+        """How many units of the base, and of the target, the sets of the parts hold."""
         among = joint = 0
         for part, bits in zip(parts, sets):
             among += bitmaps.count(bits & part.base)
             joint += bitmaps.count(bits & part.target)
-        return among, joint
+        return Counted(among, joint)
 
     def near_identical(
-        self, pairs: Mapping[tuple[Name, Name], tuple[int, int]]
-    ) -> set[tuple[Name, Name]]:
-        """Those pairs of facts, of these counts, that match nearly the same units."""
+        self, pairs: Mapping[tuple[Fact, Fact], tuple[int, int]]
+    ) -> set[tuple[Fact, Fact]]:
+        """The pairs of facts that match nearly the same units, given the counts of each pair."""
         met = dict.fromkeys(pairs, 0)
         for sets in self._sets({name for pair in pairs for name in pair}):
             for pair in self.each(pairs):
@@ -142,8 +149,8 @@ class Traces:
             if ranking.near_identical(*sizes, met[pair], self.total)
         }
 
-    def digests(self, names: Iterable[Name]) -> dict[Name, tuple[bytes, int]]:
-        """Of each fact a digest of the units that have it, and how many these are."""
+    def digests(self, names: Iterable[Fact]) -> dict[Fact, tuple[bytes, int]]:
+        """By fact a digest of the units that have it, and their number."""
         counts = dict.fromkeys(names, 0)
         digests = {name: hashlib.blake2b(digest_size=16) for name in counts}
         for number, sets in enumerate(self._sets(counts)):
@@ -154,12 +161,12 @@ class Traces:
                     digests[name].update(bits.to_bytes(bitmaps.POSITIONS // 8, "little"))
         return {name: (digests[name].digest(), count) for name, count in counts.items()}
 
-    def _sets(self, names: Collection[Name]) -> Iterator[Mapping[Name, int]]:
-        """For each part the units of its base that have some facts, as far as there are any."""
+    def _sets(self, names: Collection[Fact]) -> Iterator[Mapping[Fact, int]]:
+        """For each part, by fact, the units of its base that have it; facts of none are absent."""
         for part in self.parts:
             yield self._population.sets(part, names)
 
-    def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
+    def both(self, pairs: Sequence[Sequence[Fact]]) -> Iterator[Counted]:
         """How many units have a trace with both of two facts: of the base, of the target."""
         among = [0] * len(pairs)
         joint = [0] * len(pairs)
@@ -171,7 +178,7 @@ class Traces:
                 if one in sets and other in sets:
                     among[number] += bitmaps.count(sets[one] & sets[other])
                     joint[number] += bitmaps.count(inside[one] & inside[other])
-        yield from zip(among, joint)
+        yield from map(Counted, among, joint)
 
     def screen(self) -> Traces:
         """These units, or a sample of them where looking at all would take too long.
@@ -182,7 +189,7 @@ class Traces:
         positions = sum(part.used for part in blocks)
         if positions <= max(MOST_POSITIONS, CACHE.limit // BYTES_OF_A_POSITION):
             return self
-        # Evenly over time; the same ones each time, which the session then keeps.
+        # Evenly over time, and the same blocks each time, so that the cache has them.
         blocks.sort(key=lambda part: (part.block.last_ms, part.block.block))
         step = max(1, -(-positions // SAMPLED_POSITIONS))
         some: list[Part] = [*blocks[step // 2 :: step]]
@@ -192,25 +199,26 @@ class Traces:
         some += [part for part in self.parts if isinstance(part, Unindexed)]
         return Traces(self._population, some, sampled=True)
 
-    def counted(self, names: Iterable[Name]) -> dict[Name, tuple[int, int]]:
+    def counted(self, names: Iterable[Fact]) -> dict[Fact, Counted]:
         """How many units of the base, and of the target, have some facts; and members of pairs.
 
         Exactly, whatever the index leaves uncertain.
         """
-        single = {one for name in names for one in (name[1:] if name[0] == "a" else (name,))}
-        pairs = [name for name in names if name[0] == "a"]
-        counts = dict.fromkeys([*single, *pairs], (0, 0))
+        single = {one for name in names for one in singles(name)}
+        pairs = [name for name in names if isinstance(name, Both)]
+        counts: dict[Fact, Counted] = dict.fromkeys([*single, *pairs], Counted(0, 0))
         for start in range(0, len(self.parts), _PARTS_AT_ONCE):
             parts = self.parts[start : start + _PARTS_AT_ONCE]
             facts = self._population.facts(parts, single)
             for pair in pairs:
-                facts[pair] = [one & other for one, other in zip(facts[pair[1]], facts[pair[2]])]
+                members = zip(facts[pair.one], facts[pair.other])
+                facts[pair] = [one & other for one, other in members]
             for name, sets in facts.items():
                 before, more = counts[name], self._measured(sets, parts)
-                counts[name] = before[0] + more[0], before[1] + more[1]
+                counts[name] = Counted(before.among + more.among, before.joint + more.joint)
         return counts
 
-    def cells(self, cuts: Mapping[Name, Cuts]) -> dict[Name, CellCounts]:
+    def cells(self, cuts: Mapping[NumberField, Cuts]) -> dict[NumberField, CellCounts]:
         """Where the numbers of some fields lie."""
         found = {name: CellCounts() for name in cuts}
         for part in self.parts:
@@ -229,7 +237,7 @@ def _add(totals: Histograms, more: Histograms) -> None:
 
 
 class Sessions(Traces):
-    """Counts sessions: those of which some trace matches, or all do."""
+    """Counts of sessions of which some trace matches, or all do."""
 
     def __init__(self, population: Population, plpy: Any, schema: str, every: bool) -> None:
         self._traces = Traces(population)
@@ -240,36 +248,36 @@ class Sessions(Traces):
         parts += self._space.as_parts(self._target)
         super().__init__(population, parts)
 
-    def opaque(self, items: Iterable[int]) -> dict[int, tuple[int, int]]:
+    def opaque(self, items: Iterable[int]) -> dict[int, Counted]:
         # Whether the traces concerned are those of the target's sessions is left open.
         found = self._traces.opaque(items)
-        return {item: (2 * base, base) for item, (base, _) in found.items()}
+        return {item: Counted(2 * one.among, one.among) for item, one in found.items()}
 
-    def having(self, name: Name) -> tuple[int, int]:
+    def having(self, name: Single) -> Counted:
         return self._counts(self._space.set_of(self._population.having(name, self._traces.parts)))
 
-    def _counts(self, sessions: int) -> tuple[int, int]:
-        return bitmaps.count(sessions), bitmaps.count(sessions & self._target)
+    def _counts(self, sessions: int) -> Counted:
+        return Counted(bitmaps.count(sessions), bitmaps.count(sessions & self._target))
 
-    def _sets(self, names: Collection[Name]) -> Iterator[Mapping[Name, int]]:
-        single = [name for name in names if name[0] != "a"]
-        # Both facts of a pair are had by the same trace.
-        pairs = [name for name in names if name[0] == "a"]
-        both: dict[Name, int] = {}
+    def _sets(self, names: Collection[Fact]) -> Iterator[Mapping[Fact, int]]:
+        single = [name for name in names if not isinstance(name, Both)]
+        # One and the same trace has both facts of a pair.
+        pairs = [name for name in names if isinstance(name, Both)]
+        both: dict[Fact, int] = {}
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
             some = pairs[start : start + _PAIRS_AT_ONCE]
-            both.update(zip(some, self._both([name[1:] for name in some])))
+            both.update(zip(some, self._both([singles(name) for name in some])))
         for number, part in enumerate(self.parts):
             sets = self._population.sets(part, single)
             for name, bits in both.items():
                 sets[name] = self._space.part_of(bits, number)
             yield sets
 
-    def both(self, pairs: Sequence[tuple[Name, Name]]) -> Iterator[tuple[int, int]]:
+    def both(self, pairs: Sequence[Sequence[Fact]]) -> Iterator[Counted]:
         for start in range(0, len(pairs), _PAIRS_AT_ONCE):
             yield from map(self._counts, self._both(pairs[start : start + _PAIRS_AT_ONCE]))
 
-    def _both(self, pairs: Sequence[tuple[Name, Name]]) -> list[int]:
+    def _both(self, pairs: Sequence[Sequence[Fact]]) -> list[int]:
         """The sessions of traces with both of two facts."""
         names = {name for pair in pairs for name in pair}
         of_parts = []
@@ -290,7 +298,7 @@ def _space(population: Population, plpy: Any, schema: str, every: bool) -> Space
     others: list[Part] = Watched(plpy)
     others += [part for part in population.parts if not isinstance(part, Indexed)]
     look = partial(interrupts.look, plpy)
-    numbers = Numbers()
+    numbers = SessionNumbers()
     lasting = _of_blocks(population, numbers.generation, indexed, every) if indexed else None
     columns = [_looked_up(plpy, schema, part, numbers) for part in others]
     if lasting is None:
@@ -304,7 +312,7 @@ def _of_blocks(
     """The sessions of indexed traces, by numbers of a generation."""
     key = ("space", every, generation, tuple([(part.block.block, part.base) for part in parts]))
     for known in CACHE.columns(key).values():
-        if isinstance(known, Kept):
+        if isinstance(known, KeptSpace):
             return known.space
     assert population.index is not None
     numbers = SessionsOfBlocks(population.index).numbers(
@@ -312,19 +320,19 @@ def _of_blocks(
     )
     space = Space(parts, numbers, every, partial(interrupts.look, population.plpy))
     space.as_parts(0)
-    size = space.size_with(len(population.series()))
-    CACHE.keep(key, {parts[0].block.block: Kept(space, size)})
+    size = space.size_with(len(population.number_fields()))
+    CACHE.keep(key, {parts[0].block.block: KeptSpace(space, size)})
     return space
 
 
-class Kept(NamedTuple):
-    """Sessions that are kept from one call to the next."""
+class KeptSpace(NamedTuple):
+    """The sessions of blocks, cached from one call to the next."""
 
     space: Space
     nbytes: int
 
 
-def _looked_up(plpy: Any, schema: str, part: Part, numbers: Numbers) -> Sequence[int]:
+def _looked_up(plpy: Any, schema: str, part: Part, numbers: SessionNumbers) -> Sequence[int]:
     """The number of the session at each position; 0: none."""
     (row,) = plans.run(
         plpy,

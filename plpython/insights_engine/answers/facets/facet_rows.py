@@ -21,7 +21,7 @@ from insights_engine.answers.facets.vocabulary import (
     value_column,
     vocabulary_of,
 )
-from insights_engine.exact import values
+from insights_engine.exact import given, values
 from insights_engine.exact.statement import Statement
 from insights_engine.index import occurrences, sessions
 from insights_engine.index.groups import Block, Group, Terms
@@ -395,11 +395,8 @@ class Candidates:
             if not chosen:
                 continue
             statement = self._statement.again()
-            given = statement.params.add(list(chosen), "text[]")
-            traces = (
-                f"select t.* from {statement.traces} where t.request_id = any({given})"
-                f" and {statement.where(node, 'probe')}"
-            )
+            matches = given.condition(statement, chosen, node)
+            traces = f"select t.* from {statement.traces} where {matches}"
             pairs = values.pairs(statement, question.field, traces)
             found += statement.run(index.plpy, f"select distinct v.* from (\n{pairs}\n) v")
         return found
@@ -481,8 +478,7 @@ class Score:
                 universe = self._index.universe(block)
                 whole.update(bitmaps.chosen(self._of_block(block), universe))
             pending = self._index.pending
-            asked = sessions.asked(self._index.plpy, statement.again(), (), pending)
-            for trace in asked:
+            for trace in sessions.given_traces(self._index.plpy, statement, (), pending):
                 if trace.session_id is not None:
                     whole[self._sessions.number(trace.session_id)] += 1
         for value, own in self._by_session.items():

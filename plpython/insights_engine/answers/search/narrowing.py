@@ -14,7 +14,7 @@ from insights_engine.base import plans
 from insights_engine.exact.statement import Statement
 from insights_engine.language import tree
 
-#: More traces than these are not few: each may have to be asked about its spans.
+#: Traces that exact SQL may have to recheck one by one, spans included.
 FEW = 100
 
 TIME = tree.TraceNumber("timestamp_ms")

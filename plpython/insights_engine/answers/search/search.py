@@ -21,7 +21,7 @@ from insights_engine.answers.search import narrowing, paging
 from insights_engine.answers.search.ordering import Clause, SortColumn, compile_order
 from insights_engine.answers.search.paging import Position
 from insights_engine.base import plans
-from insights_engine.exact import attributes
+from insights_engine.exact import attributes, given
 from insights_engine.exact.statement import Statement
 from insights_engine.index import indexed, integrity
 from insights_engine.language import printer, storage, tree
@@ -32,11 +32,11 @@ DEFAULT_RESULTS = 100
 
 #: Traces in the first window of a walk, at least.
 FIRST_WINDOW = 200
-#: How many times what it has walked a walk may plan to go on.
+#: Multiple of the traces already walked for which a walk may go on.
 PATIENCE = 10
-#: As many traces are walked in any case, if there were hits among the first.
+#: Traces that are walked in any case, if there were hits among the first.
 SHORT_WALK = 5000
-#: As many hits of the index are sorted by something else than time.
+#: Hits of the index up to which they are sorted by something else than time.
 SMALL_SET = 5000
 
 
@@ -106,7 +106,7 @@ def find_page(
     if query.experiments == []:
         return Page([], None)
     integrity.guard(plpy)
-    # One more than asked for tells whether another page exists.
+    # One row more than asked for shows whether another page exists.
     rows = _Finder(plpy, query, now_ms).rows(max_results + 1, start, offset)
     ids = [row.trace_id for row in rows[:max_results]]
     if len(rows) <= max_results:
@@ -177,7 +177,7 @@ class _Finder:
     def _few(
         self, limit: int, start: Optional[Position], offset: int
     ) -> Optional[tuple[list[str], list[str]]]:
-        """Traces among which are those of the page, surely and perhaps; None: too many."""
+        """Traces that contain those of the page, certain and possible ones; None: too many."""
         few = narrowing.find(self._plpy, self._statement(), self._query.filter)
         if few is not None:
             return few
@@ -193,7 +193,7 @@ class _Finder:
     def _newest(
         self, limit: int, start: Optional[Position], settled: indexed.Settled
     ) -> Optional[tuple[list[str], list[str]]]:
-        """The same by the index, of the newest first."""
+        """The newest matches by the index, certain and possible ones."""
         if self._query.order[0] != _NEWEST_FIRST:
             return None
         before_ms = None if start is None else start.values[0]
@@ -210,7 +210,7 @@ class _Finder:
         start: Optional[Position],
         offset: int,
     ) -> list[_Row]:
-        """The page among these traces, the second of which are asked whether they match."""
+        """The page among these traces; exact SQL rechecks those in ``perhaps``."""
         if not sure and not perhaps:
             return []
         statement = self._statement()
@@ -347,13 +347,7 @@ def _typed(text: Optional[str], type: str) -> Any:
 def match_trace_ids(plpy: Any, query: Query, trace_ids: Sequence[str], now_ms: int) -> list[str]:
     """Those of the given traces that match, in the order given."""
     statement = Statement(query.schema, query.experiments, now_ms)
-    given = statement.params.add(list(trace_ids), "text[]")
-    rows = statement.run(
-        plpy,
-        f"select t.request_id from {statement.traces}\n"
-        f"where t.request_id = any({given}) and {statement.where(query.filter, 'probe')}",
-    )
-    found = {row["request_id"] for row in rows}
+    found = given.matching(plpy, statement, query.filter, trace_ids)
     return [trace_id for trace_id in dict.fromkeys(trace_ids) if trace_id in found]
 
 

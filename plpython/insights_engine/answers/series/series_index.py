@@ -1,7 +1,7 @@
-"""Buckets of a series from the index: what is kept of them, and what has to be looked at.
+"""The time buckets of a series from the index, and the cache of them.
 
-What is told of a bucket is kept by filter (cache.py): the blocks that its traces are in never
-change.  Only buckets with pending traces are put together anew each time.
+The columns of a time bucket are cached by filter (cache.py), as the blocks of its traces never
+change.  Only time buckets with pending traces are computed each time.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from insights_engine.answers.series.series_rows import (
     FINEST,
     NOTHING,
     NULL,
-    Bucket,
     Columns,
     Row,
+    TimeBucket,
     columns_of,
     nothing,
     sum_of,
     texts_of_percentiles,
     texts_of_totals,
 )
-from insights_engine.answers.series.timelines import Sliced, Timeline, timelines
+from insights_engine.answers.series.timelines import OrderedSlices, Timeline, timelines
 from insights_engine.base import plans
+from insights_engine.exact import given
 from insights_engine.exact.statement import Statement
 from insights_engine.index import sessions
 from insights_engine.index.cache import CACHE
@@ -44,7 +45,7 @@ from insights_engine.language import tree
 from insights_engine.sets import bitmaps
 
 _FAILED = tree.TextCompare(tree.TraceText("status"), "=", "ERROR")
-#: Up to so many matching traces of a bucket in a block are looked at one by one.
+#: Matching traces of a time bucket in a block up to which numbers are taken one by one.
 _FEW = 800
 
 
@@ -72,7 +73,7 @@ def of_index(
     key = ("series", index.scope, one.text, unit, calendar) if one.lasting else None
     pending = _pending(index, statement.again(), node) if index.pending else ()
     collected = _Collected(index, edges, unit, key, [row["timestamp_ms"] for row in pending])
-    # What is kept leaves little to ask about, or nothing.
+    # The cache leaves few blocks to look at, or none.
     index.blocks = [part.block for part in collected.lacking]
     ways = zip(
         collected.lacking,
@@ -89,12 +90,12 @@ def of_index(
     return collected.columns()
 
 
-class Kept(NamedTuple):
-    """What is told of the buckets of a stretch, see `_Stretch`."""
+class KeptStretch(NamedTuple):
+    """The cached columns of a stretch, see `_Stretch`."""
 
     #: Where the buckets begin, and the last one ends.
     edges: array[int]
-    #: Of which blocks which positions were looked at.
+    #: The blocks, and the positions of each, that the columns come from.
     looked_at: tuple[tuple[int, int], ...]
     columns: Columns
 
@@ -109,12 +110,12 @@ class Kept(NamedTuple):
         )
 
 
-#: What the parts take beside what is in them.
+#: Overhead of the objects in memory.
 _KEPT_BYTES = 1200
 
 
-class AllKept(dict[int, Kept]):
-    """What is kept of the stretches of which a block is the first, by when they begin."""
+class KeptStretches(dict[int, KeptStretch]):
+    """The cached stretches that begin with a block, by their start."""
 
     @property
     def nbytes(self) -> int:
@@ -122,7 +123,7 @@ class AllKept(dict[int, Kept]):
         return sum(one.nbytes for one in self.values())
 
 
-class _Part:
+class _BlockSpan:
     """A block with the buckets that it has traces in: from ``first`` to before ``end``."""
 
     __slots__ = ("block", "end", "first", "universe", "whole")
@@ -137,23 +138,25 @@ class _Part:
 
 
 class _Stretch:
-    """Buckets in succession that the same blocks have traces in."""
+    """Successive time buckets with traces in the same blocks."""
 
     __slots__ = ("columns", "edges", "end", "first", "kept", "looked_at", "parts")
 
-    def __init__(self, first: int, end: int, parts: Sequence[_Part], edges: array[int]) -> None:
+    def __init__(
+        self, first: int, end: int, parts: Sequence[_BlockSpan], edges: array[int]
+    ) -> None:
         self.first = first
         self.end = end
         self.parts = parts
-        #: These two as in `Kept`.
+        #: These two as in `KeptStretch`.
         self.edges = edges
         self.looked_at = tuple((part.block.block, part.universe) for part in parts)
         self.columns = None if parts else nothing(end - first)
-        self.kept: Optional[Kept] = None
+        self.kept: Optional[KeptStretch] = None
 
 
 class _Collected:
-    """Buckets that fill with the traces of blocks.
+    """Time buckets to which the traces of blocks are added.
 
     Those of a stretch that one block alone has traces in are made from all of its traces
     at once; the others are filled by one block after the other.
@@ -162,17 +165,17 @@ class _Collected:
     def __init__(
         self, index: Index, edges: array[int], unit: str, key: Any, moments: Iterable[int]
     ) -> None:
-        """``key``: what is kept by, None: nothing is; ``moments`` of pending traces."""
+        """``key`` of the cache, None: no caching; ``moments``: the times of pending traces."""
         self._index = index
         self._few = at_most(index.settings.added, _FEW)
         self._edges = edges
         self._unit = unit
         self._key = key
         self._sessions = sessions.Sessions(index)
-        self._buckets: dict[int, Bucket] = {}
+        self._buckets: dict[int, TimeBucket] = {}
         last = len(edges) - 1
         parts = [
-            _Part(
+            _BlockSpan(
                 block,
                 index.universe(block),
                 max(bisect_right(edges, block.first_ms) - 1, 0),
@@ -187,7 +190,7 @@ class _Collected:
         self._pending = {number for number in map(self._number, moments) if number is not None}
         for number in self._pending:
             self._filled[number] = 1
-        known: Mapping[int, AllKept] = {} if key is None else CACHE.columns(key)
+        known: Mapping[int, KeptStretches] = {} if key is None else CACHE.columns(key)
         for stretch in self._stretches:
             if stretch.parts:
                 self._begin(stretch, known.get(stretch.parts[0].block.block, {}))
@@ -196,14 +199,14 @@ class _Collected:
             part for part in parts if part.whole or self._filled.find(1, part.first, part.end) >= 0
         ]
 
-    def _divide(self, parts: Sequence[_Part]) -> Iterator[_Stretch]:
+    def _divide(self, parts: Sequence[_BlockSpan]) -> Iterator[_Stretch]:
         """All buckets."""
-        begin: dict[int, list[_Part]] = {}
-        finish: dict[int, list[_Part]] = {}
+        begin: dict[int, list[_BlockSpan]] = {}
+        finish: dict[int, list[_BlockSpan]] = {}
         for part in parts:
             begin.setdefault(part.first, []).append(part)
             finish.setdefault(part.end, []).append(part)
-        now: dict[int, _Part] = {}
+        now: dict[int, _BlockSpan] = {}
         ends = sorted({0, len(self._edges) - 1, *begin, *finish})
         for first, end in zip(ends, ends[1:]):
             for part in finish.get(first, ()):
@@ -212,7 +215,7 @@ class _Collected:
                 now[part.block.block] = part
             yield _Stretch(first, end, tuple(now.values()), self._edges[first : end + 1])
 
-    def _begin(self, stretch: _Stretch, known: Mapping[int, Kept]) -> None:
+    def _begin(self, stretch: _Stretch, known: Mapping[int, KeptStretch]) -> None:
         kept = known.get(stretch.edges[0])
         if kept is not None and kept.edges == stretch.edges and kept.looked_at == stretch.looked_at:
             stretch.kept = kept
@@ -227,17 +230,17 @@ class _Collected:
             self._fill(stretch)
 
     def _fill(self, stretch: _Stretch) -> None:
-        """Has the buckets of a stretch filled by one block after the other."""
+        """Mark the time buckets of a stretch to be filled by one block after the other."""
         self._filled[stretch.first : stretch.end] = b"\1" * (stretch.end - stretch.first)
 
-    def _bucket(self, number: int) -> Bucket:
+    def _bucket(self, number: int) -> TimeBucket:
         found = self._buckets.get(number)
         if found is None:
-            found = self._buckets[number] = Bucket()
+            found = self._buckets[number] = TimeBucket()
         return found
 
-    def add(self, part: _Part, timeline: Timeline, matching: int, failed: int) -> None:
-        """Adds the traces of a block: those that match, and those that failed."""
+    def add(self, part: _BlockSpan, timeline: Timeline, matching: int, failed: int) -> None:
+        """Add the traces of a block: those that match, and those that failed."""
         odd = timeline.odd & matching
         if odd:
             for stretch in part.whole:
@@ -258,8 +261,8 @@ class _Collected:
             self._add_odd(part.block, odd)
 
     def keep(self) -> None:
-        """Keeps what has become known of buckets, before pending traces are added."""
-        found: dict[int, AllKept] = {}
+        """Cache the columns, before pending traces are added."""
+        found: dict[int, KeptStretches] = {}
         fresh = set()
         for stretch in self._stretches:
             if stretch.columns is None:
@@ -268,9 +271,9 @@ class _Collected:
             if stretch.parts:
                 block = stretch.parts[0].block.block
                 if stretch.kept is None:
-                    stretch.kept = Kept(stretch.edges, stretch.looked_at, stretch.columns)
+                    stretch.kept = KeptStretch(stretch.edges, stretch.looked_at, stretch.columns)
                     fresh.add(block)
-                found.setdefault(block, AllKept())[stretch.edges[0]] = stretch.kept
+                found.setdefault(block, KeptStretches())[stretch.edges[0]] = stretch.kept
         if fresh and self._key is not None:
             # In place of what was kept of other stretches, which are no more.
             CACHE.keep(self._key, {block: found[block] for block in fresh})
@@ -280,7 +283,7 @@ class _Collected:
         return NOTHING if bucket is None else bucket.row(self._unit)
 
     def columns(self) -> Columns:
-        """What is told of all buckets."""
+        """The columns of all time buckets."""
         found = []
         for stretch in self._stretches:
             columns: Sequence[str] = stretch.columns or ()
@@ -294,7 +297,9 @@ class _Collected:
             found.append(columns)
         return tuple(map(",".join, zip(*found)))
 
-    def _in_order(self, part: _Part, timeline: Timeline, matching: int, failed: int) -> _InOrder:
+    def _in_order(
+        self, part: _BlockSpan, timeline: Timeline, matching: int, failed: int
+    ) -> _InOrder:
         numbers: Sequence[int] = ()
         if self._unit != sessions.TRACE:
             (by_position,) = self._sessions.numbers([part.block], [part.universe])
@@ -305,7 +310,7 @@ class _Collected:
     # ---------------------------------------------------- buckets of a single block
 
     def _single(self, traces: _InOrder, edges: Sequence[int]) -> Columns:
-        """What is told of buckets that a block alone has traces in, column by column."""
+        """The columns of time buckets with traces in one block only."""
         timeline = traces.timeline
         places = timeline.ends_before(edges)
         runs = list(zip(places, places[1:]))
@@ -329,13 +334,13 @@ class _Collected:
             texts_of_totals(costs),
         ]
         for number in many:
-            bucket = Bucket()
+            bucket = TimeBucket()
             self._add_run(bucket, traces, *runs[number])
             for texts, text in zip(columns, bucket.row(self._unit)):
                 texts[number] = text
         if self._unit != sessions.TRACE:
             for number, (start, end) in enumerate(runs):
-                bucket = Bucket()
+                bucket = TimeBucket()
                 sets = traces.part(start, end)
                 self._add_sessions(bucket, traces.sessions[start:end], *sets)
                 for texts, text in zip(columns, bucket.counts(self._unit)):
@@ -345,7 +350,7 @@ class _Collected:
     # ---------------------------------------------------- buckets of several blocks
 
     def _add_buckets(self, traces: _InOrder, first: int, last: int) -> None:
-        """Adds the traces in some buckets, from a first one to before another."""
+        """Add the traces in some buckets, from a first one to before another."""
         timeline, edges = traces.timeline, self._edges
         number = first
         start = timeline.end_before(edges[number], 0)
@@ -360,8 +365,8 @@ class _Collected:
             start = end
             number += 1
 
-    def _add_run(self, bucket: Bucket, traces: _InOrder, start: int, end: int) -> None:
-        """Adds the traces at some places in time, which a bucket has of a block."""
+    def _add_run(self, bucket: TimeBucket, traces: _InOrder, start: int, end: int) -> None:
+        """Add the traces at some places in time, which a bucket has of a block."""
         timeline = traces.timeline
         first, last = start >> 3, (end + 7) >> 3
         universe, matching, failed = sets = traces.part(start, end)
@@ -396,12 +401,12 @@ class _Collected:
             bucket.spent = (cost << ((exponent or 0) - FINEST)) + (bucket.spent or 0)
 
     def _add_few(
-        self, bucket: Bucket, timeline: Timeline, start: int, end: int, matching: int
+        self, bucket: TimeBucket, timeline: Timeline, start: int, end: int, matching: int
     ) -> None:
-        """Adds the numbers of a few traces, for which slices would be too much to look at."""
+        """Add the numbers of a few traces one by one, which is quicker than by slices."""
         first, last, shift = start >> 3, (end + 7) >> 3, start & 7
         execution, tokens, costs = timeline.numbers
-        ways: Sequence[tuple[Sliced, array[Any], Callable[[Any], None]]] = (
+        ways: Sequence[tuple[OrderedSlices, array[Any], Callable[[Any], None]]] = (
             (timeline.execution, execution, bucket.latencies.others.extend),
             (timeline.tokens, tokens, bucket.add_tokens),
             (timeline.costs, costs, bucket.costs.extend),
@@ -415,7 +420,7 @@ class _Collected:
                 add(bitmaps.chosen(numbers[start:end], having))
 
     def _add_sessions(
-        self, bucket: Bucket, numbers: Sequence[int], universe: int, matching: int, failed: int
+        self, bucket: TimeBucket, numbers: Sequence[int], universe: int, matching: int, failed: int
     ) -> None:
         sets = (universe, matching, failed)
         if self._unit == sessions.SESSION_ALL:
@@ -425,7 +430,7 @@ class _Collected:
             known.discard(0)
 
     def _add_odd(self, block: Block, odd: int) -> None:
-        """Adds costs that are no finite numbers to buckets that are being filled."""
+        """Add costs that are no finite numbers to buckets that are being filled."""
         index = self._index
         for row in plans.run(
             index.plpy,
@@ -444,13 +449,14 @@ class _Collected:
         return bisect_right(self._edges, time_ms) - 1
 
     def add_pending(self, row: Any) -> None:
-        """Adds a trace that was asked about by itself."""
+        """Add a pending trace."""
         number = self._number(row["timestamp_ms"])
         if number is None:
             return
         bucket = self._bucket(number)
-        matches = int(row["matches"])
-        failed = int(row["matches"] and row["failed"])
+        (matching,) = row["matches"]
+        matches = int(matching)
+        failed = int(matching and row["failed"])
         if self._unit != sessions.TRACE and row["session_id"] is not None:
             session = self._sessions.number(row["session_id"])
             self._add_sessions(bucket, (session,), 1, matches, failed)
@@ -527,7 +533,7 @@ def _by_run(
 
 
 def _chooser(bits: int, used: int) -> Callable[[array[Any]], Sequence[Any]]:
-    """What takes the members of a set out of columns."""
+    """A function that picks the members of a set from a column."""
     if bits == all_positions(used):
         return list
     if 2 * bitmaps.count(bits) > used:
@@ -541,19 +547,16 @@ def _chooser(bits: int, used: int) -> Callable[[array[Any]], Sequence[Any]]:
 
 
 def _cut(numbers: Sequence[Any], counts: Sequence[int]) -> list[Sequence[Any]]:
-    """Numbers in parts of some sizes."""
+    """Numbers cut into runs of these sizes."""
     ends = list(accumulate(counts))
     return [numbers[start:end] for start, end in zip([0, *ends], ends)]
 
 
 def _pending(index: Index, statement: Statement, node: tree.Node) -> Sequence[Any]:
-    """The traces that have to be asked about one by one."""
-    condition = statement.condition(node, "probe")
-    given = statement.params.add(index.pending, "text[]")
-    found: Sequence[Any] = statement.run(
-        index.plpy,
-        "select t.timestamp_ms, t.execution_time_ms, t.total_tokens, t.total_cost,"
-        f" t.session_id, t.status = 'ERROR' as failed, {condition} as matches"
-        f" from {statement.traces} where t.request_id = any({given}) and {statement.scope()}",
+    """The pending traces in scope."""
+    columns = (
+        *("t.timestamp_ms", "t.execution_time_ms", "t.total_tokens", "t.total_cost"),
+        *("t.session_id", "t.status = 'ERROR' as failed"),
     )
-    return found
+    sql = given.select(statement, index.pending, (node,), columns)
+    return statement.run(index.plpy, sql)

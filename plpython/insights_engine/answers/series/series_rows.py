@@ -1,6 +1,6 @@
-"""What a series tells of a bucket: counts, percentiles of latencies, sums.
+"""The columns of a time bucket: counts, percentiles of latencies, sums.
 
-Latencies are told by percentiles as PostgreSQL's ``percentile_cont`` has them: between
+Latencies are summed up by percentiles as PostgreSQL's ``percentile_cont`` has them: between
 the two nearest by rank, in a straight line.  Costs are summed without rounding between
 them.  Everything is written as PostgreSQL writes it in an array, since a series goes
 there column by column: making a row of each bucket takes several times as long.
@@ -14,11 +14,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Optional
 
-from insights_engine.answers.series.timelines import Part
+from insights_engine.answers.series.timelines import SlicedBytes
 from insights_engine.index import sessions
 from insights_engine.sets import bitmaps
 
-#: What is told of a bucket, beside when it begins.
+#: The columns of a time bucket beside its start.
 COLUMNS = ("matched", "total", "errors", "p50_ms", "p95_ms", "p99_ms", "tokens", "cost")
 
 PERCENTILES = (0.5, 0.95, 0.99)
@@ -27,8 +27,8 @@ PERCENTILES = (0.5, 0.95, 0.99)
 FINEST = -1200
 
 
-class Numbers:
-    """Integers of some traces: parts of whole bytes of slices, and others one by one."""
+class Integers:
+    """Integers of some traces: whole bytes of slices, and single numbers."""
 
     __slots__ = ("_parts", "_within", "others")
 
@@ -37,8 +37,8 @@ class Numbers:
         self._parts: list[dict[int, bytes]] = []
         self.others: list[int] = []
 
-    def add(self, part: Part, within: bytes) -> None:
-        """Adds those of a part that are ``within`` and have a number."""
+    def add(self, part: SlicedBytes, within: bytes) -> None:
+        """Add those of a part that are ``within`` and have a number."""
         chosen = int.from_bytes(part.there, "little") & int.from_bytes(within, "little")
         if chosen:
             size = len(within)
@@ -46,7 +46,7 @@ class Numbers:
             self._parts.append(part.slices)
 
     def percentiles(self, fractions: Sequence[float]) -> list[Optional[float]]:
-        """Percentiles of all of them."""
+        """The percentiles of all of them."""
         if not self._parts:
             return percentiles(sorted(self.others), fractions)
         if self.others:
@@ -55,7 +55,7 @@ class Numbers:
             slices = bitmaps.transpose(patterns)
             part = {bit: bits.to_bytes(size, "little") for bit, bits in slices.items()}
             all_there = ((1 << len(patterns)) - 1).to_bytes(size, "little")
-            self.add(Part(all_there, part), all_there)
+            self.add(SlicedBytes(all_there, part), all_there)
             self.others = []
         return percentiles_of_slices(*self._joined(), fractions)
 
@@ -75,8 +75,8 @@ class Numbers:
         return int.from_bytes(b"".join(self._within), "little"), found
 
 
-class Bucket:
-    """What is known of the traces of a bucket."""
+class TimeBucket:
+    """The traces of a time bucket, summed up."""
 
     __slots__ = (
         *("costs", "errors", "latencies", "matched"),
@@ -85,17 +85,17 @@ class Bucket:
 
     def __init__(self) -> None:
         self.total = self.matched = self.errors = 0
-        self.latencies = Numbers()
+        self.latencies = Integers()
         self.tokens: Optional[int] = None
         #: The sum of costs, in multiples of a power of two; further costs by themselves.
         self.spent: Optional[int] = None
         self.costs: list[float] = []
-        #: By number: those with a trace, with one that matches, with one that matches
-        #: and failed; or with ``session_all`` with one that does not.
+        #: Numbers of sessions with a trace, with a match, and with a failed match; for
+        #: ``session_all`` with a trace that is none.
         self.sessions: tuple[set[int], set[int], set[int]] = (set(), set(), set())
 
     def add_tokens(self, tokens: Iterable[int]) -> None:
-        """Adds the tokens of some traces."""
+        """Add the tokens of some traces."""
         self.tokens = sum(tokens) + (self.tokens or 0)
 
     def counts(self, unit: str) -> tuple[str, str, str]:
@@ -108,7 +108,7 @@ class Bucket:
         return str(matched), str(total), str(errors)
 
     def row(self, unit: str) -> Row:
-        """What is told of it."""
+        """The columns of the time bucket."""
         cost = None
         if self.spent is not None or self.costs:
             cost = total_of(self.costs, self.spent or 0)

@@ -26,7 +26,7 @@ _MOST_BITS = 2 * bitmaps.WIDTH
 _FRACTION, _LEAST = 52, -1074
 
 
-class Sliced(NamedTuple):
+class OrderedSlices(NamedTuple):
     """Numbers, bit by bit, of the traces that have one; the highest bit is negative."""
 
     there: bytes
@@ -36,17 +36,17 @@ class Sliced(NamedTuple):
     #: The numbers are multiples of two to the power of this; None: there are no slices.
     exponent: Optional[int] = 0
 
-    def part(self, start: int, end: int) -> Part:
+    def part(self, start: int, end: int) -> SlicedBytes:
         """What is in some whole bytes."""
         found = {}
         for bit, members in self.slices.items():
             own = members[start:end]
             if any(own):
                 found[bit] = own
-        return Part(self.there[start:end], found)
+        return SlicedBytes(self.there[start:end], found)
 
 
-class Part(NamedTuple):
+class SlicedBytes(NamedTuple):
     """A few whole bytes of sliced numbers."""
 
     there: bytes
@@ -66,7 +66,7 @@ class Timeline:
         first_ms: int,
         times: array[int],
         order: Optional[array[int]],
-        sliced: tuple[Sliced, Sliced, Sliced],
+        sliced: tuple[OrderedSlices, OrderedSlices, OrderedSlices],
         numbers: tuple[array[int], array[int], array[float]],
         odd: int,
     ) -> None:
@@ -121,7 +121,7 @@ class Timeline:
         return [numbers[position] for position in self._order]
 
     def end_before(self, time_ms: int, start: int) -> int:
-        """How many began before then, if ``start`` of them did."""
+        """The number of traces that began before then, of which ``start`` are known to."""
         return bisect_left(self._times, time_ms - self._first_ms, start)
 
     def ends_before(self, times_ms: Iterable[int]) -> list[int]:
@@ -229,11 +229,11 @@ def _divided(group: Group, slices: dict[int, int]) -> list[dict[int, int]]:
     return found
 
 
-def _sliced(slices: dict[int, int], order: Optional[array[int]], used: int) -> Sliced:
+def _sliced(slices: dict[int, int], order: Optional[array[int]], used: int) -> OrderedSlices:
     """Slices in the order of time."""
     there = slices.get(bitmaps.HAS_NUMBER, 0)
     rest = {bit: bits for bit, bits in slices.items() if bits and bit != bitmaps.HAS_NUMBER}
-    return Sliced(*_stored(there, rest, order, used))
+    return OrderedSlices(*_stored(there, rest, order, used))
 
 
 def _stored(
@@ -254,7 +254,7 @@ def _permuted(bits: int, order: array[int]) -> int:
     return bitmaps.of_flags(bytes(map(flags.__getitem__, order)))
 
 
-def _fixed_point(slices: dict[int, int], order: Optional[array[int]], used: int) -> Sliced:
+def _fixed_point(slices: dict[int, int], order: Optional[array[int]], used: int) -> OrderedSlices:
     """The slices of doubles as those of fixed-point numbers in the order of time, exactly.
 
     Without slices, if that takes too many of them.
@@ -267,7 +267,7 @@ def _fixed_point(slices: dict[int, int], order: Optional[array[int]], used: int)
     by_power = _by_power(exponent, _union(bits))
     low, high = min(by_power, default=0), max(by_power, default=0)
     if high - low + _FRACTION + 2 > _MOST_BITS:
-        return Sliced(*_stored(there, {}, order, used), exponent=None)
+        return OrderedSlices(*_stored(there, {}, order, used), exponent=None)
     # The first digit, which is not stored, is 1, but of the smallest numbers.
     significand.append(_union(exponent))
     found = dict.fromkeys(range(high - low + len(significand)), 0)
@@ -277,7 +277,7 @@ def _fixed_point(slices: dict[int, int], order: Optional[array[int]], used: int)
     if negative:
         _negate(found, negative)
     found = {bit: part for bit, part in found.items() if part}
-    return Sliced(*_stored(there, found, order, used), _MOST_BITS - 1, _LEAST + low)
+    return OrderedSlices(*_stored(there, found, order, used), _MOST_BITS - 1, _LEAST + low)
 
 
 def _by_power(exponent: Sequence[int], numbers: int) -> dict[int, int]:
@@ -299,7 +299,7 @@ def _by_power(exponent: Sequence[int], numbers: int) -> dict[int, int]:
 
 
 def _negate(slices: dict[int, int], those: int) -> None:
-    """Turns some of the numbers, all of which are positive, into two's complements."""
+    """Turn some of the numbers, all of which are positive, into two's complements."""
     carry = those
     for bit in range(_MOST_BITS):
         turned = slices.get(bit, 0) ^ those

@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from insights_engine.answers.series import buckets
+from insights_engine.answers.series import time_buckets
 from insights_engine.answers.series.series_index import of_index
 from insights_engine.answers.series.series_rows import (
     COLUMNS,
@@ -52,7 +52,7 @@ def series(
     plpy: Any,
     statement: Statement,
     node: tree.Node,
-    width: buckets.Width,
+    width: time_buckets.Width,
     time_zone: Optional[str],
     first_ms: Optional[int],
     end_ms: Optional[int],
@@ -67,13 +67,13 @@ def series(
     if first_ms is None or end_ms is None:
         extent = _extent(plpy, statement)
         if extent is None:
-            buckets.edges(plpy, width, time_zone, 0, 1)  # for its errors
+            time_buckets.edges(plpy, width, time_zone, 0, 1)  # for its errors
             return _answer((), nothing(0))
         first_ms = extent[0] if first_ms is None else first_ms
         end_ms = extent[1] + 1 if end_ms is None else end_ms
         if end_ms <= first_ms:
             return _answer((), nothing(0))
-    edges = buckets.edges(plpy, width, time_zone, first_ms, end_ms)
+    edges = time_buckets.edges(plpy, width, time_zone, first_ms, end_ms)
     within = [max(edges[0], first_ms), *edges[1:-1], min(edges[-1], end_ms)]
     columns = of_index(plpy, statement, node, array("q", within), unit, (width, time_zone))
     if columns is None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from insights_engine.answers.discovery import grouping
-from insights_engine.answers.discovery.findings import Found, Tested
+from insights_engine.answers.discovery.findings import FactTest, Finding
 from insights_engine.answers.discovery.units import Traces
 from insights_engine.base import interrupts
-from insights_engine.columns.candidates import Name
+from insights_engine.columns.names import Fact, SpanStatus, Value
 from insights_engine.stats import ranking
 
 POSITIONS = 400
@@ -31,11 +31,11 @@ class Population:
 
     plpy: Any = None
 
-    def __init__(self, facts: dict[Name, list[int]]) -> None:
+    def __init__(self, facts: dict[Fact, list[int]]) -> None:
         self.facts = facts
         self.asked = 0
 
-    def sets(self, part: Part, names: Iterable[Name]) -> dict[Name, int]:
+    def sets(self, part: Part, names: Iterable[Fact]) -> dict[Fact, int]:
         wanted = set(names)
         self.asked += len(wanted)
         return {name: self.facts[name][part.number] for name in wanted}
@@ -47,31 +47,31 @@ def nothing_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def world(
-    facts: dict[Name, list[int]], targets: list[int]
-) -> tuple[Traces, list[Found], Population]:
+    facts: dict[Fact, list[int]], targets: list[int]
+) -> tuple[Traces, list[Finding], Population]:
     """Traces in parts, and the facts in some order."""
     population = Population(facts)
     parts: Any = [Part(number, target) for number, target in enumerate(targets)]
     some: Any = population
     units = Traces(some, parts)
-    found: list[Found] = []
+    found: list[Finding] = []
     for name, sets in facts.items():
         among = sum(bits.bit_count() for bits in sets)
         joint = sum((bits & target).bit_count() for bits, target in zip(sets, targets, strict=True))
-        found.append(Found(Tested(name, among, joint, 0.0, ""), 0.0, -float(len(found))))
+        found.append(Finding(FactTest(name, among, joint, 0.0, ""), 0.0, -float(len(found))))
     return units, found, population
 
 
 def by_comparing_all(
-    units: Traces, found: list[Found], facts: dict[Name, list[int]], most: int
-) -> list[tuple[Name, int]]:
+    units: Traces, found: list[Finding], facts: dict[Fact, list[int]], most: int
+) -> list[tuple[Fact, int]]:
     """Each leader, and how many others are in its group."""
     # The sets of all parts as one.
     whole = {
         name: sum(bits << part * POSITIONS for part, bits in enumerate(sets))
         for name, sets in facts.items()
     }
-    groups: list[tuple[Found, list[Found]]] = []
+    groups: list[tuple[Finding, list[Finding]]] = []
     at_once = max(grouping.LOOKED_AT_ONCE, most)
     for start in range(0, len(found), at_once):
         for one in found[start : start + at_once]:
@@ -94,7 +94,7 @@ def by_comparing_all(
 def test_groups_are_those_of_comparing_all(seed: int, most: int) -> None:
     dice = random.Random(seed)
     targets = [dice.getrandbits(POSITIONS) for _ in range(3)]
-    facts: dict[Name, list[int]] = {}
+    facts: dict[Fact, list[int]] = {}
     while len(facts) < 500:
         share = dice.choice([0.005, 0.01, 0.05, 0.3, 0.9])
         sets = [
@@ -106,7 +106,7 @@ def test_groups_are_those_of_comparing_all(seed: int, most: int) -> None:
             for _ in range(dice.choice([0, 0, 1, 2, 5, 20])):
                 changed[dice.randrange(3)] ^= 1 << dice.randrange(POSITIONS)
             if any(changed):
-                facts["v", "tag", "k", str(len(facts))] = changed
+                facts[Value("tag", "k", str(len(facts)))] = changed
     names = list(facts)
     dice.shuffle(names)
     units, found, _ = world({name: facts[name] for name in names}, targets)
@@ -120,7 +120,9 @@ def test_groups_are_those_of_comparing_all(seed: int, most: int) -> None:
 
 def test_the_same_units_are_not_compared_time_and_again() -> None:
     """20,000 facts of 50 sets: each is looked at once, and compared with none."""
-    facts = {("v", "tag", "k", str(n)): [1 << n % 50 | 1 << 399, 0] for n in range(20_000)}
+    facts: dict[Fact, list[int]] = {
+        Value("tag", "k", str(n)): [1 << n % 50 | 1 << 399, 0] for n in range(20_000)
+    }
     units, found, population = world(facts, [1, 0])
     groups = grouping.grouped(units, found, True, 1000)
     assert [len(one.similar) for one in groups] == [grouping.MOST_SIMILAR] * 50
@@ -129,17 +131,17 @@ def test_the_same_units_are_not_compared_time_and_again() -> None:
 
 def test_what_is_not_wholly_at_hand_is_not_taken_for_the_same() -> None:
     """Facts that were counted one by one, of whose traces the index shows none."""
-    first: Name = ("v", "tag", "a", "x")
-    second: Name = ("v", "tag", "b", "x")
+    first = Value("tag", "a", "x")
+    second = Value("tag", "b", "x")
     units, _, _ = world({first: [0], second: [0]}, [1])
-    found = [Found(Tested(name, 7, 3, 0.0, ""), 0.0, 1.0) for name in (first, second)]
+    found = [Finding(FactTest(name, 7, 3, 0.0, ""), 0.0, 1.0) for name in (first, second)]
     assert len(grouping.grouped(units, found, True, 10)) == 2
 
 
 def test_a_name_with_a_status_leads_over_the_status() -> None:
-    status: Name = ("v", "span", "status", "ERROR")
-    named: Name = ("s", "name", "refund", "ERROR")
-    other: Name = ("v", "tag", "env", "prod")
+    status = Value("span", "status", "ERROR")
+    named = SpanStatus("name", "refund", "ERROR")
+    other = Value("tag", "env", "prod")
     many, one_less = (1 << 100) - 1, (1 << 99) - 1
     units, found, _ = world({status: [many], other: [many], named: [one_less]}, [many])
     (group,) = grouping.grouped(units, found, True, 10)

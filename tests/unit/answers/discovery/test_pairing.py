@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 from insights_engine.answers.discovery import findings, pairing
 from insights_engine.answers.discovery.options import options
+from insights_engine.columns.names import Both, Value
 from scipy.stats import fisher_exact
 
 #: Units of the target and of the base; and of each part: of the base, and of the target.
@@ -22,15 +23,15 @@ class Units(NamedTuple):
 
 
 class TenTimes(NamedTuple):
-    searched: int = 10
+    size: int = 10
 
     def price(self, p: float) -> float:
         return 10 * p
 
 
-def judged(among: int, joint: int, search: Any = None) -> findings.Tested:
-    name = ("a", ("v", "tag", "a", "1"), ("v", "tag", "b", "1"))
-    pair = findings.Tested(name, among, joint, 1.0, "", search)
+def judged(among: int, joint: int, search: Any = None) -> findings.FactTest:
+    name = Both(Value("tag", "a", "1"), Value("tag", "b", "1"))
+    pair = findings.FactTest(name, among, joint, 1.0, "", search)
     units: Any = Units()
     return pairing.tested_pair(units, pair, MEMBERS, OPTIONS)
 

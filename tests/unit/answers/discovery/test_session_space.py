@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from insights_engine.answers.discovery.session_space import Enlarged, Sizes, Space
 from insights_engine.columns import cells
-from insights_engine.columns.candidates import Name
-from insights_engine.columns.columns import Columns
+from insights_engine.columns.item_sets import ItemSets
+from insights_engine.columns.names import NumberField
 from insights_engine.columns.parts import Part
 from insights_engine.sets import bitmaps
 
-NAME: Name = ("n", "trace", "x", "")
+NAME = NumberField("trace", "x", "")
 CUTS = cells.Cuts([10, 20, 30], [10, 20, 30])
 LAST = len(CUTS.values) + 1
 #: Sessions of a part, few enough that there are several.
@@ -45,10 +45,10 @@ class Given(Part):
         super().__init__(len(traces), members([base for base, *_ in traces]), 0)
         self._traces = traces
 
-    def columns(self) -> Columns:
+    def item_sets(self) -> ItemSets:
         sets = {item: self.having(item) for item in range(12)}
         listed = {item: bits for item, bits in sets.items() if item % 2 and bits}
-        return Columns.of_sets(
+        return ItemSets.of_sets(
             {
                 item: bitmaps.listed_positions(bitmaps.encode_set(bits, 10**6))
                 for item, bits in listed.items()
@@ -61,7 +61,7 @@ class Given(Part):
     def having(self, item: int) -> int:
         return members([item in items for _, _, items, _ in self._traces])
 
-    def cells(self, cuts: Mapping[Name, cells.Cuts]) -> dict[Name, cells.Cells]:
+    def cells(self, cuts: Mapping[NumberField, cells.Cuts]) -> dict[NumberField, cells.Cells]:
         planes = [
             [members([both[which] >> bit & 1 for *_, both in self._traces]) for bit in range(3)]
             for which in (0, 1)
@@ -72,7 +72,7 @@ class Given(Part):
             for name in cuts
         }
 
-    def sample(self, names: Sequence[Name]) -> dict[Name, Sequence[int]]:
+    def sample(self, names: Sequence[NumberField]) -> dict[NumberField, Sequence[int]]:
         raise AssertionError
 
     def trace_ids(self) -> Sequence[str | None]:
@@ -125,11 +125,11 @@ def test_what_sessions_have(
         min(POSITIONS, space.size - start) for start in range(0, space.size, POSITIONS)
     ]
     found = {
-        item: joined([part.columns().sets([item]).get(item, 0) for part in as_parts])
+        item: joined([part.item_sets().sets([item]).get(item, 0) for part in as_parts])
         for item in range(12)
     }
     assert found == expected
-    assert all(set(part.columns().doubts) == {12} for part in as_parts)
+    assert all(set(part.item_sets().doubts) == {12} for part in as_parts)
     for op, cut in [(op, cut) for op in ("<", ">=") for cut in (1, 2, 3)]:
         matching = joined([part.cells({NAME: CUTS})[NAME].members(op, cut) for part in as_parts])
         assert matching == members(

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from insights_engine.answers.discovery.findings import measured
-from insights_engine.answers.discovery.splits import Search, Split, best_split, normal_quantile
+from insights_engine.answers.discovery.thresholds import Split, best_split
 from insights_engine.answers.discovery.units import CellCounts
+from insights_engine.columns.names import Value
 from insights_engine.stats import independence, statistics
 from insights_engine.stats.multiple import TargetTests
-from insights_engine.stats.thresholds import MOST_CUTS
+from insights_engine.stats.thresholds import MOST_CUTS, Search, normal_quantile
 from scipy import special, stats
 
 CELLS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=2, max_size=12)
@@ -95,12 +96,12 @@ def test_it_is_the_smallest_p_value_in_the_direction(cells: list[Cell], missing:
         )
         table = number.table(found.among, found.joint)
         assert tables[found.op, found.cut] == table
-        fact = measured(("n",), found.among, found.joint, tests, found)
+        fact = measured(Value("tag", "k", "v"), found.among, found.joint, tests, found.search)
         single = independence.p_value(*table)
         assert single is not None
-        assert single <= fact.p_value <= found.searched * single + 1e-12
-        assert fact.p_value == found.price(single)
-        assert fact.test == f"best of {found.searched} splits, {tests.test(found.among)}"
+        assert single <= fact.p_value <= found.search.size * single + 1e-12
+        assert fact.p_value == found.search.price(single)
+        assert fact.test == f"best of {found.search.size} splits, {tests.test(found.among)}"
 
 
 def test_a_timeout_is_found_where_it_sets_in() -> None:
@@ -109,8 +110,8 @@ def test_a_timeout_is_found_where_it_sets_in() -> None:
     assert found is not None
     assert (found.op, found.cut) == (">=", 8)
     assert number.table(found.among, found.joint) == (410, 80, 1590, 7920)
-    assert found.searched == 9
-    assert found.price(found.estimate) < 1e-200
+    assert found.search.size == 9
+    assert found.search.price(found.estimate) < 1e-200
     negative = number.best("negative")
     assert negative is not None
     assert (negative.op, negative.cut) == ("<", 8)
@@ -122,14 +123,19 @@ def test_a_timeout_is_found_where_it_sets_in() -> None:
 def test_of_underflowing_p_values_the_strongest_wins() -> None:
     found = Number([(0, 10**6), (100, 10**6), (10**6, 100), (10**6, 0)]).best()
     assert found is not None
-    assert (found.cut, found.estimate, found.price(0.0), found.searched) == (2, 0.0, 0.0, 3)
+    assert (found.cut, found.estimate, found.search.price(0.0), found.search.size) == (
+        2,
+        0.0,
+        0.0,
+        3,
+    )
 
 
 def test_support_is_asked_of_the_fact() -> None:
     number = Number([(5, 0), (5, 40), (5, 45)])
     found = number.best()
     assert found is not None
-    assert (found.cut, found.op, found.searched) == (1, "<", 2)
+    assert (found.cut, found.op, found.search.size) == (1, "<", 2)
     found = number.best(min_support=6)
     assert found is not None
     assert (found.cut, found.op) == (2, "<")
@@ -149,7 +155,7 @@ def test_units_without_a_value_match_no_threshold() -> None:
     found = number.best()
     assert found is not None
     assert number.table(found.among, found.joint) == (40, 40, 10, 910)
-    assert found.searched == 2
+    assert found.search.size == 2
     # Both thresholds go with the target, since having a value does.
     assert number.best("negative") is None
 
@@ -162,21 +168,21 @@ def test_smallest_and_largest_numbers_are_two_searches() -> None:
     assert found is not None
     assert (found.op, found.cut) == (">=", 2)
     assert number.table(found.among, found.joint) == (14, 6, 10, 90)
-    assert [search.size for search in found.searches] == [2, 2]
-    assert found.searched == 4
-    below, at_least = found.searches
+    assert [search.size for search in found.search.searches] == [2, 2]
+    assert found.search.size == 4
+    below, at_least = [one for one in found.search.searches if isinstance(one, Search)]
     assert (below.below, below.at_least_below) == ([69, 118], [])
     assert (at_least.below, at_least.at_least_below) == ([], [32, 96])
     for p in (1e-9, 1e-3):
-        assert found.price(p) == below.price(p) + at_least.price(p)
-    assert found.price(0.6) == 1.0
+        assert found.search.price(p) == below.price(p) + at_least.price(p)
+    assert found.search.price(0.6) == 1.0
 
 
 def test_many_cells_are_cut_at_quantiles() -> None:
     number = Number([(n % 3, 2) for n in range(4000)])
     found = number.best("both")
     assert found is not None
-    assert found.searched == MOST_CUTS
+    assert found.search.size == MOST_CUTS
 
 
 # ------------------------------------------------------------------ the price

@@ -110,7 +110,7 @@ def test_a_timeline_puts_sets_into_the_order_of_time() -> None:
     dice = Random(1)
     used = 500
     order = array("H", dice.sample(range(used), used))
-    nothing = timelines.Sliced(bytes(63), {})
+    nothing = timelines.OrderedSlices(bytes(63), {})
     numbers = (
         array("q", bytes(8 * used)),
         array("q", bytes(8 * used)),

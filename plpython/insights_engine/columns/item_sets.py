@@ -1,4 +1,4 @@
-"""The sets of all items in some traces, in a form in which counting is quick.
+"""The sets of traces that have each item, laid out for quick counting.
 
 Most items are rare: their positions stand one after the other in one array, so
 that counting how many of each are in a set is one pass over it, done by C code.
@@ -44,7 +44,7 @@ class _Sets:
         #: Where the positions of each end; they begin where those before end.
         self.ends = array("I")
         self._positions = array("H")
-        #: Looks all of them up in the flags of a set.
+        #: Gets the flags of all of them from those of a set.
         self._flags_of: Optional[Callable[[bytes], tuple[int, ...]]] = None
         self.bitmap_items = array("i")
         self.bitmaps: list[int] = []
@@ -71,7 +71,7 @@ class _Sets:
         )
 
     def add_counts(self, totals: list[int], within: Optional[bytes], bits: int) -> None:
-        """Adds the number of members of each item; of those in a set, unless it is None."""
+        """Add the number of members of each item; of those in a set, unless it is None."""
         if within is None:
             start = 0
             for item, end in zip(self.listed_items, self.ends):
@@ -100,11 +100,11 @@ class _Sets:
         return self._positions[self.ends[place - 1] if place else 0 : self.ends[place]]
 
 
-class Columns:
-    """The items that some traces have, with their positions.
+class ItemSets:
+    """The items of some traces, with the positions that have each.
 
-    Of what makes facts uncertain, which is seldom counted, it is known that it is
-    there, and the positions as they are stored, where they were given.
+    Items that make facts uncertain are seldom counted: their positions stay as they are
+    stored, or are not given at all.
     """
 
     __slots__ = ("_doubts", "_last", "_places", "facts", "size", "used")
@@ -164,7 +164,7 @@ class Columns:
         doubts: Mapping[int, Sequence[bytes]],
         used: int,
         look: Callable[[], None] = go_on,
-    ) -> Columns:
+    ) -> ItemSets:
         """Of the positions of facts, ascending, where they are few, and the sets of others."""
         facts = _Sets()
         for item, positions in lists.items():
@@ -189,21 +189,21 @@ class Columns:
         self.facts = facts
         self._doubts = doubts
         self._places: Optional[dict[int, int]] = None
-        # The set that was last counted as a base, and how many members of it each fact has.
+        # The last base, and the number of its members that have each fact.
         self._last: tuple[int, array[int]] = (-1, array("I"))
         self.size = facts.size() + sum(
             [_DOUBT_BYTES + sum(map(len, stored)) for stored in doubts.values()]
         )
 
     def add_counts(self, totals: list[int], within: Optional[int]) -> None:
-        """Adds the number of members of each fact in a set; None: in all positions."""
+        """Add the number of members of each fact in a set; None: in all positions."""
         if within is None:
             self.facts.add_counts(totals, None, 0)
         elif within:
             self.facts.add_counts(totals, bitmaps.flags(within, self.used), within)
 
     def add_base_counts(self, totals: list[int], base: int) -> None:
-        """The same of a set that will be asked about again: the base of a discovery."""
+        """The counts in a set that is counted again and again: the base of a discovery."""
         if base == all_positions(self.used):
             self.add_counts(totals, None)
             return
@@ -221,7 +221,7 @@ class Columns:
         return self._doubts.keys()
 
     def sets(self, items: Iterable[int]) -> dict[int, int]:
-        """The sets of some items, as far as there are any; of no facts, what was given."""
+        """The sets of some items; those without positions are left out."""
         facts = self.facts
         if self._places is None:
             self._places = {item: place for place, item in enumerate(facts.listed_items)}
@@ -240,7 +240,7 @@ class Columns:
         return found
 
 
-#: Positions of an item that is listed.
+#: Longest list of positions; longer ones are bitmaps.
 LONGEST_LIST = 100
 
 

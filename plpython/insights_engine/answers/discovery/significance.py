@@ -1,55 +1,57 @@
-"""Every fact tested: which of them there are, how many units have each, and its p value."""
+"""The significance of every fact: its counts and its p value."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from insights_engine.answers.discovery.findings import NOTHING, Tested, measured, written
+from insights_engine.answers.discovery.findings import NOTHING, FactTest, measured, written
 from insights_engine.answers.discovery.options import Options
 from insights_engine.answers.discovery.population import Population
-from insights_engine.answers.discovery.splitting import Threshold, best_thresholds
+from insights_engine.answers.discovery.thresholds import Threshold, best_thresholds
 from insights_engine.answers.discovery.units import Traces
 from insights_engine.columns import candidates
-from insights_engine.columns.candidates import Name
+from insights_engine.columns.names import STORED, Doubt, SpanStatus, Stored, Value, kind_of
 from insights_engine.language import tree
 from insights_engine.stats.multiple import TargetTests
 
-#: Facts that the index leaves uncertain are counted one by one if they might be
-#: significant: the most promising of them, so many.
+#: Facts that the index leaves uncertain and that are counted by exact SQL: the most
+#: promising of those that might be significant.
 MOST_SETTLED = 50
 #: Fields whose thresholds are searched.
-MOST_SERIES = 500
+MOST_NUMBER_FIELDS = 500
 
 
 class Question(NamedTuple):
-    """A target among a base, as trees; and what tells which facts restate it."""
+    """A base and a target, as trees, and the facts that restate the target."""
 
     base: tree.Node
     target: tree.Node
     restated: candidates.Restated
 
 
-def tested(
+def tested_facts(
     population: Population, units: Traces, question: Question, options: Options
-) -> Iterator[Tested]:
-    """Every fact that is tested; p may be 1 where it is far above what counts.
+) -> Iterator[FactTest]:
+    """Every fact that is tested; p may be 1 where it is far from significant.
 
-    Their counts are exact, but in a sample, where what the index leaves uncertain
-    is left out: nobody sees them.
+    Counts are exact.  In a sample, whose counts are never shown, uncertain facts count
+    as the index has them.
     """
     tests = TargetTests(units.target, units.total)
     counts, joints = units.items(options.min_support)
     items = population.items
     question.restated.is_of_roots = _of_roots(items, counts)
+    facts: dict[int, Stored] = {}
     chosen: list[int] = []
     unsure: dict[int, tuple[int, ...]] = {}
     for item, count in enumerate(units.each(counts)):
         if not options.min_support <= count < units.total:
             continue
         name = items.name(item)
-        if name[0] not in candidates.FACTS or not _is_wanted(name, items, question, options):
+        if not isinstance(name, STORED) or not _is_wanted(name, items, question, options):
             continue
+        facts[item] = name
         opaque = () if units.sampled else _there(items, candidates.uncertain_by(name), counts)
         if opaque:
             unsure[item] = opaque
@@ -65,9 +67,9 @@ def tested(
         if p_value > options.fdr:
             yield NOTHING  # it is never shown, and there are many of them
         else:
-            yield Tested(items.name(item), count, joints[item], p_value, tests.test(count))
+            yield FactTest(facts[item], count, joints[item], p_value, tests.test(count))
     for item in _promising(units, options, tests, unsure, counts, joints):
-        name = items.name(item)
+        name = facts[item]
         if written(name, apart=True) is not None:
             fact = measured(name, *units.having(name), tests)
             if options.min_support <= fact.among < units.total:
@@ -79,16 +81,16 @@ def tested(
 def _of_roots(items: candidates.Items, counts: Sequence[int]) -> Callable[[str], bool]:
     def is_of_roots(span_name: str) -> bool:
         """Whether spans of a name are in no more traces than MLflow has called by it."""
-        spans, traces = [items.known(("v", kind, "name", span_name)) for kind in ("span", "trace")]
+        spans, traces = [items.known(Value(kind, "name", span_name)) for kind in ("span", "trace")]
         return spans is not None and traces is not None and 0 < counts[spans] <= counts[traces]
 
     return is_of_roots
 
 
 def _there(
-    items: candidates.Items, names: Iterable[Name], counts: Sequence[int]
+    items: candidates.Items, names: Iterable[Doubt], counts: Sequence[int]
 ) -> tuple[int, ...]:
-    """Those of some items that some trace has."""
+    """The items that some trace has."""
     known = [items.known(name) for name in names]
     return tuple([item for item in known if item is not None and counts[item]])
 
@@ -100,12 +102,14 @@ def _tested_thresholds(
     options: Options,
     tests: TargetTests,
     counts: Sequence[int],
-) -> Iterator[Tested]:
+) -> Iterator[FactTest]:
     """The best threshold of every field with numbers, with the search for it paid for."""
     items = population.items
     names = [
-        name for name in population.series() if options.restatements or not question.restated(name)
-    ][:MOST_SERIES]
+        name
+        for name in population.number_fields()
+        if options.restatements or not question.restated(name)
+    ][:MOST_NUMBER_FIELDS]
     unsure: list[Threshold] = []
     for threshold in best_thresholds(
         population, units, names, options.direction, options.min_support
@@ -116,7 +120,7 @@ def _tested_thresholds(
             unsure.append(threshold)
         else:
             split = threshold.split
-            yield measured(threshold.fact, split.among, split.joint, tests, split)
+            yield measured(threshold.fact, split.among, split.joint, tests, split.search)
     unsure.sort(key=lambda threshold: threshold.split.estimate)
     for place, threshold in enumerate(unsure):
         if (
@@ -125,7 +129,7 @@ def _tested_thresholds(
             and written(threshold.fact, apart=True) is not None
         ):
             counted = units.having(threshold.fact)
-            yield measured(threshold.fact, *counted, tests, threshold.split)
+            yield measured(threshold.fact, *counted, tests, threshold.split.search)
         else:
             yield NOTHING
 
@@ -147,8 +151,8 @@ def _promising(
     for item, others in units.each(unsure.items()):
         count, joint = counts[item], joints[item]
         # At most so many more; the same unit may be among them twice.
-        base = sum([opaque[other][0] for other in others])
-        inside = sum([opaque[other][1] for other in others])
+        base = sum([opaque[other].among for other in others])
+        inside = sum([opaque[other].joint for other in others])
         outside = min(base - inside, total - target - (count - joint))
         inside = min(inside, target - joint)
         promise = 1.0
@@ -161,25 +165,25 @@ def _promising(
     return [item for _, item in sorted(promises)[:MOST_SETTLED]]
 
 
-def _is_wanted(name: Name, items: candidates.Items, question: Question, options: Options) -> bool:
-    if candidates.kind_of(name) not in options.kinds:
+def _is_wanted(name: Stored, items: candidates.Items, question: Question, options: Options) -> bool:
+    if kind_of(name) not in options.kinds:
         return False
     if not options.restatements and question.restated(name):
         return False
-    if name[0] == "v":
-        # Of what is measured no single value is of interest.
-        numeric = items.numeric_values(name[1], name[2])
+    if isinstance(name, Value):
+        # A measured number has thresholds; its single values tell nothing.
+        numeric = items.numeric_values(name.kind, name.key)
         if numeric > candidates.MOST_EQUAL_NUMBERS and candidates.reads_as_number(name):
             return False
     return True
 
 
-def _is_whole(name: Name, count: int, items: candidates.Items, counts: Sequence[int]) -> bool:
+def _is_whole(name: Stored, count: int, items: candidates.Items, counts: Sequence[int]) -> bool:
     """Whether a name or type with a status says no more than the name or type.
 
     That spans failed is worth saying also where all of that name did.
     """
-    if name[0] != "s" or name[3] == "ERROR":
+    if not isinstance(name, SpanStatus) or name.status == "ERROR":
         return False
-    number = items.known(("v", "span", name[1], name[2]))
+    number = items.known(Value("span", name.column, name.text))
     return number is not None and counts[number] == count

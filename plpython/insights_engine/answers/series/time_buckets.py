@@ -1,4 +1,4 @@
-"""Buckets of time: where each begins, by the calendar of a time zone.
+"""Time buckets: the start of each, by the calendar of a time zone.
 
 A bucket is so many months, so many days, or a shorter time.  Months are counted from
 January of year 0, days from a Monday.  A day begins at the first moment from which on
@@ -24,7 +24,7 @@ _HINT = "For example '15 minutes', '1 hour', '1 day', '1 week' or '1 month'."
 
 
 class Width(NamedTuple):
-    """How long a bucket is: one of the three, the others are 0."""
+    """The length of a time bucket: one of the three, the others are 0."""
 
     months: int
     days: int
@@ -32,7 +32,7 @@ class Width(NamedTuple):
 
     @property
     def least_ms(self) -> int:
-        """What a bucket takes at least, but for a last one of a day."""
+        """The least length of a time bucket, other than the last one of a day."""
         return self.milliseconds or (self.days * 23 + self.months * 28 * 24) * 3_600_000
 
 
