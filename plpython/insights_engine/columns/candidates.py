@@ -47,6 +47,7 @@ from insights_engine.facts.terms import (
     name_bucket_of,
 )
 from insights_engine.language import storage, tree
+from insights_engine.language.storage import SEPARATOR
 
 #: What ``kinds`` may name, in the order of the documentation.
 KINDS = (
