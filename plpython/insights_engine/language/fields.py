@@ -249,6 +249,20 @@ TRACE_NAMES = "Fields of the trace: " + ", ".join(
 SPAN_NAMES = "Fields of a span: " + ", ".join((*SPAN_FIELDS, "attributes['key']"))
 ENTITY_NAMES = "Before a dot stand trace, span, tags, metadata, feedback, expectation, assessment"
 ENTITY_NAMES += " or issue"
+#: What stock MLflow prints in its messages; sets are printed sorted.
+MLFLOW_ENTITIES = (
+    "attribute",
+    "attributes",
+    "expectation",
+    "feedback",
+    "issue",
+    "metadata",
+    "request_metadata",
+    "span",
+    "tag",
+    "tags",
+    "trace",
+)
 
 
 def operators(field: tree.Field) -> str:
