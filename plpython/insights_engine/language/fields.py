@@ -286,16 +286,15 @@ def nearest(name: str, candidates: Sequence[str]) -> str | None:
     that it begins are forms of one.
     """
     name = name[:100].lower()
-    near: tuple[int, str] | None = None
+    near: str | None = None
+    fewest = len(name)
     for candidate in candidates:
         most = max(1, min(len(name), len(candidate)) // 3)
-        if near is not None:
-            most = min(most, near[0] - 1)
-        slips = _slips(name, candidate.lower(), most)
+        slips = _slips(name, candidate.lower(), most if near is None else min(most, fewest - 1))
         if slips is not None:
-            near = slips, candidate
+            near, fewest = candidate, slips
     if near is not None:
-        return near[1]
+        return near
     begun = [one for one in candidates if len(name) > 2 and one.lower().startswith(name)]
     shortest = min(begun, key=len, default="")
     return shortest if begun and all(one.startswith(shortest) for one in begun) else None

@@ -79,11 +79,13 @@ class Resolver:
     def _condition(self, raw: Raw, scope: str | None) -> Piece:
         children = raw.children
         if raw.name == "group":
-            return self._disjunction(children[1], scope)
+            _, inner, _ = children
+            return self._disjunction(inner, scope)
         if raw.name == "negation":
-            return Piece(tree.Not(close(self._condition(children[1], scope))), False)
+            _, inner = children
+            return Piece(tree.Not(close(self._condition(inner, scope))), False)
         if raw.name == "any_span":
-            token, condition = children[0], children[2]
+            token, _, condition, _ = children
             self._check_not_nested(token, scope)
             return Piece(tree.AnySpan(self._disjunction(condition, "any()").node), False)
         if raw.name == "count":
@@ -104,9 +106,8 @@ class Resolver:
     # ------------------------------------------------------------- count and sum
 
     def _count(self, raw: Raw, scope: str | None) -> tree.CountSpans:
-        token, operator, value = raw.children[0], raw.children[-2], raw.children[-1]
+        token, _, inner, *_, operator, value = raw.children
         self._check_not_nested(token, scope)
-        inner = raw.children[2]
         condition = None
         if isinstance(inner, Raw):
             condition = self._disjunction(inner, "count()").node
@@ -118,17 +119,16 @@ class Resolver:
         return tree.CountSpans(condition, op, number.value)
 
     def _aggregate(self, raw: Raw, scope: str | None) -> tree.AggregateSpans:
-        token, operand = raw.children[0], raw.children[2]
-        operator, value = raw.children[-2], raw.children[-1]
+        token, _, operand, *where, operator, value = raw.children
         self._check_not_nested(token, scope)
         function = self._source(token).lower()
         field = self._names.field(operand)
         if not isinstance(field, (tree.SpanNumber, tree.SpanAttribute)):
             self._wrong().operand(function, operand, field)
         condition = None
-        inner = raw.children[4]
-        if isinstance(inner, Raw):
-            condition = self._disjunction(inner, f"{function}()").node
+        for inner in where:
+            if isinstance(inner, Raw):
+                condition = self._disjunction(inner, f"{function}()").node
         op = self._plain_operator(operator, f"{function}(...)")
         number = self._value(value)
         if isinstance(number.value, (str, tree.Now)):
@@ -144,27 +144,27 @@ class Resolver:
     # --------------------------------------------------------------- predicates
 
     def _predicate(self, raw: Raw, field: tree.Field) -> tree.Predicate:
-        children = raw.children
-        name, operator = children[0], children[1]
+        name, operator, *rest = raw.children
         negated = operator.kind == "NOT"
         if raw.name == "is_null":
-            return tree.IsNull(field, len(children) == 4)
+            return tree.IsNull(field, len(rest) == 2)
         if raw.name == "compare":
-            return self._compare(name, field, operator, children[2])
+            return self._compare(name, field, operator, *rest)
         word = self._source(operator).upper()
         place = Range(operator.start, operator.end)
         if negated:
-            following = children[2]
+            following, *rest = rest
             place = Range(operator.start, following.end)
             word = "NOT " + self._source(following).upper()
-        values = children[3:] if negated else children[2:]
         if raw.name == "match":
-            return self._match(name, field, word, place, values[0], negated)
+            return self._match(name, field, word, place, *rest, negated=negated)
         self._check_operator(name, field, word, place)
         if raw.name == "in_list":
-            return self._in_list(name, field, word, values[1], negated)
-        low = self._number(name, field, word, self._value(values[0]))
-        high = self._number(name, field, word, self._value(values[2]))
+            _, values, *_ = rest
+            return self._in_list(name, field, word, values, negated)
+        first, _, last = rest
+        low = self._number(name, field, word, self._value(first))
+        high = self._number(name, field, word, self._value(last))
         return tree.Between(field, low, high, negated)
 
     def _compare(
@@ -191,6 +191,7 @@ class Resolver:
         word: str,
         operator: Range,
         token: Token,
+        *,
         negated: bool,
     ) -> tree.Match:
         value = self._value(token)
@@ -323,13 +324,14 @@ class Resolver:
             self._wrong().beyond_bigint(value)
 
     def _now(self, raw: Raw) -> Value:
-        first, last = raw.children[0], raw.children[-1]
-        offset = 0
-        if len(raw.children) > 1:
-            offset = self._duration(last)
-            if self._source(raw.children[1]) == "-":
-                offset = -offset
-        return Value(Type.TIME, tree.Now(offset), first.start, last.end)
+        now, *added = raw.children
+        if not added:
+            return Value(Type.TIME, tree.Now(), now.start, now.end)
+        sign, *_, duration = added
+        offset = self._duration(duration)
+        if self._source(sign) == "-":
+            offset = -offset
+        return Value(Type.TIME, tree.Now(offset), now.start, duration.end)
 
     def _duration(self, token: Token) -> int:
         milliseconds = times.duration_in_ms(unquote(self._source(token)))
