@@ -18,7 +18,7 @@ from psycopg import sql
 from rich.console import Console
 from rich.table import Table
 
-from bench import columns, discovery, growth, load, markdown, series, upkeep
+from bench import columns, discovery, growth, load, markdown, never_asked, series, upkeep
 from bench.cases import CORRELATIONS, COUNTS, SEARCHES
 from bench.compare import OURS, Comparison, Timing
 from insights_dev import database
@@ -28,7 +28,18 @@ from insights_py.install import latest_revision, uninstall
 from insights_py.objects import comparison
 
 TRACES = 200_000
-PARTS = ("correlation", "search", "count", "discovery", "series", "upkeep", "growth", "millions")
+AGENTS = 20_000
+PARTS = (
+    "correlation",
+    "search",
+    "count",
+    "discovery",
+    "series",
+    "never-asked",
+    "upkeep",
+    "growth",
+    "millions",
+)
 
 
 def machine(dsn: str) -> dict[str, str]:
@@ -101,8 +112,15 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("--server", required=True, help="DSN of any database, as superuser")
     parser.add_argument("--database", help="made if missing; bench_200k for 200,000 traces")
-    parser.add_argument("--traces", type=int, default=TRACES)
+    parser.add_argument("--traces", type=int)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--agents", action="store_true", help="traces of 80 spans, 20,000 unless --traces is given"
+    )
+    parser.add_argument(
+        "--questions", type=int, default=221, help="random questions of the part never-asked"
+    )
+    parser.add_argument("--question-seed", type=int, default=1, help="draws other questions")
     parser.add_argument("--runs", type=int, default=7, help="of each question, at most")
     parser.add_argument("--seconds", type=float, default=120, help="per question, beyond 3 runs")
     parser.add_argument("--only", help="questions whose name contains this")
@@ -119,9 +137,12 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, default=ROOT / ".dev" / "bench.json")
     arguments = parser.parse_args()
+    if arguments.traces is None:
+        arguments.traces = AGENTS if arguments.agents else TRACES
     if arguments.database is None:
         thousands, rest = divmod(arguments.traces, 1_000)
-        arguments.database = f"bench_{arguments.traces if rest else f'{thousands}k'}"
+        shape = "agents_" if arguments.agents else ""
+        arguments.database = f"bench_{shape}{arguments.traces if rest else f'{thousands}k'}"
     # A part without names of questions is of no use to one who asks for a name.
     arguments.part = arguments.part or (PARTS[:3] if arguments.only else PARTS)
     return arguments
@@ -144,6 +165,8 @@ def main() -> int:
     if built:
         results["build"] = built
     results["timings"] = [timing.as_dict() for timing in _timings(dsn, arguments)]
+    if "never-asked" in arguments.part:
+        results["never_asked"] = _never_asked(dsn, arguments)
     if "upkeep" in arguments.part:
         with psycopg.connect(dsn) as connection:
             experiment_id = str(load.experiment(connection))
@@ -171,7 +194,7 @@ def _prepare(dsn: str, arguments: argparse.Namespace) -> None:
     """The traces, the functions and the index."""
     say("running MLflow's migrations and ours")
     database.migrate_mlflow(dsn)
-    if load.is_loaded(dsn, arguments.seed, arguments.traces):
+    if load.is_loaded(dsn, arguments.seed, arguments.traces, agents=arguments.agents):
         say(f"{arguments.traces:,} traces are there already")
         if not arguments.as_installed:
             install(dsn)
@@ -179,7 +202,9 @@ def _prepare(dsn: str, arguments: argparse.Namespace) -> None:
         say(f"loading {arguments.traces:,} traces")
         # Its triggers would note every row.
         uninstall(dsn)
-        seconds = load.load(dsn, seed=arguments.seed, traces=arguments.traces)
+        seconds = load.load(
+            dsn, seed=arguments.seed, traces=arguments.traces, agents=arguments.agents
+        )
         say(f"loaded in {seconds:.0f} s")
         install(dsn, anew=True)
     if not upkeep.is_built(dsn):
@@ -213,13 +238,7 @@ def _timings(dsn: str, arguments: argparse.Namespace) -> Iterable[Timing]:
     """The questions of the parts asked for, one after the other."""
     if not set(arguments.part) & set(PARTS[:5]):
         return
-    files = columns.directory(
-        ROOT / ".dev" / "bench", load.marker(arguments.seed, arguments.traces)
-    )
-    say("native columns for DuckDB and chDB")
-    columns.export(dsn, files)
-    with psycopg.connect(dsn) as connection:
-        experiment_id = str(load.experiment(connection))
+    files, experiment_id = _columns(dsn, arguments)
     yield from _compare(dsn, files, experiment_id, arguments)
     if "discovery" in arguments.part:
         for timing in discovery.measure(dsn, files, arguments.runs):
@@ -227,6 +246,35 @@ def _timings(dsn: str, arguments: argparse.Namespace) -> Iterable[Timing]:
     if "series" in arguments.part:
         for timing in series.measure(dsn, files, experiment_id, arguments.runs):
             yield _progress(timing)
+
+
+def _columns(dsn: str, arguments: argparse.Namespace) -> tuple[Path, str]:
+    """Where the native columns are, made if missing, and the experiment they are of."""
+    marker = load.marker(arguments.seed, arguments.traces, agents=arguments.agents)
+    files = columns.directory(ROOT / ".dev" / "bench", marker)
+    say("native columns for DuckDB and chDB")
+    columns.export(dsn, files)
+    with psycopg.connect(dsn) as connection:
+        return files, str(load.experiment(connection))
+
+
+def _never_asked(dsn: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Random correlations and searches, each asked once."""
+    files, experiment_id = _columns(dsn, arguments)
+    say(f"asking {arguments.questions} questions that were never asked")
+    asked = never_asked.correlations(
+        dsn, experiment_id, files, seed=arguments.question_seed, number=arguments.questions
+    )
+    pages = never_asked.searches(
+        dsn,
+        experiment_id,
+        seed=arguments.question_seed,
+        number=max(1, arguments.questions // 4),
+    )
+    return {
+        "correlations": never_asked.summary(asked),
+        "searches": never_asked.summary(pages),
+    }
 
 
 def _compare(

@@ -38,6 +38,14 @@ class Spans(Condition):
 
 
 @dataclass(frozen=True)
+class Aggregate(Condition):
+    """``having`` is true of the rows of ``spans`` of the trace that meet a condition."""
+
+    sql: str
+    having: str
+
+
+@dataclass(frozen=True)
 class Text(Condition):
     """Some span's content meets a condition on a row of ``texts``."""
 
@@ -67,7 +75,7 @@ class Not(Condition):
     operand: Condition
 
 
-Atom = Trace | Spans | Text
+Atom = Trace | Spans | Aggregate | Text
 
 
 def atoms(*conditions: Condition | None) -> list[Atom]:
@@ -80,7 +88,7 @@ def atoms(*conditions: Condition | None) -> list[Atom]:
             left += [condition.right, condition.left]
         elif isinstance(condition, Not):
             left.append(condition.operand)
-        elif isinstance(condition, Trace | Spans | Text):
+        elif isinstance(condition, Trace | Spans | Aggregate | Text):
             found[condition] = None
     return list(found)
 

@@ -348,10 +348,14 @@ def _retrieval(trace: _Trace, model: str, question: str, answer: str) -> tuple[s
     return "rag_pipeline", "CHAIN"
 
 
-def _agent(trace: _Trace, model: str, question: str, answer: str, release: str) -> tuple[str, str]:
+def _agent(
+    trace: _Trace, model: str, question: str, answer: str, release: str, *, long: bool
+) -> tuple[str, str]:
     rng = trace.rng
-    for step in range(rng.choice((1, 2, 3, 3, 4, 5, 7, 12))):
-        trace.llm("plan_step", model, question, text(rng, 1, 2))
+    steps = rng.randint(28, 41) if long else rng.choice((1, 2, 3, 3, 4, 5, 7, 12))
+    for step in range(steps):
+        context = " " + text(rng, 15, 50) if long else ""
+        trace.llm("plan_step", model, question + context, text(rng, 1, 2))
         if rng.random() < 0.12:
             trace.span(
                 "reflect",
@@ -419,8 +423,13 @@ def _assess(chunk: Chunk, trace: _Trace, created: int, slow: bool) -> None:
         add("expected_answer", "expectation", text(rng, 1, 2), "HUMAN", "reviewer@example.com")
 
 
-def chunk_rows(seed: int, number: int, size: int, experiment_id: int) -> Chunk:
-    """The rows of chunk ``number``: ``size`` traces, the same for the same arguments."""
+def chunk_rows(
+    seed: int, number: int, size: int, experiment_id: int, *, agents: bool = False
+) -> Chunk:
+    """The rows of chunk ``number``: ``size`` traces, the same for the same arguments.
+
+    ``agents``: every trace is a long run of the agent, 80 spans of 2.4 KB on average.
+    """
     rng = random.Random(f"{seed}/{number}")
     chunk = Chunk()
     sessions = [f"session-{number}-{n}" for n in range(max(1, size // 6))]
@@ -434,13 +443,15 @@ def chunk_rows(seed: int, number: int, size: int, experiment_id: int) -> Chunk:
         release = rng.choices(RELEASES, RELEASE_WEIGHTS)[0]
         environment = rng.choices(ENVIRONMENTS, (75, 15, 10))[0]
         question, answer = text(rng, 1, 4), text(rng, 1, 6)
-        application = rng.choices(("chat", "retrieval", "agent"), (38, 30, 32))[0]
+        application = "agent"
+        if not agents:
+            application = rng.choices(("chat", "retrieval", "agent"), (38, 30, 32))[0]
         if application == "chat":
             name, kind = _chat(trace, model, question, answer)
         elif application == "retrieval":
             name, kind = _retrieval(trace, model, question, answer)
         else:
-            name, kind = _agent(trace, model, question, answer, release)
+            name, kind = _agent(trace, model, question, answer, release, long=agents)
         error = "unhandled" if trace.failed and rng.random() < 0.6 else None
         trace.span(
             name,

@@ -40,27 +40,32 @@ def experiment(connection: psycopg.Connection) -> int:
     return int(row[0])
 
 
-def marker(seed: int, traces: int) -> str:
+def marker(seed: int, traces: int, *, agents: bool = False) -> str:
     """What identifies the content of a loaded database."""
     source = Path(generator.__file__).read_bytes()
     return json.dumps(
-        {"seed": seed, "traces": traces, "generator": hashlib.sha256(source).hexdigest()[:12]}
+        {
+            "seed": seed,
+            "traces": traces,
+            "agents": agents,
+            "generator": hashlib.sha256(source).hexdigest()[:12],
+        }
     )
 
 
-def is_loaded(dsn: str, seed: int, traces: int) -> bool:
+def is_loaded(dsn: str, seed: int, traces: int, *, agents: bool = False) -> bool:
     """Whether the database holds exactly these traces already."""
     with psycopg.connect(dsn) as connection:
         row = connection.execute(
             "select shobj_description(oid, 'pg_database') from pg_database "
             "where datname = current_database()"
         ).fetchone()
-    return row is not None and row[0] == marker(seed, traces)
+    return row is not None and row[0] == marker(seed, traces, agents=agents)
 
 
-def _load_chunk(job: tuple[str, int, int, int, int]) -> int:
-    dsn, seed, number, size, experiment_id = job
-    chunk = generator.chunk_rows(seed, number, size, experiment_id)
+def _load_chunk(job: tuple[str, int, int, int, int, bool]) -> int:
+    dsn, seed, number, size, experiment_id, agents = job
+    chunk = generator.chunk_rows(seed, number, size, experiment_id, agents=agents)
     with psycopg.connect(dsn) as connection:
         connection.execute("set session_replication_role = replica")
         connection.execute("set synchronous_commit = off")
@@ -74,7 +79,7 @@ def _load_chunk(job: tuple[str, int, int, int, int]) -> int:
     return size
 
 
-def load(dsn: str, *, seed: int, traces: int, workers: int = 2) -> float:
+def load(dsn: str, *, seed: int, traces: int, agents: bool = False, workers: int = 2) -> float:
     """Replace the traces in the database by generated ones; returns seconds taken."""
     started = time.monotonic()
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -84,9 +89,11 @@ def load(dsn: str, *, seed: int, traces: int, workers: int = 2) -> float:
         )
         experiment_id = experiment(connection)
     jobs = []
-    for number, first in enumerate(range(0, traces, generator.CHUNK)):
-        size = min(generator.CHUNK, traces - first)
-        jobs.append((dsn, seed, number, size, experiment_id))
+    # A chunk of agents has ten times as many spans.
+    step = generator.CHUNK // 10 if agents else generator.CHUNK
+    for number, first in enumerate(range(0, traces, step)):
+        size = min(step, traces - first)
+        jobs.append((dsn, seed, number, size, experiment_id, agents))
     done = 0
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for size in pool.imap_unordered(_load_chunk, jobs):
@@ -98,7 +105,8 @@ def load(dsn: str, *, seed: int, traces: int, workers: int = 2) -> float:
         connection.execute("vacuum (analyze)")
         connection.execute(
             sql.SQL("comment on database {} is {}").format(
-                sql.Identifier(connection.info.dbname), sql.Literal(marker(seed, traces))
+                sql.Identifier(connection.info.dbname),
+                sql.Literal(marker(seed, traces, agents=agents)),
             )
         )
     return time.monotonic() - started

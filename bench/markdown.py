@@ -22,6 +22,8 @@ _MATCHES = {
 
 def sections(results: dict[str, Any]) -> Iterator[Section]:
     """The tables of what was measured; the same for people and for Markdown."""
+    for name, summary in results.get("never_asked", {}).items():
+        yield _distributions(f"never asked: {name}", summary)
     for kind, matches in _MATCHES.items():
         timings = [timing for timing in results["timings"] if timing["kind"] == kind]
         if timings:
@@ -77,6 +79,25 @@ def sections(results: dict[str, Any]) -> Iterator[Section]:
                 for row in results["millions"]
             ],
         )
+
+
+def _distributions(heading: str, summary: dict[str, Any]) -> Section:
+    """Median, percentiles and maximum of each kind of question, by who was asked."""
+    systems = list(summary["all"])
+    systems.sort(key=lambda name: not name.startswith("ours"))
+    header = ["kind", "asked", *(f"{name}: median, p95, p99, max ms" for name in systems)]
+    rows = []
+    for kind, taken in {"all": summary["all"], **summary["kinds"]}.items():
+        row = [kind, f"{taken['ours']['asked']:,}"]
+        for name in systems:
+            figures = taken.get(name)
+            row.append(
+                ", ".join(_ms(figures[which]) for which in ("median", "p95", "p99", "max"))
+                if figures
+                else "-"
+            )
+        rows.append(row)
+    return heading, header, rows
 
 
 _SECONDS = ("first_s", "later_s", "with_pairs_s")
