@@ -399,9 +399,10 @@ def test_compare_is_discovery_between_two_sets(world: psycopg.Connection[Any]) -
 
 def test_selection_and_baseline_are_read_apart(world: psycopg.Connection[Any]) -> None:
     """What each may be by itself it may be here, an AND too many and MLflow's escapes included."""
-    plain = compare(world, ERRORS, "status = 'OK' AND name != 'it''s'")
+    plain = compare(world, RELEASE, "tags.release = 'v1' AND tags.release != 'it''s'")
     assert plain
-    assert compare(world, f"{ERRORS} AND", r"status = 'OK' AND name != 'it\'s'") == plain
+    baseline = r"tags.release = 'v1' AND tags.release != 'it\'s'"
+    assert compare(world, f"{RELEASE} AND", baseline) == plain
 
 
 def test_sessions(world: psycopg.Connection[Any]) -> None:
