@@ -23,7 +23,13 @@ from insights_engine.index import integrity
 from insights_engine.index.sessions import check_unit
 from insights_engine.language import printer, tree
 from insights_engine.language.errors import FilterError, InsightsError, at_most, positive
-from insights_engine.language.parser import parse_conjunction, parse_field, parse_filter
+from insights_engine.language.parser import (
+    parse_conjunction,
+    parse_disjunction,
+    parse_field,
+    parse_filter,
+    pattern_places,
+)
 
 Problem = dict[str, Optional[str]]
 Ids = Optional[Sequence[Any]]
@@ -90,7 +96,7 @@ _LONGEST_ACCEPTED = 2_000
 def _parsed(plpy: Any, filter: Optional[str]) -> tree.Node:
     node = parse_filter(filter)
     if filter and filter not in _accepted:
-        rawsql.check_patterns(plpy, node, filter)
+        rawsql.check_patterns(plpy, node, filter, pattern_places(filter))
         if len(_accepted) >= _MOST_ACCEPTED:
             _accepted.clear()
         if len(filter) <= _LONGEST_ACCEPTED:
@@ -287,8 +293,11 @@ def discover(
 
     def answer() -> Iterator[dict[str, Any]]:
         experiments = experiment_ids(exp_ids)
-        nodes = [_parsed(plpy, filter) for filter in (base_filter, target)]
-        return _discoveries(plpy, schema, experiments, base_filter, target, nodes[1:], chosen)
+        base, restated = (_parsed(plpy, filter) for filter in (base_filter, target))
+        both = parse_conjunction(base_filter, target)
+        now_ms = _now_ms(plpy, base_filter, target)
+        statement = Statement(schema, experiments, now_ms)
+        return _discoveries(plpy, statement, base, both, [restated], chosen)
 
     return _many(plpy, answer, _nothing(*DISCOVERY_COLUMNS))
 
@@ -305,22 +314,24 @@ def compare(
 
     def answer() -> Iterator[dict[str, Any]]:
         experiments = experiment_ids(exp_ids)
-        nodes = [_parsed(plpy, filter) for filter in (selection, baseline)]
-        either = f"({selection}) OR ({baseline})" if selection and baseline else None
-        return _discoveries(plpy, schema, experiments, either, selection, nodes, chosen)
+        target, other = (_parsed(plpy, filter) for filter in (selection, baseline))
+        base = parse_disjunction(selection, baseline)
+        now_ms = _now_ms(plpy, selection, baseline)
+        statement = Statement(schema, experiments, now_ms)
+        return _discoveries(plpy, statement, base, target, [target, other], chosen)
 
     return _many(plpy, answer, _nothing(*DISCOVERY_COLUMNS))
 
 
 def _discoveries(
     plpy: Any,
-    schema: str,
-    experiments: Optional[list[int]],
-    base_filter: Optional[str],
-    target: Optional[str],
+    statement: Statement,
+    base: tree.Node,
+    target: tree.Node,
     restated: Sequence[tree.Node],
     chosen: Sequence[Any],
 ) -> Iterator[dict[str, Any]]:
+    """The rows about ``target``, which is part of ``base``."""
     # Sessions that only search need none of it.
     from insights_engine.answers.discovery import discover as discovery
     from insights_engine.answers.discovery import options, units
@@ -329,16 +340,14 @@ def _discoveries(
     from insights_engine.columns import candidates
 
     wanted = options.options(*chosen)
-    now_ms = _now_ms(plpy, base_filter, target)
-    base = parse_filter(base_filter)
-    both = parse_conjunction(base_filter, target)
-
-    question = Question(base, both, candidates.Restated(restated))
-    population = Population(plpy, Statement(schema, experiments, now_ms), base, both)
+    question = Question(base, target, candidates.Restated(restated))
+    population = Population(plpy, statement, base, target)
     if wanted.unit == "trace":
         counted = units.Traces(population)
     else:
-        counted = units.Sessions(population, plpy, schema, every=wanted.unit == "session_all")
+        counted = units.Sessions(
+            population, plpy, statement.schema, every=wanted.unit == "session_all"
+        )
     return discovery.discover(population, counted, question, wanted)
 
 

@@ -397,6 +397,14 @@ def test_compare_is_discovery_between_two_sets(world: psycopg.Connection[Any]) -
     assert filters(compare(world, ERRORS, "")) == filters(discover(world, ERRORS))
 
 
+def test_selection_and_baseline_are_read_apart(world: psycopg.Connection[Any]) -> None:
+    """What each may be by itself it may be here, an AND too many and MLflow's escapes included."""
+    plain = compare(world, RELEASE, "tags.release = 'v1' AND tags.release != 'it''s'")
+    assert plain
+    baseline = r"tags.release = 'v1' AND tags.release != 'it\'s'"
+    assert compare(world, f"{RELEASE} AND", baseline) == plain
+
+
 def test_sessions(world: psycopg.Connection[Any]) -> None:
     for unit, status in (("session", "ERROR"), ("session_all", "OK")):
         rows = discover(world, f"status = '{status}'", unit=unit, fdr=1, max_results=50)

@@ -454,9 +454,5 @@ _SUMMED = {"_tokens": "mlflow.chat.tokenUsage", "_cost": "mlflow.llm.cost"}
 
 
 def has_span_condition(node: tree.Node) -> bool:
-    """Whether a filter has plain conditions on spans, to which AND would join others."""
-    if isinstance(node, (tree.And, tree.Or)):
-        return any(has_span_condition(item) for item in node.items)
-    if isinstance(node, tree.Not):
-        return has_span_condition(node.item)
-    return isinstance(node, tree.AnySpan)
+    """Whether a filter has plain conditions on spans, which others would join."""
+    return any(isinstance(leaf, tree.AnySpan) for leaf in tree.leaves(node))

@@ -20,14 +20,15 @@ import json
 import math
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Callable, Optional, Union
 
 from insights_engine.language import storage, tree
 from insights_engine.language.errors import FilterError, blames_value
 from insights_engine.language.storage import Source, Type
-from insights_engine.language.tokens import pattern_place
+from insights_engine.language.tokens import Range
 
 #: The requested experiments; None: all of them.  The caller restricts the
 #: traces to them itself; here they bound what session-scoped assessments cover.
@@ -476,7 +477,7 @@ class Compiler:
             item = self.span(node.item)
             condition = f"({self.guarded(item)}) is not true"
             return _SpanSql((condition,)) if item.exact is None else _SpanSql(exact=condition)
-        if isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
+        if isinstance(node, tree.QUANTIFIERS):
             raise TypeError(f"a span quantifier within a span condition: {node}")
         row = storage.of(node.field)
         if isinstance(node.field, tree.SpanAttribute):
@@ -724,13 +725,13 @@ def _without_not(node: tree.Node, negate: bool = False) -> tree.Node:
 
 def _own_columns(node: tree.Node) -> bool:
     """Whether a node concerns nothing but columns of trace_info."""
-    if isinstance(node, (tree.And, tree.Or)):
-        return all(_own_columns(item) for item in node.items)
-    if isinstance(node, tree.Not):
-        return _own_columns(node.item)
-    if isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
+    return all(map(_own_column, tree.leaves(node)))
+
+
+def _own_column(leaf: tree.Leaf) -> bool:
+    if isinstance(leaf, tree.QUANTIFIERS):
         return False
-    return storage.of(node.field).of_trace_info
+    return storage.of(leaf.field).of_trace_info
 
 
 def _numbers(node: tree.Predicate, compare: Callable[[str, tree.Value], str]) -> str:
@@ -873,12 +874,21 @@ def canonical_numbers(text: str, parts: Sequence[storage.Row]) -> dict[str, Unio
 # ------------------------------------------------------------------- patterns
 
 
-def check_patterns(plpy: Any, node: tree.Node, text: str = "") -> None:
+def check_patterns(
+    plpy: Any,
+    node: tree.Node,
+    text: str = "",
+    places: Mapping[tree.Match, Range] = MappingProxyType({}),
+) -> None:
     """Raises FilterError for a pattern that PostgreSQL would refuse.
 
-    ``text`` is what ``node`` was parsed from; the error shows the place in it.
+    ``text`` is what ``node`` was parsed from, ``places`` says where in it the patterns
+    stand; the error shows that.
     """
-    for match in patterns(node):
+    for match in dict.fromkeys(tree.walk(node)):
+        if not isinstance(match, tree.Match):
+            continue
+        problem, hint = None, None
         if match.op == "RLIKE":
             try:
                 plan = plpy.prepare("select '' ~ $1", ["text"])
@@ -886,31 +896,12 @@ def check_patterns(plpy: Any, node: tree.Node, text: str = "") -> None:
             except plpy.SPIError as error:
                 if not blames_value(error):
                     raise
-                place, length = pattern_place(text, match.pattern)
-                raise FilterError(str(error), place, length, filter=text) from None
+                problem = str(error)
         elif (len(match.pattern) - len(match.pattern.rstrip("\\"))) % 2:
-            place, length = pattern_place(text, match.pattern)
-            raise FilterError(
-                "LIKE pattern must not end with escape character",
-                place,
-                length,
-                "A backslash in a LIKE pattern is written twice.",
-                text,
-            )
-
-
-def patterns(node: tree.Node | None) -> list[tree.Match]:
-    """Every pattern predicate of a filter, each once."""
-    found: dict[tree.Match, None] = {}
-    todo: list[tree.Node | None] = [node]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, (tree.And, tree.Or)):
-            todo.extend(reversed(item.items))
-        elif isinstance(item, tree.Not):
-            todo.append(item.item)
-        elif isinstance(item, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
-            todo.append(item.condition)
-        elif isinstance(item, tree.Match):
-            found[item] = None
-    return list(found)
+            problem = "LIKE pattern must not end with escape character"
+            hint = "A backslash in a LIKE pattern is written twice."
+        if problem is not None:
+            place = places.get(match)
+            start = None if place is None else place.start
+            length = 1 if place is None else place.end - place.start
+            raise FilterError(problem, start, length, hint, text)

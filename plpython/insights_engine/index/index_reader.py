@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 from insights_engine.base import interrupts, plans
 from insights_engine.exact import given
@@ -61,6 +61,14 @@ class Leaf(NamedTuple):
 _Shape = Union[int, tuple[str, tuple[Any, ...]]]
 
 
+def _joined(word: str) -> Callable[[list[_Shape]], _Shape]:
+    return lambda parts: (word, tuple(parts))
+
+
+def _negated(part: _Shape) -> _Shape:
+    return "not", (part,)
+
+
 class Prepared:
     """A filter, taken apart into leaves."""
 
@@ -70,15 +78,10 @@ class Prepared:
         self.node = node
         self.text = printer.print_filter(node)
         self.leaves: list[Leaf] = []
-        self.shape = self._part(node)
+        self.shape = tree.fold(node, self._number, _joined("and"), _joined("or"), _negated)
         self.lasting = all(leaf.lasting for leaf in self.leaves)
 
-    def _part(self, node: tree.Node) -> _Shape:
-        if isinstance(node, (tree.And, tree.Or)):
-            name = "and" if isinstance(node, tree.And) else "or"
-            return name, tuple(self._part(item) for item in node.items)
-        if isinstance(node, tree.Not):
-            return "not", (self._part(node.item),)
+    def _number(self, node: tree.Leaf) -> _Shape:
         text = printer.print_filter(node)
         for number, leaf in enumerate(self.leaves):
             if leaf.text == text:
@@ -552,13 +555,10 @@ def _blocks(plpy: Any, experiments: Optional[Sequence[int]]) -> list[Block]:
 
 def _assesses(node: tree.Node) -> bool:
     """Whether a filter asks about assessments, which may belong to a whole session."""
-    if isinstance(node, (tree.And, tree.Or)):
-        return any(_assesses(item) for item in node.items)
-    if isinstance(node, tree.Not):
-        return _assesses(node.item)
-    if isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
-        return False
-    return isinstance(node.field, tree.Assessment)
+    return any(
+        not isinstance(leaf, tree.QUANTIFIERS) and isinstance(leaf.field, tree.Assessment)
+        for leaf in tree.leaves(node)
+    )
 
 
 def _same_sessions(plpy: Any, statement: Statement, changed: Sequence[str], most: int) -> set[str]:

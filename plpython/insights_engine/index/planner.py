@@ -88,14 +88,9 @@ class Planner:
 
     def plan(self, node: tree.Node) -> Condition:
         """The condition that a filter in normal form stands for."""
-        if isinstance(node, tree.And):
-            if not node.items:
-                return Constant(True)
-            return All([self.plan(item) for item in node.items])
-        if isinstance(node, tree.Or):
-            return Some([self.plan(item) for item in node.items])
-        if isinstance(node, tree.Not):
-            return Complement(self.plan(node.item))
+        return tree.fold(node, self._plan_leaf, _all, Some, Complement)
+
+    def _plan_leaf(self, node: tree.Leaf) -> Condition:
         self._found = 0
         if isinstance(node, tree.AnySpan):
             found = self._any_span(node.condition)
@@ -484,7 +479,7 @@ class Planner:
         if isinstance(node, tree.Not):
             left = self._reduce(node.item, settled, leaves)
             return SpanConstant(not left.holds) if isinstance(left, SpanConstant) else SpanNot(left)
-        if isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
+        if isinstance(node, tree.QUANTIFIERS):
             raise TypeError(f"a span quantifier within a span condition: {node}")
         if node in settled:
             known = settled[node]
@@ -660,39 +655,29 @@ def _one(field: tree.Field, value: tree.Value) -> tree.Predicate:
     return tree.NumberCompare(field, "=", value)
 
 
+def _all(conditions: list[Condition]) -> Condition:
+    return All(conditions) if conditions else Constant(True)
+
+
 def _columns(condition: Optional[tree.Node]) -> list[tree.Predicate]:
     """The predicates on type, name and status in a span condition, each once."""
-    found: dict[tree.Predicate, None] = {}
-    todo = [] if condition is None else [condition]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, (tree.And, tree.Or)):
-            todo.extend(node.items)
-        elif isinstance(node, tree.Not):
-            todo.append(node.item)
-        elif isinstance(node, (tree.AnySpan, tree.CountSpans, tree.AggregateSpans)):
-            raise TypeError(f"a span quantifier within a span condition: {node}")
-        elif _is_column(node):
-            found[node] = None
-    return list(found)
+    if condition is None:
+        return []
+    return list(dict.fromkeys(filter(_is_column, tree.leaves(condition))))
 
 
 def _is_duration(node: tree.Node) -> TypeGuard[tree.Predicate]:
     """Whether a node is a predicate on the duration of a span."""
-    if isinstance(
-        node, (tree.And, tree.Or, tree.Not, tree.AnySpan, tree.CountSpans, tree.AggregateSpans)
-    ):
-        return False
-    return isinstance(node.field, tree.SpanNumber)
+    return isinstance(node, tree.PREDICATES) and isinstance(node.field, tree.SpanNumber)
 
 
 def _is_column(node: tree.Node) -> TypeGuard[tree.Predicate]:
     """Whether a node is a predicate on the type, name or status of a span."""
-    if isinstance(
-        node, (tree.And, tree.Or, tree.Not, tree.AnySpan, tree.CountSpans, tree.AggregateSpans)
-    ):
-        return False
-    return isinstance(node.field, tree.SpanText) and node.field.name != "content"
+    return (
+        isinstance(node, tree.PREDICATES)
+        and isinstance(node.field, tree.SpanText)
+        and node.field.name != "content"
+    )
 
 
 def _assessed(sql: rawsql.Compiler, node: tree.Predicate) -> str:

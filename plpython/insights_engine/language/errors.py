@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
 #: invalid_parameter_value
@@ -24,6 +24,16 @@ def _visible_character(character: str) -> str:
     if character.isprintable():
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def quoted_set(names: Iterable[str]) -> str:
+    """A set as MLflow's messages print it within quotes."""
+    return f"'{bare_set(names)}'"
+
+
+def bare_set(names: Iterable[str]) -> str:
+    """A set as MLflow's messages print it."""
+    return "{" + ", ".join(f"'{name}'" for name in names) + "}"
 
 
 def _columns(text: str) -> int:

@@ -231,6 +231,20 @@ TRACE_NAMES = "Fields of the trace: " + ", ".join(sorted(storage.TRACE))
 SPAN_NAMES = "Fields of a span: " + ", ".join((*SPAN_FIELDS, "attributes['key']"))
 ENTITY_NAMES = "Before a dot stand trace, span, tags, metadata, feedback, expectation, assessment"
 ENTITY_NAMES += " or issue"
+#: What stock MLflow prints in its messages; sets are printed sorted.
+MLFLOW_ENTITIES = (
+    "attribute",
+    "attributes",
+    "expectation",
+    "feedback",
+    "issue",
+    "metadata",
+    "request_metadata",
+    "span",
+    "tag",
+    "tags",
+    "trace",
+)
 
 
 def operators(field: tree.Field) -> str:
@@ -254,16 +268,15 @@ def nearest(name: str, candidates: Sequence[str]) -> str | None:
     that it begins are forms of one.
     """
     name = name[:100].lower()
-    near: tuple[int, str] | None = None
+    near: str | None = None
+    fewest = len(name)
     for candidate in candidates:
         most = max(1, min(len(name), len(candidate)) // 3)
-        if near is not None:
-            most = min(most, near[0] - 1)
-        slips = _slips(name, candidate.lower(), most)
+        slips = _slips(name, candidate.lower(), most if near is None else min(most, fewest - 1))
         if slips is not None:
-            near = slips, candidate
+            near, fewest = candidate, slips
     if near is not None:
-        return near[1]
+        return near
     begun = [one for one in candidates if len(name) > 2 and one.lower().startswith(name)]
     shortest = min(begun, key=len, default="")
     return shortest if begun and all(one.startswith(shortest) for one in begun) else None

@@ -68,8 +68,9 @@ def _and_text(node: tree.And) -> str:
 
 
 def _has_not(node: tree.Node) -> bool:
+    """Whether NOT stands anywhere in a condition on spans."""
     if isinstance(node, (tree.And, tree.Or)):
-        return any(_has_not(item) for item in node.items)
+        return any(map(_has_not, node.items))
     return isinstance(node, tree.Not)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from insights_engine.language.tables import EXTEND, PASS_ON, RULES, STATES
-from insights_engine.language.tokens import Token, scan
+from insights_engine.language.tokens import Tokens
 
 
 class Raw(NamedTuple):
@@ -18,14 +19,25 @@ class Raw(NamedTuple):
     children: list[Any]
 
 
-def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
-    """Shift and reduce by the tables, without recursion.  Raises FilterError."""
-    stream = scan(text, escaped_quotes=escaped_quotes)
-    tokens: list[Token] = []
+class NoSyntax(Exception):
+    """Tokens that are no filter.
+
+    ``index``: of the first that cannot stand where it stands; of none where the tokens
+    break off before one does.  ``states``: of the parser, in front of it.
+    """
+
+    def __init__(self, tokens: Tokens, index: int, states: Sequence[int]) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.index = index
+        self.states = states
+
+
+def parse_syntax(tokens: Tokens) -> Raw:
+    """Shift and reduce by the tables, without recursion.  Raises NoSyntax."""
     states = [0]
     values: list[Any] = []
-    for token in stream:
-        tokens.append(token)
+    for index, token in enumerate(tokens.tokens):
         kind = token.kind
         while True:
             step = STATES[states[-1]].get(kind, 0)
@@ -34,10 +46,7 @@ def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
                 values.append(token)
                 break
             if step == 0:
-                # Importing the explanations takes longer than parsing does.
-                from insights_engine.language.malformed import Refusal
-
-                Refusal(text, tokens, stream, states).refuse()
+                raise NoSyntax(tokens, index, states)
             symbol, size, name, how = RULES[-step - 1]
             if how != PASS_ON:
                 children = values[len(values) - size :]
@@ -54,4 +63,4 @@ def parse_syntax(text: str, *, escaped_quotes: bool = False) -> Raw:
             if size:
                 del states[-size:]
             states.append(STATES[states[-1]][symbol])
-    raise AssertionError("the grammar accepts nothing after the end")
+    raise NoSyntax(tokens, len(tokens.tokens), states)

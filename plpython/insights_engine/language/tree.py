@@ -19,9 +19,9 @@ need no context of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Union
+from typing import Callable, TypeVar, Union
 
 # --------------------------------------------------------------------- fields
 
@@ -196,6 +196,7 @@ class IsNull:
 
 
 Predicate = Union[TextCompare, NumberCompare, Match, In, Between, IsNull]
+PREDICATES = (TextCompare, NumberCompare, Match, In, Between, IsNull)
 
 # ------------------------------------------------------------- span quantifiers
 
@@ -255,28 +256,65 @@ class Not:
     item: Node
 
 
-Node = Union[And, Or, Not, Predicate, AnySpan, CountSpans, AggregateSpans]
+#: What AND, OR and NOT put together.
+Leaf = Union[Predicate, AnySpan, CountSpans, AggregateSpans]
+Node = Union[And, Or, Not, Leaf]
+
+#: The leaves with a condition on spans of their own.
+QUANTIFIERS = (AnySpan, CountSpans, AggregateSpans)
 
 EVERYTHING = And(())
+
+# ---------------------------------------------------------------------- walking
+
+_T = TypeVar("_T")
+
+
+def fold(
+    node: Node,
+    leaf: Callable[[Leaf], _T],
+    every: Callable[[list[_T]], _T],
+    some: Callable[[list[_T]], _T],
+    opposite: Callable[[_T], _T],
+) -> _T:
+    """What a filter comes to: ``leaf`` for its leaves, the others for And, Or and Not of them."""
+    if isinstance(node, And):
+        return every([fold(item, leaf, every, some, opposite) for item in node.items])
+    if isinstance(node, Or):
+        return some([fold(item, leaf, every, some, opposite) for item in node.items])
+    if isinstance(node, Not):
+        return opposite(fold(node.item, leaf, every, some, opposite))
+    return leaf(node)
+
+
+def leaves(node: Node) -> Iterator[Leaf]:
+    """What AND, OR and NOT put together, in the order of the filter."""
+    if isinstance(node, (And, Or)):
+        for item in node.items:
+            yield from leaves(item)
+    elif isinstance(node, Not):
+        yield from leaves(node.item)
+    else:
+        yield node
+
+
+def walk(node: Node) -> Iterator[Leaf]:
+    """The leaves, each followed by those of the condition on spans inside."""
+    for leaf in leaves(node):
+        yield leaf
+        if isinstance(leaf, QUANTIFIERS) and leaf.condition is not None:
+            yield from walk(leaf.condition)
+
+
+def conjuncts(node: Node) -> Sequence[Node]:
+    """What a filter requires, each by itself; nothing where it requires nothing."""
+    return node.items if isinstance(node, And) else (node,)
 
 
 def fields_of(node: Node) -> Iterator[Field]:
     """The fields of all predicates of a filter."""
-    todo: list[Node] = [node]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, (And, Or)):
-            todo.extend(node.items)
-        elif isinstance(node, Not):
-            todo.append(node.item)
-        elif isinstance(node, AnySpan):
-            todo.append(node.condition)
-        elif isinstance(node, (CountSpans, AggregateSpans)):
-            if isinstance(node, AggregateSpans):
-                yield node.field
-            else:
-                yield TraceNumber("span_count")
-            if node.condition is not None:
-                todo.append(node.condition)
-        else:
-            yield node.field
+    for leaf in walk(node):
+        if isinstance(leaf, CountSpans):
+            yield TraceNumber("span_count")
+        elif not isinstance(leaf, AnySpan):
+            yield leaf.field

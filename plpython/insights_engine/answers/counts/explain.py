@@ -16,7 +16,7 @@ _LONGEST_VALUE = 200
 def explain(plpy: Any, statement: Statement, node: tree.Node) -> Iterator[tuple[str, str]]:
     """The canonical filter, its predicates, the SQL that counts it, its plan."""
     yield "filter", printer.print_filter(node) or "(every trace)"
-    for predicate in _predicates(node):
+    for predicate in tree.leaves(node):
         yield "predicate", printer.print_filter(predicate)
     if statement.experiments == []:
         yield "answer", "no experiment was asked for, so no trace matches"
@@ -120,14 +120,3 @@ def _several(number: int, noun: str) -> str:
 def _bounds(measured: Sequence[Any]) -> str:
     must, undecided, took = measured
     return f"must {must}, may {must + undecided}, residue {undecided}, {took:.2f} ms"
-
-
-def _predicates(node: tree.Node) -> Iterator[tree.Node]:
-    """The parts that AND, OR and NOT put together."""
-    if isinstance(node, (tree.And, tree.Or)):
-        for item in node.items:
-            yield from _predicates(item)
-    elif isinstance(node, tree.Not):
-        yield from _predicates(node.item)
-    else:
-        yield node

@@ -67,11 +67,7 @@ def _any_span(field: tree.Field, condition: tree.Node) -> tree.Node:
 
 def conjunction(first: tree.Node, second: tree.Node) -> tree.Node:
     """Both, each with spans of its own."""
-    items = [
-        part
-        for one in (first, second)
-        for part in (one.items if isinstance(one, tree.And) else (one,))
-    ]
+    items = [*tree.conjuncts(first), *tree.conjuncts(second)]
     return items[0] if len(items) == 1 else tree.And(tuple(items))
 
 

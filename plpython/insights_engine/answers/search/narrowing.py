@@ -28,7 +28,7 @@ def find(plpy: Any, statement: Statement, node: tree.Node) -> Optional[tuple[lis
     ``statement`` has no parameters yet, and gets some.
     """
     experiments = statement.experiments
-    items = conjuncts(node)
+    items = tree.conjuncts(node)
     # MLflow's index on sessions begins with the experiment.
     fields = (_ID,) if experiments is None else (_ID, _SESSION)
     names = [item for item in items if _names(item, fields)]
@@ -53,16 +53,11 @@ def find(plpy: Any, statement: Statement, node: tree.Node) -> Optional[tuple[lis
     return (ids, []) if len(narrow) == len(items) else ([], ids)
 
 
-def conjuncts(node: tree.Node) -> Sequence[tree.Node]:
-    """What a filter requires, each by itself; nothing where it requires nothing."""
-    return node.items if isinstance(node, tree.And) else (node,)
-
-
 def time_bounds(node: tree.Node) -> list[tree.Node]:
     """What a filter requires of the time a trace began."""
     return [
         item
-        for item in conjuncts(node)
+        for item in tree.conjuncts(node)
         if isinstance(item, (tree.NumberCompare, tree.Between)) and item.field == TIME
     ]
 

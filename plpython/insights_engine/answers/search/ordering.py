@@ -20,8 +20,7 @@ from typing import Optional
 
 from insights_engine.exact.rawsql import Params
 from insights_engine.language import fields, storage, tree
-from insights_engine.language.errors import InsightsError, visible
-from insights_engine.language.names import MLFLOW_ENTITIES, bare_set, quoted_set
+from insights_engine.language.errors import InsightsError, bare_set, quoted_set, visible
 from insights_engine.language.storage import Source
 
 MAX_CLAUSES = 32
@@ -144,7 +143,7 @@ def _resolve(match: re.Match[str], clause: str) -> tree.TraceField:
         hint = f"{_meant(entity_name, fields.ENTITIES)} {fields.ENTITY_NAMES}.".lstrip()
         raise InsightsError(
             f"Invalid entity type '{visible(entity_name, 60)}'. "
-            f"Valid values are {bare_set(MLFLOW_ENTITIES)}",
+            f"Valid values are {bare_set(fields.MLFLOW_ENTITIES)}",
             hint=hint,
         )
     if match["bracket"] is not None:

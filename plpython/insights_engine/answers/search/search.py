@@ -136,7 +136,7 @@ class _Finder:
         by_time = self._query.order[0].field == narrowing.TIME
         # The walk heeds the bounds on the time by itself.
         everything = len(narrowing.time_bounds(self._query.filter)) == len(
-            narrowing.conjuncts(self._query.filter)
+            tree.conjuncts(self._query.filter)
         )
         if everything and by_time and not offset:
             return self._walk(limit, limit, start)
@@ -321,7 +321,7 @@ class _Finder:
 def _about_content(filter: tree.Node) -> bool:
     """Whether it asks for patterns in whole spans, of which our index knows nothing."""
     bounds = narrowing.time_bounds(filter)
-    rest = [item for item in narrowing.conjuncts(filter) if item not in bounds]
+    rest = [item for item in tree.conjuncts(filter) if item not in bounds]
     return bool(rest) and all(
         isinstance(item, tree.AnySpan)
         and isinstance(item.condition, tree.Match)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NoReturn
 
 from insights_engine.language import fields
 from insights_engine.language.errors import FilterError, visible
+from insights_engine.language.mistakes import characters
+from insights_engine.language.mistakes.characters import unit_hint, unquoted_message
+from insights_engine.language.syntax import NoSyntax
 from insights_engine.language.tables import RULES, STATES
-from insights_engine.language.tokens import (
-    FUNCTIONS,
-    Token,
-    unit_hint,
-    unit_in_ms,
-    unquoted_message,
-)
+from insights_engine.language.tokens import FUNCTIONS, Token, unit_in_ms
 
 _SQL_WORDS = re.compile(
     "SELECT|FROM|WITH|INSERT|UPDATE|DELETE|DROP|ALTER|CREATE|TRUNCATE|GRANT|UNION|EXPLAIN"
@@ -74,23 +71,28 @@ _QUOTING = "A name or text with spaces goes in quotes: tags['my key'] = 'my valu
 _CONDITION = "a condition such as status = 'OK'"
 
 
-class Refusal:
-    """Explains why the last of ``tokens`` cannot stand where it stands."""
+def explain(stop: NoSyntax) -> FilterError:
+    """The error at the place where reading a filter stopped."""
+    if stop.index == len(stop.tokens.tokens):
+        assert stop.tokens.problem is not None
+        return characters.explain(stop.tokens, stop.tokens.problem)
+    try:
+        _Refusal(stop).refuse()
+    except FilterError as error:
+        return error
 
-    def __init__(
-        self, text: str, tokens: list[Token], rest: Iterator[Token], states: list[int]
-    ) -> None:
-        self.text = text
-        self.index = len(tokens) - 1
-        self.token = tokens[-1]
-        self.before = tokens[-2] if len(tokens) > 1 else None
-        self.expected = _acceptable(states)
-        end = Token("$END", len(text), len(text))
-        try:
-            following = next(rest, end)
-        except FilterError:
-            following = end
-        self.tokens = [*tokens, following]
+
+class _Refusal:
+    """Explains why a token cannot stand where it stands."""
+
+    def __init__(self, stop: NoSyntax) -> None:
+        self.text = stop.tokens.text
+        self.index = stop.index
+        end = Token("$END", len(self.text), len(self.text))
+        self.tokens = [*stop.tokens.tokens[: stop.index + 2], end]
+        self.token = self.tokens[stop.index]
+        self.before = self.tokens[stop.index - 1] if stop.index else None
+        self.expected = _acceptable(stop.states)
 
     def refuse(self) -> NoReturn:
         """Raise the FilterError."""
@@ -539,7 +541,7 @@ class Refusal:
         raise FilterError(message, token.start, length, hint, self.text)
 
 
-def _acceptable(states: list[int]) -> frozenset[str]:
+def _acceptable(states: Sequence[int]) -> frozenset[str]:
     """The kinds of tokens that could follow.
 
     The table's row alone names too many: it would reduce on some that turn out
@@ -550,8 +552,8 @@ def _acceptable(states: list[int]) -> frozenset[str]:
     )
 
 
-def _can_shift(states: list[int], kind: str) -> bool:
-    states = list(states)
+def _can_shift(before: Sequence[int], kind: str) -> bool:
+    states = list(before)
     while True:
         step = STATES[states[-1]].get(kind, 0)
         if step >= 0:
