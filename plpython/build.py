@@ -27,8 +27,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import json
 import re
+import tokenize
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from runpy import run_path
@@ -129,8 +131,35 @@ def engine_sources() -> dict[str, str]:
     for path in ENGINE.rglob("*.py"):
         parts = path.relative_to(ENGINE.parent).with_suffix("").parts
         name = ".".join(parts[:-1] if path.stem == "__init__" else parts)
-        sources[name] = path.read_text(encoding="utf-8")
+        sources[name] = without_prose(path.read_text(encoding="utf-8"))
     return dict(sorted(sources.items()))
+
+
+def without_prose(source: str) -> str:
+    """``source`` without comments and docstrings, every statement on the line where it was.
+
+    Sessions read and compile a fifth less, and tracebacks name the lines of the checkout.
+    """
+    lines = source.split("\n")
+    cuts: list[tuple[int, int, int, int, str]] = []
+    for node in ast.walk(ast.parse(source)):
+        documented = isinstance(
+            node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        )
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            text = node.body[0]
+            begin = len(lines[text.lineno - 1].encode()[: text.col_offset].decode())
+            end = len(lines[text.end_lineno - 1].encode()[: text.end_col_offset].decode())
+            # Something has to stand there: a body may be nothing but its docstring.
+            cuts.append((text.lineno - 1, begin, text.end_lineno - 1, end, '""'))
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            cuts.append((row - 1, column, row - 1, token.end[1], ""))
+    for first, begin, last, end, instead in sorted(cuts, reverse=True):
+        kept = (lines[first][:begin] + instead + lines[last][end:]).rstrip()
+        lines[first : last + 1] = [kept] + [""] * (last - first)
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def engine_hash(sources: dict[str, str]) -> str:
