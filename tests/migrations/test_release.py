@@ -516,6 +516,7 @@ def test_what_a_checkout_has_changed_is_installed(
         assert text.startswith("Another sentence.")
         words = "select obj_description('insights.term'::regclass)"
         assert "The words" in str(connection.execute(words).fetchone())
-        checkout.edit("plpython/insights_engine/api.py", '"""', '"""Changed. ')
+        future = "from __future__ import annotations\n"
+        checkout.edit("plpython/insights_engine/api.py", future, f"{future}\nCHANGED = True\n")
         assert checkout.install(mlflow_only_dsn)["mended"]
         assert checkout.install(mlflow_only_dsn)["mended"] == []
