@@ -186,6 +186,15 @@ def create(driver: psycopg.Connection) -> None:
     bundles.bundle_of(revision).create_all(driver, _chosen_schema(driver))
 
 
+def remove(driver: psycopg.Connection) -> None:
+    """Removes everything, whichever revision it is of and whatever is left of it."""
+    revision = installed_revision(driver)
+    assert revision is not None
+    bundles.bundle_of(revision).remove_all(driver, _chosen_schema(driver))
+    driver.execute("drop table insights.alembic_version")
+    driver.execute("drop schema insights")
+
+
 def refuse_unknown_revision(heads: Collection[str], known: Collection[str]) -> None:
     """Stops where a newer release is installed than this one knows."""
     unknown = sorted(set(heads) - set(known))
@@ -277,12 +286,6 @@ def hold_writes(driver: psycopg.Connection, *, first: bool) -> None:
             hint="Look for long transactions in pg_stat_activity, or try again when there is less "
             "to do. Nothing was changed.",
         )
-
-
-def clean_up(driver: psycopg.Connection) -> None:
-    """After the last downgrade: Alembic's table and our schema."""
-    driver.execute("drop table insights.alembic_version")
-    driver.execute("drop schema insights")
 
 
 def _refusal(check: checks.Check) -> InstallError:

@@ -94,10 +94,7 @@ class Bundle:
     def remove(self, connection: Connection) -> None:
         """Remove everything; fails if an object of the user's depends on a function."""
         driver = _driver(connection)
-        self.drop_functions(driver, _schema(driver))
-        _drop_tables(driver)
-        _drop_roles(driver)
-        _drop_extensions(driver)
+        self.remove_all(driver, _schema(driver))
 
     @contextmanager
     def replacing(self, connection: Connection, old: set[str]) -> Iterator[None]:
@@ -126,6 +123,13 @@ class Bundle:
         driver.execute(self.rendered("schema.sql", schema).encode())
         record_installation(driver, schema, created)
         self.replace_functions(driver, schema)
+
+    def remove_all(self, driver: psycopg.Connection, schema: str) -> None:
+        """`remove` for MLflow's tables in ``schema``; whatever is missing has gone already."""
+        self.drop_functions(driver, schema)
+        _drop_tables(driver)
+        _drop_roles(driver)
+        _drop_extensions(driver)
 
     def replace_functions(self, driver: psycopg.Connection, schema: str) -> None:
         """Create the functions, and replace those that are there with the same arguments."""

@@ -70,16 +70,17 @@ def migrate(connection: Connection) -> None:
             context.config.attributes["warnings"] = warnings
         if target is None or set(heads) != {target}:
             install.hold_writes(driver, first=not heads)
+        # Revisions are for what was there before, and stays.
+        if target is None:
+            install.remove(driver)
+            return
         if not heads and target in scripts.get_heads():
-            install.create(driver)  # revisions are for what was there before
+            install.create(driver)
         else:
             context.run_migrations()
-        if not migration.get_current_heads():
-            install.clean_up(driver)
-        else:
-            driver.execute("grant select on insights.alembic_version to public")
-            if target in scripts.get_heads():
-                context.config.attributes["mended"] = install.mend(driver)
+        driver.execute("grant select on insights.alembic_version to public")
+        if target in scripts.get_heads():
+            context.config.attributes["mended"] = install.mend(driver)
 
 
 def run_in_shell() -> None:

@@ -20,7 +20,7 @@ def load_grammar(**options: Any) -> Any:
     from lark.lexer import Lexer
 
     class NoLexer(Lexer):
-        """The tokens come from tokens.py."""
+        """Never asked: only the tables are wanted here, and tokens.py makes the tokens."""
 
         def __init__(self, lexer_conf: Any) -> None:
             pass

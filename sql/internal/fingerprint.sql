@@ -3,12 +3,14 @@
 -- also what has been undone since: a trigger that was disabled and enabled again.
 --
 -- Asked by every reader of the index whenever some transaction has ended since it asked
--- before, so in PL/pgSQL, which keeps the plan.
+-- before, so in PL/pgSQL, which keeps the plan.  That plan does not know how few tables will
+-- be asked about, and would read all of pg_class and pg_index for them.
 create or replace function insights.fingerprint() returns text
 language plpgsql
 stable
 parallel safe
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $plpgsql$
 declare
     tables oid[] := array[

@@ -466,6 +466,30 @@ def test_every_step_from_nothing_equals_a_fresh_installation(
         assert not ours(connection)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "drop table insights.posting",
+        "drop table insights.made_up",
+        "drop sequence insights.missed cascade",
+        "drop table insights.installation cascade",
+        "drop extension plpython3u cascade",
+    ],
+)
+def test_uninstalling_walks_no_revisions(
+    databases: Databases, upgraded: Checkout, mlflow_only_dsn: str, damage: str
+) -> None:
+    """An older revision cannot be made of what is damaged, and nobody needs it."""
+    before = dump(databases, mlflow_only_dsn)
+    upgraded.install(mlflow_only_dsn)
+    with psycopg.connect(mlflow_only_dsn, autocommit=True) as connection:
+        connection.execute(damage.encode())
+        upgraded.alembic(mlflow_only_dsn, "downgrade", "base")
+        # Whose the extensions are may be unknown; then they stay.
+        connection.execute("drop extension if exists plpython3u, pg_trgm")
+    assert dump(databases, mlflow_only_dsn) == before
+
+
 @pytest.fixture(scope="module")
 def old(databases: Databases, released: Checkout) -> Iterator[str]:
     """The name of a database with the release, to be cloned."""

@@ -1,8 +1,8 @@
 """Whether the index can know of every change, and whether MLflow's tables are what they were.
 
-The catalogue says so (``insights.fingerprint``).  Reading it takes as long as a tenth of the
-shortest question, so a session reads it only when some transaction has ended since: what no
-transaction has changed is as it was.
+The catalogue says so (``insights.fingerprint``).  Reading it takes a good part of the time of
+the shortest question, so a session reads it only when some transaction has ended since: what
+no transaction has changed is as it was.
 """
 
 from __future__ import annotations

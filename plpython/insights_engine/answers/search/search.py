@@ -28,7 +28,6 @@ from insights_engine.language import printer, storage, tree
 from insights_engine.language.errors import InsightsError
 
 MAX_RESULTS = 50_000
-DEFAULT_RESULTS = 100
 
 #: Traces in the first window of a walk, at least.
 FIRST_WINDOW = 200
